@@ -1,0 +1,75 @@
+//! What can go wrong in the engine.
+
+use crate::format::{BlobId, ObjectName};
+use crate::store::{StoreError, StoreErrorKind};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Every message names the object or file it is about and, where there is one, the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+
+    #[error("there is no repository at {0} (make one with `tresor init`, or check the path)")]
+    NoRepository(String),
+
+    #[error("there is a repository at {0} already; nothing was changed")]
+    RepositoryExists(String),
+
+    #[error(
+        "wrong password: no key slot of {0} opens with it (a password can't be reset; try another one, or another --password-file)"
+    )]
+    WrongPassword(String),
+
+    #[error("{0} has no key slot left, so it can't be opened; put back a copy of its keys/ folder")]
+    NoKeySlot(String),
+
+    /// An object's bytes are not what its name or its authentication says.
+    #[error(
+        "{object} is damaged: {reason} (`tresor check --read-data` lists what is affected; put the object back from another copy if there is one)"
+    )]
+    Damaged { object: ObjectName, reason: String },
+
+    #[error(
+        "blob {0} is in no pack that the index knows (`tresor check` lists the files it belongs to)"
+    )]
+    BlobMissing(BlobId),
+
+    #[error("{object} needs {feature}, which this version of tresor doesn't know; use a newer one")]
+    Unsupported { object: ObjectName, feature: String },
+
+    #[error("{0}")]
+    Snapshot(String),
+
+    #[error("{what}: {error}")]
+    Io { what: String, error: std::io::Error },
+
+    #[error("{0}")]
+    Invalid(String),
+
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Error {
+    pub fn io(what: impl Into<String>, error: std::io::Error) -> Self {
+        Self::Io { what: what.into(), error }
+    }
+
+    pub fn damaged(object: ObjectName, reason: impl Into<String>) -> Self {
+        Self::Damaged { object, reason: reason.into() }
+    }
+
+    /// Whether this is about the bytes in the store rather than about reaching it:
+    /// other objects may well be readable.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::BlobMissing(_) => true,
+            Self::Store(e) => {
+                matches!(e.kind, StoreErrorKind::NotFound | StoreErrorKind::Truncated)
+            }
+            _ => false,
+        }
+    }
+}

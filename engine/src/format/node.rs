@@ -1,0 +1,213 @@
+//! A node: one file, directory or other entry of a tree, with everything
+//! the system keeps about it.
+
+use minicbor::{Decode, Encode};
+
+use super::ids::BlobId;
+
+/// A point in time: seconds since 1970 (UTC) and nanoseconds within the second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(array)]
+pub struct Time {
+    #[n(0)]
+    pub seconds: i64,
+    #[n(1)]
+    pub nanos: u32,
+}
+
+impl Time {
+    pub fn new(seconds: i64, nanos: u32) -> Self {
+        Self { seconds, nanos }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+#[cbor(index_only)]
+pub enum NodeKind {
+    #[n(0)]
+    File,
+    #[n(1)]
+    Directory,
+    #[n(2)]
+    Symlink,
+    #[n(3)]
+    Fifo,
+    #[n(4)]
+    Socket,
+    #[n(5)]
+    CharDevice,
+    #[n(6)]
+    BlockDevice,
+}
+
+/// Which files of one snapshot are names of the same file: the device and
+/// inode they had on the source. Only present when a file had several names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+#[cbor(array)]
+pub struct LinkId {
+    #[n(0)]
+    pub device: u64,
+    #[n(1)]
+    pub inode: u64,
+    /// Number of names the file had on the source, also outside the backup.
+    #[n(2)]
+    pub names: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Xattr {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub name: Vec<u8>,
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub value: Vec<u8>,
+}
+
+/// A run of a file: `len` bytes of the blob `id`, or a hole when there is no id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Extent {
+    #[n(0)]
+    pub len: u64,
+    #[n(1)]
+    pub id: Option<BlobId>,
+}
+
+/// One page of a chunk list: `len` bytes of the file are described by the tree blob `id`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct ExtentPage {
+    #[n(0)]
+    pub len: u64,
+    #[n(1)]
+    pub id: BlobId,
+}
+
+/// What a file consists of. Lengths add up to the node's `size`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Content {
+    /// The bytes themselves (tiny files).
+    #[n(0)]
+    Inline(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+    /// Chunks and holes in order.
+    #[n(1)]
+    Extents(#[n(0)] Vec<Extent>),
+    /// Pages of a long chunk list. `level` 1: each page is a list of extents;
+    /// above: each page is a list of pages of the level below.
+    #[n(2)]
+    Pages {
+        #[n(0)]
+        level: u8,
+        #[n(1)]
+        pages: Vec<ExtentPage>,
+    },
+}
+
+impl Content {
+    pub fn empty() -> Self {
+        Self::Inline(Vec::new())
+    }
+}
+
+/// One entry of a directory. Decoders skip keys they don't know.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Node {
+    /// Raw bytes on Unix, WTF-8 on Windows; never empty, `.`, `..` or with `/` or NUL.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub name: Vec<u8>,
+    #[n(1)]
+    pub kind: NodeKind,
+    /// Permission bits with setuid, setgid and sticky (`0o7777`).
+    #[n(2)]
+    pub mode: u32,
+    #[n(3)]
+    pub uid: u32,
+    #[n(4)]
+    pub gid: u32,
+    #[n(5)]
+    pub user: Option<String>,
+    #[n(6)]
+    pub group: Option<String>,
+    #[n(7)]
+    pub mtime: Time,
+    #[n(8)]
+    pub atime: Time,
+    /// Change time on the source; tells whether a file changed, is not restored.
+    #[n(9)]
+    pub ctime: Time,
+    /// Inode on the source; likewise.
+    #[n(10)]
+    pub inode: u64,
+    /// Length in bytes (files); length of the target (symlinks); else 0.
+    #[n(11)]
+    pub size: u64,
+    #[n(12)]
+    pub content: Option<Content>,
+    /// Root page of a directory's tree.
+    #[n(13)]
+    pub tree: Option<BlobId>,
+    /// Target of a symlink.
+    #[cbor(n(14), with = "minicbor::bytes")]
+    pub target: Option<Vec<u8>>,
+    /// Device number of a device node, as Linux' `makedev` gives it.
+    #[n(15)]
+    pub device: Option<u64>,
+    #[n(16)]
+    pub link: Option<LinkId>,
+    #[n(17)]
+    pub xattrs: Option<Vec<Xattr>>,
+}
+
+impl Node {
+    /// An empty node of this name and kind, owned by root, without permissions.
+    pub fn new(name: impl Into<Vec<u8>>, kind: NodeKind) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            user: None,
+            group: None,
+            mtime: Time::default(),
+            atime: Time::default(),
+            ctime: Time::default(),
+            inode: 0,
+            size: 0,
+            content: None,
+            tree: None,
+            target: None,
+            device: None,
+            link: None,
+            xattrs: None,
+        }
+    }
+
+    pub fn is_dir(&self) -> bool {
+        self.kind == NodeKind::Directory
+    }
+
+    pub fn is_file(&self) -> bool {
+        self.kind == NodeKind::File
+    }
+
+    pub fn xattrs(&self) -> &[Xattr] {
+        self.xattrs.as_deref().unwrap_or_default()
+    }
+
+    /// Whether the file can't have changed since `before` was recorded, as
+    /// far as the system tells: same kind, size, times and inode.
+    pub fn same_stamp(&self, before: &Node) -> bool {
+        self.kind == before.kind
+            && self.size == before.size
+            && self.mtime == before.mtime
+            && self.ctime == before.ctime
+            && self.inode == before.inode
+    }
+}
+
+/// Whether a name can stand in a directory: what a hostile tree must not contain.
+pub fn is_valid_name(name: &[u8]) -> bool {
+    !name.is_empty() && name != b"." && name != b".." && !name.iter().any(|b| matches!(b, b'/' | 0))
+}

@@ -1,0 +1,69 @@
+//! Where a restore writes to: the seam that each operating system implements.
+//! No method ever follows a symlink that lies in the target.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::format::Node;
+use crate::source::SourceFile;
+
+/// An open directory of the target.
+pub trait SinkDir: Send + Sync {
+    /// Names in the directory, without `.` and `..`.
+    fn names(&self) -> io::Result<Vec<Vec<u8>>>;
+
+    /// Entry as it is now in the target (see `SourceDir::stat`), `None` if there is none.
+    fn stat(&self, name: &[u8]) -> io::Result<Option<Node>>;
+
+    /// Opens the directory `name`, making it (with mode 0700) if there is none.
+    /// Anything else under that name is an error of kind `AlreadyExists`.
+    fn make_dir(&self, name: &[u8]) -> io::Result<Arc<dyn SinkDir>>;
+
+    /// Opens an existing directory.
+    fn open_dir(&self, name: &[u8]) -> io::Result<Arc<dyn SinkDir>>;
+
+    /// Opens an existing regular file, to compare.
+    fn open_file(&self, name: &[u8]) -> io::Result<Box<dyn SourceFile>>;
+
+    /// Starts a new file that gets its name only at [`SinkFile::finish`].
+    fn create_file(&self, node: &Node) -> io::Result<Box<dyn SinkFile>>;
+
+    /// Makes a symlink, FIFO, socket or device with its metadata, replacing a
+    /// non-directory of that name.
+    fn make_special(&self, node: &Node) -> Result<Vec<MetadataProblem>, io::Error>;
+
+    /// Makes `name` here another name of `target_name` in `target`, replacing a
+    /// non-directory of that name.
+    fn link(&self, name: &[u8], target: &dyn SinkDir, target_name: &[u8]) -> io::Result<()>;
+
+    /// Sets owner, mode, times and xattrs of an existing directory or file of
+    /// this directory. What can't be set is returned, the rest is set.
+    fn set_metadata(&self, node: &Node) -> io::Result<Vec<MetadataProblem>>;
+
+    /// Removes a non-directory.
+    fn remove(&self, name: &[u8]) -> io::Result<()>;
+
+    /// Removes a directory and all in it.
+    fn remove_dir_all(&self, name: &[u8]) -> io::Result<()>;
+
+    /// For downcasts by `link`.
+    fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// A file being written. Dropped without `finish`, it leaves nothing behind.
+pub trait SinkFile: Send {
+    /// Writes at an offset; what is never written reads as a hole.
+    fn write_at(&mut self, data: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Sets length and metadata, then gives the file its name, replacing a
+    /// non-directory of that name.
+    fn finish(self: Box<Self>, node: &Node) -> Result<Vec<MetadataProblem>, io::Error>;
+}
+
+/// Something about an entry that could not be restored; its data was.
+#[derive(Debug)]
+pub struct MetadataProblem {
+    /// What it was: `"owner"`, `"extended attribute user.x"`.
+    pub what: String,
+    pub error: io::Error,
+}

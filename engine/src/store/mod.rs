@@ -1,0 +1,113 @@
+//! Where objects lie. A store knows nothing of keys or contents: it keeps
+//! named runs of bytes that never change.
+
+use std::sync::Arc;
+
+use crate::format::{ObjectKind, ObjectName};
+
+/// A place for objects. Calls come from many threads at once, and may be slow or fail.
+pub trait ObjectStore: Send + Sync {
+    /// Stores an object whole or not at all. An object that is there already
+    /// is left alone (names are hashes), except the config, where it is an error.
+    /// After [`settle`](Self::settle) returned, the object survives a power loss.
+    fn put(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError>;
+
+    /// The whole object.
+    fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StoreError>;
+
+    /// `len` bytes from `offset`; fewer is the error [`StoreErrorKind::Truncated`].
+    fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>, StoreError>;
+
+    /// Length in bytes.
+    fn size(&self, name: &ObjectName) -> Result<u64, StoreError>;
+
+    /// Every whole object of a kind with its length, in any order. Files that
+    /// are no objects are passed over.
+    fn list(&self, kind: ObjectKind) -> Result<Vec<(ObjectName, u64)>, StoreError>;
+
+    /// Removes an object; one that isn't there is no error.
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError>;
+
+    /// Makes every earlier `put` and `delete` of this process survive a power loss.
+    fn settle(&self) -> Result<(), StoreError>;
+
+    /// Removes what interrupted `put`s left behind, if older than `age`. Returns
+    /// how many files and bytes.
+    fn sweep(&self, age: std::time::Duration) -> Result<(u64, u64), StoreError>;
+
+    /// Prepares an empty place for a repository; an error if something is there.
+    fn create(&self) -> Result<(), StoreError>;
+
+    /// Free and total bytes of the place, if it knows.
+    fn space(&self) -> Option<(u64, u64)> {
+        None
+    }
+
+    /// The place in words, for messages.
+    fn describe(&self) -> String;
+}
+
+pub type Store = Arc<dyn ObjectStore>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreErrorKind {
+    NotFound,
+    AlreadyExists,
+    Truncated,
+    NoSpace,
+    PermissionDenied,
+    ReadOnly,
+    Other,
+}
+
+/// A call to a store failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{op} {what}: {message}{}", hint(*kind))]
+pub struct StoreError {
+    pub kind: StoreErrorKind,
+    /// `"read"`, `"write"`, `"list"`, `"delete"`, …
+    pub op: &'static str,
+    /// Full path or address of what the call was about.
+    pub what: String,
+    pub message: String,
+}
+
+fn hint(kind: StoreErrorKind) -> &'static str {
+    match kind {
+        StoreErrorKind::NoSpace => {
+            " (the repository's disk is full: free some space there or run `tresor forget` and `tresor prune`, then run this again; nothing already saved is lost)"
+        }
+        StoreErrorKind::ReadOnly => " (the repository's file system is mounted read-only)",
+        StoreErrorKind::PermissionDenied => " (check who owns the repository's files)",
+        _ => "",
+    }
+}
+
+impl StoreError {
+    pub fn new(
+        kind: StoreErrorKind,
+        op: &'static str,
+        what: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { kind, op, what: what.into(), message: message.into() }
+    }
+
+    pub fn io(op: &'static str, what: impl Into<String>, error: &std::io::Error) -> Self {
+        use std::io::ErrorKind as K;
+        let kind = match error.kind() {
+            K::NotFound => StoreErrorKind::NotFound,
+            K::AlreadyExists => StoreErrorKind::AlreadyExists,
+            K::UnexpectedEof => StoreErrorKind::Truncated,
+            K::StorageFull | K::QuotaExceeded => StoreErrorKind::NoSpace,
+            K::PermissionDenied => StoreErrorKind::PermissionDenied,
+            K::ReadOnlyFilesystem => StoreErrorKind::ReadOnly,
+            _ => StoreErrorKind::Other,
+        };
+        Self::new(kind, op, what, error.to_string())
+    }
+
+    pub fn is_not_found(&self) -> bool {
+        self.kind == StoreErrorKind::NotFound
+    }
+}
