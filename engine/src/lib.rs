@@ -1,10 +1,20 @@
 //! The tresor repository: its format, and everything that reads and writes it.
 //! Prints nothing and reads no environment.
 
+mod cache;
+pub mod compress;
+pub mod contents;
+pub mod crypto;
 pub mod error;
 pub mod format;
+pub mod index;
+pub mod monitor;
+pub mod pack;
+pub mod padding;
+pub mod repo;
 pub mod sink;
 pub mod source;
 pub mod store;
+pub mod tree;
 
 pub use error::{Error, Result};

@@ -1,9 +1,20 @@
 //! Bytes only: how each thing is written down (see docs/format.md). No I/O here.
 
+mod config;
 mod ids;
 mod node;
+mod pack;
+pub mod sealed;
 mod snapshot;
+mod tree;
 
+pub use config::{ChunkSizes, Config, ConfigSecret, FORMAT_VERSION, KeySlot, SlotInfo};
 pub use ids::{BlobId, NotAnId, ObjectId, ObjectKind, ObjectName};
 pub use node::{Content, Extent, ExtentPage, LinkId, Node, NodeKind, Time, Xattr, is_valid_name};
+pub use pack::{
+    BlobKind, IndexData, MAX_SEGMENT, PACK_HEADER_LEN, PACK_MAGIC, PACK_TRAILER_LEN, PackEntry,
+    PackTable, SegmentEntry,
+};
+pub use sealed::Purpose;
 pub use snapshot::{PathBytes, SnapshotData, Summary, display_name};
+pub use tree::{Branch, ContentPage, TreePage};

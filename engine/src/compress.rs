@@ -1,0 +1,122 @@
+//! zstd, skipped where it doesn't pay, and bounded when undone.
+
+use std::cell::RefCell;
+
+use zstd::bulk::{Compressor, Decompressor};
+
+/// How bytes are written: the first byte of every sealed piece that may be compressed.
+pub const RAW: u8 = 0;
+pub const ZSTD: u8 = 1;
+
+const LEVEL: i32 = 3;
+
+thread_local! {
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    static SAMPLER: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// Appends the method byte and the bytes, compressed where that saves at least 3 %.
+pub fn compress_into(data: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.push(ZSTD);
+    if data.len() >= 64 && looks_compressible(data) {
+        let room = zstd::zstd_safe::compress_bound(data.len());
+        out.resize(start + 1 + room, 0);
+        let done = with(
+            &COMPRESSOR,
+            || Compressor::new(LEVEL),
+            |c| c.compress_to_buffer(data, &mut out[start + 1..]),
+        );
+        if let Some(len) = done.filter(|len| *len < data.len() - data.len() / 32) {
+            out.truncate(start + 1 + len);
+            return;
+        }
+    }
+    out.truncate(start);
+    out.push(RAW);
+    out.extend_from_slice(data);
+}
+
+/// Undoes `compress_into`. `len` is the exact length expected; anything else is `None`.
+pub fn decompress(bytes: &[u8], len: usize) -> Option<Vec<u8>> {
+    let (method, bytes) = bytes.split_first()?;
+    match *method {
+        RAW => (bytes.len() == len).then(|| bytes.to_vec()),
+        ZSTD => {
+            let mut out = vec![0; len];
+            let done = with(&DECOMPRESSOR, Decompressor::new, |d| {
+                d.decompress_to_buffer(bytes, &mut out[..])
+            });
+            (done == Some(len)).then_some(out)
+        }
+        _ => None,
+    }
+}
+
+/// Tries a few samples at the fastest level: most of what doesn't compress is
+/// told for a twentieth of the cost of trying.
+fn looks_compressible(data: &[u8]) -> bool {
+    const SAMPLE: usize = 4096;
+    if data.len() < 8 * SAMPLE {
+        return true;
+    }
+    let mut room = [0; SAMPLE + 512];
+    (0..4).any(|i| {
+        let at = (data.len() - SAMPLE) / 3 * i;
+        let sample = &data[at..at + SAMPLE];
+        with(&SAMPLER, || Compressor::new(1), |c| c.compress_to_buffer(sample, &mut room[..]))
+            .is_some_and(|len| len < SAMPLE - SAMPLE / 32)
+    })
+}
+
+/// Runs `work` with this thread's own (de)compressor; `None` if it fails.
+fn with<T, R>(
+    slot: &'static std::thread::LocalKey<RefCell<Option<T>>>,
+    make: impl Fn() -> std::io::Result<T>,
+    work: impl FnOnce(&mut T) -> std::io::Result<R>,
+) -> Option<R> {
+    slot.with_borrow_mut(|slot| {
+        if slot.is_none() {
+            *slot = make().ok();
+        }
+        work(slot.as_mut()?).ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(len: usize) -> Vec<u8> {
+        let mut out = vec![0; len];
+        blake3::Hasher::new().finalize_xof().fill(&mut out);
+        out
+    }
+
+    #[test]
+    fn round_trip_and_bound() {
+        for data in [vec![], b"x".to_vec(), vec![7; 1 << 20], noise(200_000), b"abc".repeat(999)] {
+            let mut out = vec![9];
+            compress_into(&data, &mut out);
+            assert_eq!(out[0], 9);
+            assert!(out.len() <= data.len() + 2);
+            assert_eq!(decompress(&out[1..], data.len()).as_ref(), Some(&data));
+            if !data.is_empty() {
+                assert_eq!(decompress(&out[1..], data.len() - 1), None);
+            }
+            assert_eq!(decompress(&out[1..], data.len() + 1), None);
+        }
+        assert_eq!(decompress(&[], 0), None);
+        assert_eq!(decompress(&[2, 1], 1), None);
+    }
+
+    #[test]
+    fn a_compressible_part_is_found() {
+        let mut data = noise(100_000);
+        data.extend(vec![0; 100_000]);
+        let mut out = Vec::new();
+        compress_into(&data, &mut out);
+        assert!(out.len() < 110_000);
+    }
+}

@@ -1,0 +1,174 @@
+//! What files consist of: chunk lists, and their pages when they are long.
+
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+use crate::format::{BlobId, Content, ContentPage, Extent, ExtentPage};
+use crate::repo::Repository;
+use crate::tree::BlobSink;
+
+/// Longer lists are paged.
+const INLINE_EXTENTS: usize = 256;
+const PAGE_MIN: usize = 256;
+const PAGE_MAX: usize = 2048;
+
+/// Collects the extents of one file and writes long lists in pages.
+#[derive(Default)]
+pub struct ContentBuilder {
+    extents: Vec<Extent>,
+    pages: Vec<ExtentPage>,
+}
+
+impl ContentBuilder {
+    /// Adds a run; neighbouring holes become one.
+    pub fn push(&mut self, extent: Extent, sink: &mut dyn BlobSink) -> Result<()> {
+        if extent.len == 0 {
+            return Ok(());
+        }
+        if let (None, Some(last)) = (extent.id, self.extents.last_mut())
+            && last.id.is_none()
+        {
+            last.len += extent.len;
+            return Ok(());
+        }
+        self.extents.push(extent);
+        let n = self.extents.len();
+        // Cut where a chunk's id says so: inserting a chunk changes one page.
+        let cut = extent.id.is_some_and(|id| id.0[31].is_multiple_of(128) && id.0[30] < 128);
+        if n > INLINE_EXTENTS && (n >= PAGE_MAX || (n >= PAGE_MIN && cut)) {
+            self.flush(sink)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn flush(&mut self, sink: &mut dyn BlobSink) -> Result<()> {
+        let extents = std::mem::take(&mut self.extents);
+        let len = extents.iter().map(|e| e.len).sum();
+        let id = sink.put(&ContentPage::Extents(extents).encode())?;
+        self.pages.push(ExtentPage { len, id });
+        Ok(())
+    }
+
+    pub fn finish(mut self, sink: &mut dyn BlobSink) -> Result<Content> {
+        if self.pages.is_empty() && self.extents.len() <= INLINE_EXTENTS {
+            return Ok(Content::Extents(self.extents));
+        }
+        if !self.extents.is_empty() {
+            self.flush(sink)?;
+        }
+        let (mut pages, mut level) = (self.pages, 1);
+        while pages.len() > INLINE_EXTENTS {
+            let mut above = Vec::new();
+            for group in pages.chunks(PAGE_MAX) {
+                let len = group.iter().map(|p| p.len).sum();
+                above.push(ExtentPage {
+                    len,
+                    id: sink.put(&ContentPage::Pages(group.to_vec()).encode())?,
+                });
+            }
+            (pages, level) = (above, level + 1);
+        }
+        Ok(Content::Pages { level, pages })
+    }
+}
+
+/// The extents that overlap a range, each with its offset in the file. Pages
+/// of long lists are read only where needed. Inline content has no extents.
+pub fn extents_in(
+    repo: &Repository,
+    content: &Content,
+    range: Range<u64>,
+) -> Result<Vec<(u64, Extent)>> {
+    let mut out = Vec::new();
+    match content {
+        Content::Inline(_) => {}
+        Content::Extents(extents) => overlap(extents, 0, &range, &mut out),
+        Content::Pages { level, pages } => walk(repo, *level, pages, 0, &range, &mut out)?,
+    }
+    Ok(out)
+}
+
+fn overlap(extents: &[Extent], mut at: u64, range: &Range<u64>, out: &mut Vec<(u64, Extent)>) {
+    for extent in extents {
+        let end = at.saturating_add(extent.len);
+        if end > range.start && at < range.end {
+            out.push((at, *extent));
+        }
+        if end >= range.end {
+            break;
+        }
+        at = end;
+    }
+}
+
+fn walk(
+    repo: &Repository,
+    level: u8,
+    pages: &[ExtentPage],
+    mut at: u64,
+    range: &Range<u64>,
+    out: &mut Vec<(u64, Extent)>,
+) -> Result<()> {
+    for page in pages {
+        let end = at.saturating_add(page.len);
+        if end > range.start && at < range.end {
+            match &*repo.content_page(&page.id)? {
+                ContentPage::Extents(extents) if level == 1 => overlap(extents, at, range, out),
+                ContentPage::Pages(below) if level > 1 => {
+                    walk(repo, level - 1, below, at, range, out)?;
+                }
+                _ => return Err(wrong_page(&page.id)),
+            }
+        }
+        if end >= range.end {
+            break;
+        }
+        at = end;
+    }
+    Ok(())
+}
+
+/// Visits every blob a file needs: its chunks, and the pages of its chunk list.
+pub fn for_each_blob(
+    repo: &Repository,
+    content: &Content,
+    page: &mut dyn FnMut(&BlobId) -> Result<bool>,
+    chunk: &mut dyn FnMut(&BlobId) -> Result<()>,
+) -> Result<()> {
+    match content {
+        Content::Inline(_) => Ok(()),
+        Content::Extents(extents) => {
+            extents.iter().filter_map(|e| e.id).try_for_each(|id| chunk(&id))
+        }
+        Content::Pages { level, pages } => each_page(repo, *level, pages, page, chunk),
+    }
+}
+
+fn each_page(
+    repo: &Repository,
+    level: u8,
+    pages: &[ExtentPage],
+    page: &mut dyn FnMut(&BlobId) -> Result<bool>,
+    chunk: &mut dyn FnMut(&BlobId) -> Result<()>,
+) -> Result<()> {
+    for entry in pages {
+        if !page(&entry.id)? {
+            continue;
+        }
+        match &*repo.content_page(&entry.id)? {
+            ContentPage::Extents(extents) if level == 1 => {
+                extents.iter().filter_map(|e| e.id).try_for_each(|id| chunk(&id))?;
+            }
+            ContentPage::Pages(below) if level > 1 => {
+                each_page(repo, level - 1, below, page, chunk)?
+            }
+            _ => return Err(wrong_page(&entry.id)),
+        }
+    }
+    Ok(())
+}
+
+fn wrong_page(id: &BlobId) -> Error {
+    Error::Invalid(format!("chunk list page {} is of the wrong level", id.short()))
+}

@@ -1,0 +1,62 @@
+//! From a password to the key that wraps the master key: Argon2id.
+
+use std::time::Instant;
+
+use argon2::{Algorithm, Argon2, Params, Version};
+use zeroize::Zeroizing;
+
+use crate::{Error, Result};
+
+/// A password, wiped from memory when dropped.
+pub type Password = Zeroizing<Vec<u8>>;
+
+/// Cost of one guess.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KdfCost {
+    /// KiB of memory.
+    pub memory: u32,
+    pub passes: u32,
+    pub lanes: u32,
+}
+
+impl KdfCost {
+    /// The least that is ever used: 64 MiB, three passes (RFC 9106, second choice).
+    pub const FLOOR: KdfCost = KdfCost { memory: 64 * 1024, passes: 3, lanes: 4 };
+    const MOST_PASSES: u32 = 24;
+
+    /// As many passes over 64 MiB as this machine does in about `seconds`, at least the floor.
+    pub fn calibrated(seconds: f64) -> Self {
+        let start = Instant::now();
+        let one = KdfCost { passes: 1, ..Self::FLOOR };
+        if derive_slot_key(&Zeroizing::new(b"calibration".to_vec()), &[0; 32], one).is_err() {
+            return Self::FLOOR;
+        }
+        let passes = seconds / start.elapsed().as_secs_f64().max(1e-3);
+        KdfCost {
+            passes: (passes as u32).clamp(Self::FLOOR.passes, Self::MOST_PASSES),
+            ..Self::FLOOR
+        }
+    }
+
+    /// Whether a slot may ask for this: neither trivially cheap nor an attack on our memory or time.
+    pub fn is_sane(&self) -> bool {
+        (8 * 1024..=1024 * 1024).contains(&self.memory)
+            && (1..=64).contains(&self.passes)
+            && (1..=64).contains(&self.lanes)
+    }
+}
+
+/// Argon2id version 0x13, 32 bytes of output. `salt` is the slot's own.
+pub fn derive_slot_key(
+    password: &Password,
+    salt: &[u8; 32],
+    cost: KdfCost,
+) -> Result<Zeroizing<[u8; 32]>> {
+    let bad = |e: argon2::Error| Error::Invalid(format!("password hashing failed: {e}"));
+    let params = Params::new(cost.memory, cost.passes, cost.lanes, Some(32)).map_err(bad)?;
+    let mut key = Zeroizing::new([0; 32]);
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into(password, salt, &mut *key)
+        .map_err(bad)?;
+    Ok(key)
+}

@@ -1,0 +1,194 @@
+//! The config object and key slots: what is read before any key is known.
+
+use minicbor::{Decode, Encode};
+
+use super::node::Time;
+use super::sealed::{self, Purpose};
+use crate::crypto::{Aead, KdfCost, Keys, MasterKey, Password, derive_slot_key};
+use crate::error::{Error, Result};
+use crate::format::ObjectName;
+
+pub const FORMAT_VERSION: u32 = 1;
+const PRODUCT: &str = "tresor";
+
+/// The plain part of a repository's config.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Config {
+    /// Always `"tresor"`.
+    #[n(0)]
+    pub product: String,
+    #[n(1)]
+    pub version: u32,
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub repository: [u8; 16],
+    /// Features a reader must know; format 1 defines none.
+    #[n(3)]
+    pub features: Vec<String>,
+    /// Sealed [`ConfigSecret`].
+    #[cbor(n(4), with = "minicbor::bytes")]
+    pub secret: Vec<u8>,
+}
+
+/// The part of the config that only the key opens; repeats the plain part, which authenticates it.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct ConfigSecret {
+    #[n(0)]
+    pub version: u32,
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub repository: [u8; 16],
+    #[n(2)]
+    pub features: Vec<String>,
+    #[n(3)]
+    pub created: Time,
+    #[n(4)]
+    pub chunks: ChunkSizes,
+}
+
+/// Parameters of the chunker, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct ChunkSizes {
+    #[n(0)]
+    pub min: u32,
+    #[n(1)]
+    pub average: u32,
+    #[n(2)]
+    pub max: u32,
+}
+
+impl Default for ChunkSizes {
+    fn default() -> Self {
+        Self { min: 64 << 10, average: 128 << 10, max: 512 << 10 }
+    }
+}
+
+impl Config {
+    pub fn new(keys: &Keys, created: Time) -> Result<Self> {
+        let repository = crate::crypto::random()?;
+        let secret = ConfigSecret {
+            version: FORMAT_VERSION,
+            repository,
+            features: Vec::new(),
+            created,
+            chunks: ChunkSizes::default(),
+        };
+        Ok(Self {
+            product: PRODUCT.into(),
+            version: FORMAT_VERSION,
+            repository,
+            features: Vec::new(),
+            secret: sealed::seal(keys, Purpose::Config, &secret)?,
+        })
+    }
+
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let config: Self = minicbor::decode(bytes)
+            .map_err(|e| Error::damaged(ObjectName::CONFIG, format!("it can't be decoded: {e}")))?;
+        let unsupported = |feature| Error::Unsupported { object: ObjectName::CONFIG, feature };
+        if config.product != PRODUCT {
+            return Err(Error::damaged(ObjectName::CONFIG, "it is not tresor's"));
+        }
+        if config.version != FORMAT_VERSION {
+            return Err(unsupported(format!("format {}", config.version)));
+        }
+        match config.features.first() {
+            Some(feature) => Err(unsupported(format!("the feature {feature:?}"))),
+            None => Ok(config),
+        }
+    }
+
+    /// Opens the secret part and checks the plain part against it.
+    pub fn open_secret(&self, keys: &Keys) -> Result<ConfigSecret> {
+        let secret: ConfigSecret = sealed::open(keys, Purpose::Config, self.secret.clone())
+            .map_err(|e| Error::damaged(ObjectName::CONFIG, e))?;
+        let same = secret.version == self.version
+            && secret.repository == self.repository
+            && secret.features == self.features;
+        let ChunkSizes { min, average, max } = secret.chunks;
+        let possible = (1 << 10..=1 << 20).contains(&min)
+            && (min..=4 << 20).contains(&average)
+            && (average..=8 << 20).contains(&max);
+        if !same || !possible {
+            return Err(Error::damaged(ObjectName::CONFIG, "its plain part was altered"));
+        }
+        Ok(secret)
+    }
+}
+
+/// A key slot: the master key, wrapped with a password.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct KeySlot {
+    /// 0: password. Other kinds (public keys) are passed over by this version.
+    #[n(0)]
+    pub kind: u32,
+    /// Argon2id: KiB of memory, passes, lanes.
+    #[n(1)]
+    pub memory: u32,
+    #[n(2)]
+    pub passes: u32,
+    #[n(3)]
+    pub lanes: u32,
+    #[cbor(n(4), with = "minicbor::bytes")]
+    pub salt: [u8; 32],
+    /// AES-256-GCM of the master key under the Argon2id output, nonce 0,
+    /// additional data: the repository's id.
+    #[cbor(n(5), with = "minicbor::bytes")]
+    pub wrapped: Vec<u8>,
+    /// Sealed [`SlotInfo`].
+    #[cbor(n(6), with = "minicbor::bytes")]
+    pub info: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct SlotInfo {
+    #[n(0)]
+    pub created: Time,
+    /// Who made it, or what it was called with `--label`.
+    #[n(1)]
+    pub label: String,
+}
+
+impl KeySlot {
+    pub const PASSWORD: u32 = 0;
+
+    pub fn new(
+        keys: &Keys,
+        repository: &[u8; 16],
+        password: &Password,
+        cost: KdfCost,
+        info: &SlotInfo,
+    ) -> Result<Self> {
+        let salt = crate::crypto::random()?;
+        let mut wrapped = keys.master().0.to_vec();
+        Aead::new(&derive_slot_key(password, &salt, cost)?).seal(0, repository, &mut wrapped, 0);
+        Ok(Self {
+            kind: Self::PASSWORD,
+            memory: cost.memory,
+            passes: cost.passes,
+            lanes: cost.lanes,
+            salt,
+            wrapped,
+            info: sealed::seal(keys, Purpose::SlotInfo, info)?,
+        })
+    }
+
+    pub fn cost(&self) -> KdfCost {
+        KdfCost { memory: self.memory, passes: self.passes, lanes: self.lanes }
+    }
+
+    /// The master key, if this is a password slot and this is its password.
+    pub fn unwrap(&self, repository: &[u8; 16], password: &Password) -> Result<Option<MasterKey>> {
+        if self.kind != Self::PASSWORD || !self.cost().is_sane() {
+            return Ok(None);
+        }
+        let key = derive_slot_key(password, &self.salt, self.cost())?;
+        let mut wrapped = zeroize::Zeroizing::new(self.wrapped.clone());
+        let opened = Aead::new(&key).open(0, repository, &mut wrapped);
+        let master = opened.ok().and_then(|text| <[u8; 32]>::try_from(&*text).ok());
+        Ok(master.map(MasterKey))
+    }
+}

@@ -1,0 +1,89 @@
+//! Key slots of an open repository: any number of passwords over one master key.
+
+use super::Repository;
+use super::open::{encode, now, object_id, read_slot};
+use crate::crypto::{KdfCost, Password};
+use crate::error::{Error, Result};
+use crate::format::{KeySlot, ObjectId, ObjectKind, ObjectName, Purpose, SlotInfo, sealed};
+
+/// A key slot as its owner sees it.
+#[derive(Clone, Debug)]
+pub struct SlotDescription {
+    pub id: ObjectId,
+    /// `None` if it can't be read; the reason.
+    pub info: Result<SlotInfo, String>,
+    pub cost: Option<KdfCost>,
+    /// Whether the repository was opened with it.
+    pub current: bool,
+}
+
+impl Repository {
+    pub fn key_slots(&self) -> Result<Vec<SlotDescription>> {
+        let mut slots = self.store().list(ObjectKind::Key)?;
+        slots.sort();
+        let describe = |name: ObjectName| {
+            let slot = read_slot(self.store(), &name);
+            let info = slot
+                .as_ref()
+                .map_err(|e| e.to_string())
+                .and_then(|slot| sealed::open(self.keys(), Purpose::SlotInfo, slot.info.clone()));
+            let cost = slot.ok().map(|s| s.cost());
+            SlotDescription { id: name.id, info, cost, current: name.id == self.slot }
+        };
+        Ok(slots.into_iter().map(|(name, _)| describe(name)).collect())
+    }
+
+    /// Adds a password.
+    pub fn add_key(&self, password: &Password, label: &str, cost: KdfCost) -> Result<ObjectId> {
+        let info = SlotInfo { created: now(), label: label.to_owned() };
+        let slot = KeySlot::new(self.keys(), &self.id(), password, cost, &info)?;
+        let slot = encode(&slot)?;
+        let name = ObjectName::new(ObjectKind::Key, object_id(&slot));
+        self.store().put(&name, &slot)?;
+        self.store().settle()?;
+        Ok(name.id)
+    }
+
+    /// Removes a slot; never the last one that opens, nor the one in use.
+    pub fn remove_key(&self, id: &ObjectId) -> Result<()> {
+        if *id == self.slot {
+            return Err(Error::Invalid(
+                "this is the key slot in use; open the repository with another password to remove it".into(),
+            ));
+        }
+        self.delete_key(id)
+    }
+
+    fn delete_key(&self, id: &ObjectId) -> Result<()> {
+        self.store().delete(&ObjectName::new(ObjectKind::Key, *id))?;
+        Ok(self.store().settle()?)
+    }
+
+    /// Changes the password of the slot in use: the new slot is there for good
+    /// before the old one goes.
+    pub fn change_password(
+        &self,
+        password: &Password,
+        label: &str,
+        cost: KdfCost,
+    ) -> Result<ObjectId> {
+        let id = self.add_key(password, label, cost)?;
+        self.delete_key(&self.slot)?;
+        Ok(id)
+    }
+
+    /// Opens a slot by the beginning of its id.
+    pub fn find_key(&self, prefix: &str) -> Result<ObjectId> {
+        let slots = self.key_slots()?;
+        let mut hits = slots.iter().filter(|s| s.id.to_string().starts_with(prefix));
+        match (hits.next(), hits.next()) {
+            (Some(slot), None) => Ok(slot.id),
+            (None, _) => Err(Error::Invalid(format!(
+                "no key slot begins with {prefix:?}; `tresor key list` shows them"
+            ))),
+            _ => Err(Error::Invalid(format!(
+                "several key slots begin with {prefix:?}; give more digits"
+            ))),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! An open repository: keys, index, and reading blobs.
+
+mod keys;
+mod open;
+mod snapshots;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+pub use keys::SlotDescription;
+pub use open::{InitOptions, OpenOptions};
+pub use snapshots::Snapshot;
+
+use crate::cache::Cache;
+use crate::crypto::Keys;
+use crate::error::{Error, Result};
+use crate::format::{
+    BlobId, BlobKind, Config, ConfigSecret, ContentPage, ObjectId, ObjectKind, ObjectName, TreePage,
+};
+use crate::index::{Found, Index, Location, SegmentAddr};
+use crate::pack::{Segment, open_segment};
+use crate::store::Store;
+
+/// Decoded pages kept, in bytes of their encoded form.
+const PAGE_CACHE: usize = 8 << 20;
+/// Segments of tree blobs kept, in bytes.
+const TREE_SEGMENT_CACHE: usize = 16 << 20;
+/// An unknown blob makes the index be read again, but not more often than this.
+const REFRESH_EVERY: Duration = Duration::from_secs(2);
+
+/// What reading has cost so far.
+#[derive(Default, Debug)]
+pub struct Counters {
+    /// Reads from packs.
+    pub store_reads: AtomicU64,
+    /// Bytes of those reads.
+    pub bytes_read: AtomicU64,
+    pub segments_fetched: AtomicU64,
+    /// Bytes that were decompressed.
+    pub bytes_decoded: AtomicU64,
+}
+
+pub struct Repository {
+    store: Store,
+    keys: Arc<Keys>,
+    slot: ObjectId,
+    config: Config,
+    secret: ConfigSecret,
+    index: Index,
+    cache_folder: Option<PathBuf>,
+    refreshed: Mutex<Instant>,
+    tree_pages: Cache<BlobId, TreePage>,
+    content_pages: Cache<BlobId, ContentPage>,
+    tree_segments: Cache<(ObjectId, u32), Segment>,
+    snapshots: snapshots::Known,
+    counters: Counters,
+}
+
+impl Repository {
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub fn keys(&self) -> &Arc<Keys> {
+        &self.keys
+    }
+
+    /// The repository's random id.
+    pub fn id(&self) -> [u8; 16] {
+        self.config.repository
+    }
+
+    pub fn config(&self) -> &ConfigSecret {
+        &self.secret
+    }
+
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Folder for local caches of this repository, if there is one.
+    pub fn cache_folder(&self) -> Option<&PathBuf> {
+        self.cache_folder.as_ref()
+    }
+
+    /// Stores an object under the hash of its bytes.
+    pub fn put_object(&self, kind: ObjectKind, bytes: &[u8]) -> Result<ObjectId> {
+        let id = ObjectId(*blake3::hash(bytes).as_bytes());
+        self.store.put(&ObjectName::new(kind, id), bytes)?;
+        Ok(id)
+    }
+
+    /// Takes up index objects that others have written or removed.
+    pub fn refresh_index(&self) -> Result<()> {
+        self.index.sync(&self.store, &self.keys)
+    }
+
+    /// Where a blob lies. An unknown one makes the index be read again first.
+    pub fn locate(&self, id: &BlobId) -> Result<Location> {
+        self.places(id).map(|found| found[0].location)
+    }
+
+    /// Every place of a blob, best first; never empty.
+    fn places(&self, id: &BlobId) -> Result<Vec<Found>> {
+        let found = self.index.find_all(id);
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        {
+            let mut last = self.refreshed.lock().unwrap_or_else(|e| e.into_inner());
+            if last.elapsed() >= REFRESH_EVERY {
+                *last = Instant::now();
+                self.refresh_index()?;
+            }
+        }
+        let found = self.index.find_all(id);
+        if found.is_empty() { Err(Error::BlobMissing(*id)) } else { Ok(found) }
+    }
+
+    /// Reads segments of one pack with a single read of the store; `run` is in
+    /// ascending order and should have no large gaps.
+    pub fn read_segments(&self, run: &[SegmentAddr]) -> Result<Vec<Segment>> {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(Vec::new()) };
+        let start = u64::from(first.offset);
+        let len = last.end().saturating_sub(start) as usize;
+        let name = ObjectName::new(ObjectKind::Pack, first.pack);
+        let mut bytes = self.store.get_range(&name, start, len)?;
+        self.counters.store_reads.fetch_add(1, Relaxed);
+        self.counters.bytes_read.fetch_add(len as u64, Relaxed);
+        self.counters.segments_fetched.fetch_add(run.len() as u64, Relaxed);
+        run.iter()
+            .map(|addr| {
+                let from = u64::from(addr.offset).checked_sub(start).map(|f| f as usize);
+                let sealed = from
+                    .and_then(|from| bytes.get_mut(from..from + addr.sealed_len as usize))
+                    .ok_or_else(|| Error::damaged(name, "its segments are out of order"))?;
+                self.counters.bytes_decoded.fetch_add(u64::from(addr.raw_len), Relaxed);
+                open_segment(&self.keys, addr, sealed)
+            })
+            .collect()
+    }
+
+    /// Reads one segment.
+    pub fn read_segment(&self, addr: &SegmentAddr) -> Result<Segment> {
+        let mut segments = self.read_segments(std::slice::from_ref(addr))?;
+        segments.pop().ok_or_else(|| Error::Invalid("no segment was read".into()))
+    }
+
+    /// A blob's bytes, from whichever of its places is intact.
+    pub fn read_blob(&self, kind: BlobKind, id: &BlobId) -> Result<Vec<u8>> {
+        self.with_blob(kind, id, |bytes| Ok(bytes.to_vec()))
+    }
+
+    fn with_blob<T>(
+        &self,
+        kind: BlobKind,
+        id: &BlobId,
+        mut work: impl FnMut(&[u8]) -> Result<T>,
+    ) -> Result<T> {
+        let mut first_error = None;
+        for found in self.places(id)? {
+            let at = found.location;
+            let result = self
+                .tree_segments
+                .get_or((at.segment.pack, at.segment.offset), || {
+                    let segment = self.read_segment(&at.segment)?;
+                    let weight = segment.len();
+                    Ok((Arc::new(segment), weight))
+                })
+                .and_then(|segment| work(segment.blob(kind, id, &at)?));
+            match result {
+                Ok(value) => return Ok(value),
+                Err(e) if e.is_damage() => first_error = first_error.or(Some(e)),
+                Err(e) => return Err(e),
+            }
+        }
+        Err(first_error.unwrap_or(Error::BlobMissing(*id)))
+    }
+
+    /// A page of a directory.
+    pub fn tree_page(&self, id: &BlobId) -> Result<Arc<TreePage>> {
+        self.tree_pages.get_or(*id, || self.decode_page(id, TreePage::decode))
+    }
+
+    /// A page of a chunk list.
+    pub fn content_page(&self, id: &BlobId) -> Result<Arc<ContentPage>> {
+        self.content_pages.get_or(*id, || self.decode_page(id, ContentPage::decode))
+    }
+
+    fn decode_page<T>(
+        &self,
+        id: &BlobId,
+        decode: impl Fn(&[u8]) -> Result<T, String>,
+    ) -> Result<(Arc<T>, usize)> {
+        self.with_blob(BlobKind::Tree, id, |bytes| match decode(bytes) {
+            Ok(page) => Ok((Arc::new(page), bytes.len())),
+            Err(reason) => Err(Error::Invalid(format!("tree page {}: {reason}", id.short()))),
+        })
+    }
+}

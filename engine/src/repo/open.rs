@@ -1,0 +1,135 @@
+//! Making and opening a repository.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use super::{Counters, PAGE_CACHE, Repository, TREE_SEGMENT_CACHE};
+use crate::cache::Cache;
+use crate::crypto::{KdfCost, Keys, MasterKey, Password};
+use crate::error::{Error, Result};
+use crate::format::{Config, KeySlot, ObjectId, ObjectKind, ObjectName, SlotInfo, Time};
+use crate::index::Index;
+use crate::store::{Store, StoreErrorKind};
+
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// Where local caches of all repositories are kept; each gets a folder named
+    /// by its id. Without it they are temporary.
+    pub cache: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug)]
+pub struct InitOptions {
+    /// What the first key slot is called.
+    pub label: String,
+    pub cost: KdfCost,
+}
+
+impl Repository {
+    /// Makes a repository. It exists once its config does, which is written last.
+    pub fn init(store: &Store, password: &Password, options: &InitOptions) -> Result<()> {
+        let exists = || Error::RepositoryExists(store.describe());
+        if store.size(&ObjectName::CONFIG).is_ok() {
+            return Err(exists());
+        }
+        store.create()?;
+        let keys = Keys::new(MasterKey::generate()?);
+        let now = now();
+        let config = Config::new(&keys, now)?;
+        let info = SlotInfo { created: now, label: options.label.clone() };
+        let slot = KeySlot::new(&keys, &config.repository, password, options.cost, &info)?;
+        let slot = encode(&slot)?;
+        store.put(&ObjectName::new(ObjectKind::Key, object_id(&slot)), &slot)?;
+        store.settle()?;
+        match store.put(&ObjectName::CONFIG, &encode(&config)?) {
+            Err(e) if e.kind == StoreErrorKind::AlreadyExists => return Err(exists()),
+            other => other?,
+        }
+        Ok(store.settle()?)
+    }
+
+    /// Opens a repository with a password.
+    pub fn open(store: Store, password: &Password, options: &OpenOptions) -> Result<Arc<Self>> {
+        let config = match store.get(&ObjectName::CONFIG) {
+            Ok(bytes) => Config::parse(&bytes)?,
+            Err(e) if e.is_not_found() => return Err(Error::NoRepository(store.describe())),
+            Err(e) => return Err(e.into()),
+        };
+        let (slot, master) = unlock(&store, &config.repository, password)?;
+        let keys = Arc::new(Keys::new(master));
+        let secret = config.open_secret(&keys)?;
+        let folder: String = config.repository.iter().map(|b| format!("{b:02x}")).collect();
+        let cache_folder = options.cache.as_ref().map(|c| c.join(folder));
+        let repo = Self {
+            index: Index::new(cache_folder.clone()),
+            refreshed: Mutex::new(Instant::now()),
+            tree_pages: Cache::new(PAGE_CACHE),
+            content_pages: Cache::new(PAGE_CACHE / 2),
+            tree_segments: Cache::new(TREE_SEGMENT_CACHE),
+            snapshots: Default::default(),
+            counters: Counters::default(),
+            store,
+            keys,
+            slot,
+            config,
+            secret,
+            cache_folder,
+        };
+        repo.refresh_index()?;
+        Ok(Arc::new(repo))
+    }
+}
+
+/// Tries every slot, so that the time taken doesn't tell which one fits.
+fn unlock(
+    store: &Store,
+    repository: &[u8; 16],
+    password: &Password,
+) -> Result<(ObjectId, MasterKey)> {
+    let mut slots = store.list(ObjectKind::Key)?;
+    slots.sort();
+    let mut readable = 0;
+    let mut unsupported = None;
+    for (name, _) in slots {
+        let Ok(slot) = read_slot(store, &name) else { continue };
+        readable += 1;
+        if slot.kind != KeySlot::PASSWORD {
+            unsupported = Some(Error::Unsupported {
+                object: name,
+                feature: format!("key kind {}", slot.kind),
+            });
+            continue;
+        }
+        if let Some(master) = slot.unwrap(repository, password)? {
+            return Ok((name.id, master));
+        }
+    }
+    Err(match unsupported {
+        _ if readable == 0 => Error::NoKeySlot(store.describe()),
+        Some(error) if readable == 1 => error,
+        _ => Error::WrongPassword(store.describe()),
+    })
+}
+
+pub(super) fn read_slot(store: &Store, name: &ObjectName) -> Result<KeySlot> {
+    let bytes = store.get(name)?;
+    if object_id(&bytes) != name.id {
+        return Err(Error::damaged(*name, "its bytes are not what its name says"));
+    }
+    minicbor::decode(&bytes).map_err(|e| Error::damaged(*name, format!("it can't be decoded: {e}")))
+}
+
+pub(super) fn object_id(bytes: &[u8]) -> ObjectId {
+    ObjectId(*blake3::hash(bytes).as_bytes())
+}
+
+pub(super) fn encode<T: minicbor::Encode<()>>(value: &T) -> Result<Vec<u8>> {
+    minicbor::to_vec(value).map_err(|e| Error::Invalid(format!("can't encode: {e}")))
+}
+
+/// The clock, as the repository writes it down.
+pub fn now() -> Time {
+    let now = jiff::Timestamp::now();
+    Time::new(now.as_second(), now.subsec_nanosecond().max(0) as u32)
+}

@@ -1,0 +1,105 @@
+//! Snapshots of an open repository.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+
+use super::Repository;
+use crate::error::{Error, Result};
+use crate::format::{ObjectId, ObjectKind, ObjectName, Purpose, SnapshotData, sealed};
+
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Name of the object.
+    pub id: ObjectId,
+    pub data: Arc<SnapshotData>,
+}
+
+/// Snapshots that have been read: they never change.
+#[derive(Default)]
+pub(super) struct Known {
+    read: Mutex<HashMap<ObjectId, std::result::Result<Arc<SnapshotData>, String>>>,
+}
+
+const READERS: usize = 8;
+
+impl Repository {
+    /// Ids of all snapshots: one listing of the store.
+    pub fn snapshot_ids(&self) -> Result<Vec<ObjectId>> {
+        let listed = self.store().list(ObjectKind::Snapshot)?;
+        Ok(listed.into_iter().map(|(name, _)| name.id).collect())
+    }
+
+    /// Every readable snapshot, oldest first.
+    pub fn snapshots(&self) -> Result<Vec<Snapshot>> {
+        Ok(self.snapshots_and_damaged()?.0)
+    }
+
+    /// Every readable snapshot, oldest first, and the damaged ones with what is wrong.
+    pub fn snapshots_and_damaged(&self) -> Result<(Vec<Snapshot>, Vec<(ObjectId, String)>)> {
+        let ids = self.snapshot_ids()?;
+        let known = || self.snapshots.read.lock().unwrap_or_else(|e| e.into_inner());
+        let new: Vec<_> = {
+            let known = known();
+            ids.iter().filter(|id| !known.contains_key(id)).copied().collect()
+        };
+        for (id, result) in self.read_many(&new) {
+            match result {
+                Ok(data) => known().insert(id, Ok(Arc::new(data))),
+                // Forgotten meanwhile.
+                Err(Error::Store(e)) if e.is_not_found() => None,
+                Err(Error::Damaged { reason, .. }) => known().insert(id, Err(reason)),
+                Err(e) => return Err(e),
+            };
+        }
+        let (mut good, mut damaged) = (Vec::new(), Vec::new());
+        let mut known = known();
+        let listed: HashSet<_> = ids.iter().copied().collect();
+        known.retain(|id, _| listed.contains(id));
+        for id in ids {
+            match known.get(&id) {
+                Some(Ok(data)) => good.push(Snapshot { id, data: data.clone() }),
+                Some(Err(reason)) => damaged.push((id, reason.clone())),
+                None => {}
+            }
+        }
+        good.sort_by_key(|s| (s.data.time, s.id));
+        Ok((good, damaged))
+    }
+
+    fn read_many(&self, ids: &[ObjectId]) -> Vec<(ObjectId, Result<SnapshotData>)> {
+        let share = ids.len().div_ceil(READERS).max(1);
+        std::thread::scope(|scope| {
+            let read = |id: &ObjectId| (*id, self.read_snapshot(id));
+            let readers: Vec<_> = ids
+                .chunks(share)
+                .map(|ids| scope.spawn(move || ids.iter().map(read).collect::<Vec<_>>()))
+                .collect();
+            readers.into_iter().filter_map(|r| r.join().ok()).flatten().collect()
+        })
+    }
+
+    fn read_snapshot(&self, id: &ObjectId) -> Result<SnapshotData> {
+        let name = ObjectName::new(ObjectKind::Snapshot, *id);
+        let bytes = self.store().get(&name)?;
+        if blake3::hash(&bytes).as_bytes() != &id.0 {
+            return Err(Error::damaged(name, "its bytes are not what its name says"));
+        }
+        sealed::open(self.keys(), Purpose::Snapshot, bytes).map_err(|e| Error::damaged(name, e))
+    }
+
+    /// Writes a snapshot. Everything it needs must be in the store and indexed.
+    pub fn save_snapshot(&self, data: &SnapshotData) -> Result<ObjectId> {
+        let object = sealed::seal(self.keys(), Purpose::Snapshot, data)?;
+        let id = self.put_object(ObjectKind::Snapshot, &object)?;
+        self.store().settle()?;
+        Ok(id)
+    }
+
+    /// Removes snapshots; their data stays until the next prune.
+    pub fn forget(&self, ids: &[ObjectId]) -> Result<()> {
+        for id in ids {
+            self.store().delete(&ObjectName::new(ObjectKind::Snapshot, *id))?;
+        }
+        Ok(self.store().settle()?)
+    }
+}

@@ -1,0 +1,8 @@
+//! Directories: read page by page (`reader.rs`) and written page by page (`writer.rs`).
+
+mod reader;
+mod writer;
+
+pub use crate::format::{Branch, TreePage};
+pub use reader::{Entries, entries, entries_from, entry_count, lookup, resolve};
+pub use writer::{BlobSink, DirWriter};

@@ -1,0 +1,93 @@
+//! Writing directories.
+
+use crate::error::Result;
+use crate::format::{BlobId, Branch, Content, Node, TreePage};
+
+/// Takes the plaintext of tree blobs and gives their ids.
+pub trait BlobSink {
+    fn put(&mut self, bytes: &[u8]) -> Result<BlobId>;
+}
+
+/// A leaf page is cut after an entry whose name says so, once it has this many
+/// bytes; so an inserted entry changes one page and not all that follow.
+const LEAF_MIN: usize = 16 << 10;
+const LEAF_MAX: usize = 64 << 10;
+const BRANCH_MIN: usize = 64;
+const BRANCH_MAX: usize = 512;
+
+/// Writes one directory, whose nodes come sorted by name.
+#[derive(Default)]
+pub struct DirWriter {
+    nodes: Vec<Node>,
+    bytes: usize,
+    pages: Vec<Branch>,
+}
+
+impl DirWriter {
+    pub fn push(&mut self, node: Node, sink: &mut dyn BlobSink) -> Result<()> {
+        self.bytes += weight(&node);
+        let cut = self.bytes >= LEAF_MIN && (is_cut(&node.name, 64) || self.bytes >= LEAF_MAX);
+        self.nodes.push(node);
+        if cut { self.flush(sink) } else { Ok(()) }
+    }
+
+    fn flush(&mut self, sink: &mut dyn BlobSink) -> Result<()> {
+        let nodes = std::mem::take(&mut self.nodes);
+        self.bytes = 0;
+        let first = nodes.first().map(|n| n.name.clone()).unwrap_or_default();
+        let entries = nodes.len() as u64;
+        let id = sink.put(&TreePage::Leaf(nodes).encode())?;
+        self.pages.push(Branch { first, entries, id });
+        Ok(())
+    }
+
+    /// Writes what is left; returns the root page.
+    pub fn finish(mut self, sink: &mut dyn BlobSink) -> Result<BlobId> {
+        if !self.nodes.is_empty() || self.pages.is_empty() {
+            self.flush(sink)?;
+        }
+        let mut level = self.pages;
+        while level.len() > 1 {
+            let mut above = Vec::new();
+            let mut page = Vec::new();
+            for branch in level {
+                let cut = page.len() + 1 >= BRANCH_MIN
+                    && (is_cut(&branch.first, 128) || page.len() + 1 >= BRANCH_MAX);
+                page.push(branch);
+                if cut {
+                    above.push(write_branch(std::mem::take(&mut page), sink)?);
+                }
+            }
+            if !page.is_empty() {
+                above.push(write_branch(page, sink)?);
+            }
+            level = above;
+        }
+        Ok(level[0].id)
+    }
+}
+
+fn write_branch(pages: Vec<Branch>, sink: &mut dyn BlobSink) -> Result<Branch> {
+    let first = pages[0].first.clone();
+    let entries = pages.iter().map(|p| p.entries).sum();
+    Ok(Branch { first, entries, id: sink.put(&TreePage::Branch(pages).encode())? })
+}
+
+/// About one name in `every` (FNV-1a; readers don't depend on it).
+fn is_cut(name: &[u8], every: u32) -> bool {
+    let hash =
+        name.iter().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(*b)).wrapping_mul(0x0100_0193));
+    (hash >> 8).is_multiple_of(every)
+}
+
+/// About how many bytes the encoded node has.
+fn weight(node: &Node) -> usize {
+    let content = match &node.content {
+        Some(Content::Inline(bytes)) => bytes.len(),
+        Some(Content::Extents(extents)) => extents.len() * 40,
+        Some(Content::Pages { pages, .. }) => pages.len() * 42,
+        None => 0,
+    };
+    let xattrs: usize = node.xattrs().iter().map(|x| x.name.len() + x.value.len() + 4).sum();
+    80 + node.name.len() + content + xattrs + node.target.as_ref().map_or(0, Vec::len)
+}
