@@ -129,42 +129,46 @@ fn walk(
     Ok(())
 }
 
-/// Visits every blob a file needs: its chunks, and the pages of its chunk list.
+/// Visits every blob a file needs: the pages of its chunk list (`page` says
+/// whether to look inside) and its chunks. `unreadable` may end the walk.
 pub fn for_each_blob(
     repo: &Repository,
     content: &Content,
     page: &mut dyn FnMut(&BlobId) -> Result<bool>,
     chunk: &mut dyn FnMut(&BlobId) -> Result<()>,
+    unreadable: &mut dyn FnMut(&BlobId, Error) -> Result<()>,
 ) -> Result<()> {
-    match content {
-        Content::Inline(_) => Ok(()),
+    let (mut level, mut pending) = match content {
+        Content::Inline(_) => return Ok(()),
         Content::Extents(extents) => {
-            extents.iter().filter_map(|e| e.id).try_for_each(|id| chunk(&id))
+            return extents.iter().filter_map(|e| e.id).try_for_each(|id| chunk(&id));
         }
-        Content::Pages { level, pages } => each_page(repo, *level, pages, page, chunk),
-    }
-}
-
-fn each_page(
-    repo: &Repository,
-    level: u8,
-    pages: &[ExtentPage],
-    page: &mut dyn FnMut(&BlobId) -> Result<bool>,
-    chunk: &mut dyn FnMut(&BlobId) -> Result<()>,
-) -> Result<()> {
-    for entry in pages {
-        if !page(&entry.id)? {
-            continue;
-        }
-        match &*repo.content_page(&entry.id)? {
-            ContentPage::Extents(extents) if level == 1 => {
-                extents.iter().filter_map(|e| e.id).try_for_each(|id| chunk(&id))?;
+        Content::Pages { level, pages } => (*level, pages.clone()),
+    };
+    // Level by level: the lists are short, a page describes megabytes.
+    while !pending.is_empty() {
+        let mut below = Vec::new();
+        for entry in pending {
+            if !page(&entry.id)? {
+                continue;
             }
-            ContentPage::Pages(below) if level > 1 => {
-                each_page(repo, level - 1, below, page, chunk)?
+            let read = match repo.content_page(&entry.id) {
+                Ok(read) => read,
+                Err(e) => {
+                    unreadable(&entry.id, e)?;
+                    continue;
+                }
+            };
+            match &*read {
+                ContentPage::Extents(extents) if level == 1 => {
+                    extents.iter().filter_map(|e| e.id).try_for_each(|id| chunk(&id))?;
+                }
+                ContentPage::Pages(pages) if level > 1 => below.extend_from_slice(pages),
+                _ => unreadable(&entry.id, wrong_page(&entry.id))?,
             }
-            _ => return Err(wrong_page(&entry.id)),
         }
+        pending = below;
+        level = level.saturating_sub(1);
     }
     Ok(())
 }

@@ -1,13 +1,17 @@
 //! The tresor repository: its format, and everything that reads and writes it.
 //! Prints nothing and reads no environment.
 
+pub mod archiver;
 mod cache;
+pub mod chunker;
 pub mod compress;
 pub mod contents;
 pub mod crypto;
 pub mod error;
+pub mod exclude;
 pub mod format;
 pub mod index;
+pub mod maintenance;
 pub mod monitor;
 pub mod pack;
 pub mod padding;

@@ -29,26 +29,31 @@ pub struct Keys {
     master: MasterKey,
     data_id: Zeroizing<[u8; 32]>,
     tree_id: Zeroizing<[u8; 32]>,
-    /// Seed of the chunker's table.
-    pub chunker_seed: u64,
 }
 
 impl Keys {
     pub fn new(master: MasterKey) -> Self {
-        let seed = master.derive("chunker seed", &[]);
-        let mut first = [0; 8];
-        first.copy_from_slice(&seed[..8]);
         Self {
             data_id: master.derive("data blob id", &[]),
             tree_id: master.derive("tree blob id", &[]),
-            // Seed 0 would mean "no seed" to the chunker.
-            chunker_seed: u64::from_le_bytes(first).max(1),
             master,
         }
     }
 
     pub fn master(&self) -> &MasterKey {
         &self.master
+    }
+
+    /// The chunker's table: 256 numbers, little endian, from BLAKE3 in keyed mode as a stream.
+    pub fn chunker_table(&self) -> Box<[u64; 256]> {
+        let key = self.master.derive("chunker table", &[]);
+        let mut stream = Zeroizing::new([0; 2048]);
+        blake3::Hasher::new_keyed(&key).finalize_xof().fill(&mut *stream);
+        let mut table = Box::new([0; 256]);
+        for (number, bytes) in table.iter_mut().zip(stream.chunks_exact(8)) {
+            *number = u64::from_le_bytes(bytes.try_into().unwrap_or_default());
+        }
+        table
     }
 
     /// The cipher of one object. `purpose` is one of the words in docs/format.md;

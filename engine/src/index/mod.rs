@@ -50,8 +50,9 @@ pub struct Location {
 pub struct Found {
     pub location: Location,
     pub kind: BlobKind,
-    /// Prune wants to delete the pack: read it, but don't rely on it for new snapshots.
-    pub marked: bool,
+    /// Since when (seconds since 1970) prune wants to delete the pack: read it,
+    /// but don't rely on it for new snapshots.
+    pub marked: Option<i64>,
 }
 
 /// Entries gathered before they become a run.
@@ -101,7 +102,7 @@ impl Index {
         }
         let mut marked = None;
         for found in state.runs.iter().flat_map(|run| run.find(id)) {
-            if !found.marked {
+            if found.marked.is_none() {
                 return Some(found);
             }
             marked = Some(found);
@@ -114,7 +115,7 @@ impl Index {
         let state = self.read();
         let mut all: Vec<_> = state.delta.get(id).copied().into_iter().collect();
         all.extend(state.runs.iter().flat_map(|run| run.find(id)));
-        all.sort_by_key(|f| f.marked);
+        all.sort_by_key(|f| f.marked.is_some());
         all
     }
 
@@ -131,7 +132,7 @@ impl Index {
             };
             for (id, start, len) in segment.blobs() {
                 let location = Location { segment: addr, start, len };
-                state.delta.insert(id, Found { location, kind: segment.kind, marked: false });
+                state.delta.insert(id, Found { location, kind: segment.kind, marked: None });
             }
         }
         state.delta_packs.add(pack);

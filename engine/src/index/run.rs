@@ -177,7 +177,7 @@ impl Run {
             raw_len: e.raw_len,
         };
         let location = Location { segment, start: e.start, len: e.len };
-        Some(Found { location, kind: e.kind, marked: pack.marked != 0 })
+        Some(Found { location, kind: e.kind, marked: (pack.marked != 0).then_some(pack.marked) })
     }
 
     /// Ids are evenly spread, so a guess by value is near; then bisect.

@@ -48,6 +48,7 @@ pub struct PackWriter {
     open: Vec<Mutex<Option<PackBuilder>>>,
     upload: Sender<PackBuilder>,
     uploaders: Vec<JoinHandle<()>>,
+    dry: bool,
 }
 
 struct Shared {
@@ -68,6 +69,15 @@ struct Pending {
 
 impl PackWriter {
     pub fn new(repo: Arc<Repository>) -> Self {
+        Self::make(repo, false)
+    }
+
+    /// A writer that only counts what it would store.
+    pub fn dry(repo: Arc<Repository>) -> Self {
+        Self::make(repo, true)
+    }
+
+    fn make(repo: Arc<Repository>, dry: bool) -> Self {
         let pending = Pending {
             data: IndexData::default(),
             blobs: 0,
@@ -94,18 +104,26 @@ impl PackWriter {
             })
             .collect();
         let open = (0..=DATA_PACKS).map(|_| Mutex::new(None)).collect();
-        Self { shared, claimed, open, upload, uploaders }
+        Self { shared, claimed, open, upload, uploaders, dry }
     }
 
     /// Whether the caller must store this blob: nobody has it and nobody else
     /// is about to store it. Blobs in packs that prune has marked are stored anew.
     pub fn claim(&self, id: &BlobId) -> bool {
-        !self.shared.repo.index().find(id).is_some_and(|f| !f.marked) && self.claimed.insert(*id)
+        !self.shared.repo.index().find(id).is_some_and(|f| f.marked.is_none())
+            && self.claimed.insert(*id)
     }
 
     /// Adds a segment of claimed blobs.
     pub fn add(&self, segment: &Packed) -> Result<()> {
         self.failed()?;
+        let shared = &self.shared;
+        shared.blobs.fetch_add(segment.blobs.len() as u64, Relaxed);
+        shared.bytes.fetch_add(segment.blobs.iter().map(|b| u64::from(b.1)).sum(), Relaxed);
+        if self.dry {
+            shared.stored.fetch_add(segment.payload.len() as u64 + 16, Relaxed);
+            return Ok(());
+        }
         let slot = match segment.kind {
             BlobKind::Tree => DATA_PACKS,
             BlobKind::Data => usize::from(crate::crypto::random::<1>()?[0]) % DATA_PACKS,
@@ -124,9 +142,6 @@ impl PackWriter {
                 Some(pack)
             }
         };
-        let shared = &self.shared;
-        shared.blobs.fetch_add(segment.blobs.len() as u64, Relaxed);
-        shared.bytes.fetch_add(segment.blobs.iter().map(|b| u64::from(b.1)).sum(), Relaxed);
         full.map_or(Ok(()), |pack| self.send(pack))
     }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub use keys::SlotDescription;
-pub use open::{InitOptions, OpenOptions};
+pub use open::{InitOptions, OpenOptions, now};
 pub use snapshots::Snapshot;
 
 use crate::cache::Cache;

@@ -1,0 +1,228 @@
+//! A backup, from the source to a saved snapshot:
+//!
+//! ```text
+//! walk ──jobs──▶ readers: read, chunk, hash, known? ──segments──▶ compressors ──▶ PackWriter
+//!   └──events, in order──▶ trees: waits for each file, writes pages of directories
+//! ```
+//! All queues are bounded, so memory doesn't grow with the data.
+
+mod confirm;
+mod read;
+mod trees;
+mod walk;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use crossbeam_channel::bounded;
+
+use crate::chunker::Chunker;
+use crate::error::{Error, Result};
+use crate::exclude::Patterns;
+use crate::format::{ObjectId, PathBytes, SnapshotData, Summary, Time};
+use crate::monitor::Monitor;
+use crate::pack::{NewSegment, PackWriter, Packed};
+use crate::repo::{Repository, Snapshot, now};
+use crate::source::{SourceDir, SourceFile};
+
+pub struct BackupOptions {
+    /// Absolute, without `.`, `..` or trailing `/`.
+    pub paths: Vec<PathBytes>,
+    pub exclude: Patterns,
+    /// Leave out files longer than this many bytes.
+    pub exclude_larger_than: Option<u64>,
+    /// Leave out what is in directories with a valid CACHEDIR.TAG.
+    pub exclude_caches: bool,
+    pub one_file_system: bool,
+    /// Snapshot to compare with; files unchanged since then are not read.
+    pub parent: Option<Snapshot>,
+    pub host: String,
+    pub user: String,
+    pub tags: Vec<String>,
+    /// What the snapshot's time shall be, instead of now.
+    pub time: Option<Time>,
+    /// Seconds east of UTC.
+    pub utc_offset: i32,
+    pub program: String,
+    /// Tell what would be done, store nothing.
+    pub dry_run: bool,
+}
+
+/// What a backup has done.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// `None` after a dry run.
+    pub snapshot: Option<ObjectId>,
+    pub data: SnapshotData,
+}
+
+/// Counts kept by all stages.
+#[derive(Default)]
+struct Counts {
+    files: AtomicU64,
+    directories: AtomicU64,
+    others: AtomicU64,
+    bytes: AtomicU64,
+    new: AtomicU64,
+    changed: AtomicU64,
+    unchanged: AtomicU64,
+    errors: AtomicU64,
+    xattr_entries: AtomicU64,
+}
+
+/// What all stages share.
+struct Shared {
+    repo: Arc<Repository>,
+    writer: PackWriter,
+    chunker: Chunker,
+    monitor: Arc<dyn Monitor>,
+    counts: Counts,
+}
+
+impl Shared {
+    fn problem(&self, path: &[u8], message: &str) {
+        self.counts.errors.fetch_add(1, Relaxed);
+        self.monitor.problem(&crate::format::display_name(path), message);
+    }
+}
+
+const SEGMENT_QUEUE: usize = 8;
+const JOB_QUEUE: usize = 16;
+const EVENT_QUEUE: usize = 8192;
+
+/// Backs up paths of a source.
+pub fn backup(
+    repo: &Arc<Repository>,
+    root: Arc<dyn SourceDir>,
+    options: &BackupOptions,
+    monitor: Arc<dyn Monitor>,
+) -> Result<Outcome> {
+    run(repo, options, monitor, |shared, jobs, events| {
+        walk::walk(shared, root, options, jobs, events)
+    })
+}
+
+/// Backs up one stream as the file `/name`.
+pub fn backup_stream(
+    repo: &Arc<Repository>,
+    name: &[u8],
+    stream: Box<dyn SourceFile>,
+    options: &BackupOptions,
+    monitor: Arc<dyn Monitor>,
+) -> Result<Outcome> {
+    run(repo, options, monitor, |shared, jobs, events| {
+        walk::single(shared, name, stream, jobs, events)
+    })
+}
+
+fn run(
+    repo: &Arc<Repository>,
+    options: &BackupOptions,
+    monitor: Arc<dyn Monitor>,
+    walk: impl FnOnce(&Shared, walk::Jobs, walk::Events) -> Result<()> + Send,
+) -> Result<Outcome> {
+    let (start, started) = (Instant::now(), now());
+    let indexed = repo.index().objects();
+    let writer =
+        if options.dry_run { PackWriter::dry(repo.clone()) } else { PackWriter::new(repo.clone()) };
+    let chunker = Chunker::new(repo.keys(), repo.config().chunks);
+    let counts = Counts::default();
+    let shared = Shared { repo: repo.clone(), writer, chunker, monitor, counts };
+    let (tree, read_errors) = pipeline(&shared, walk);
+    let tree = tree?;
+    read_errors?;
+    shared.monitor.progress().check()?;
+    shared.monitor.phase("saving");
+    let Shared { writer, monitor, counts, .. } = shared;
+    let (written, new_index) = writer.finish()?;
+    let mut summary = counts.summary();
+    (summary.blobs_added, summary.bytes_added, summary.bytes_stored) =
+        (written.blobs, written.bytes, written.stored);
+    summary.seconds = start.elapsed().as_secs_f64();
+    let data = SnapshotData {
+        time: options.time.unwrap_or(started),
+        utc_offset: options.utc_offset,
+        host: options.host.clone(),
+        user: options.user.clone(),
+        paths: options.paths.clone(),
+        tags: options.tags.clone(),
+        tree,
+        summary,
+        program: options.program.clone(),
+        saved: now(),
+    };
+    if options.dry_run {
+        return Ok(Outcome { snapshot: None, data });
+    }
+    monitor.progress().check()?;
+    let relied_on = indexed.into_iter().chain(new_index).collect();
+    let snapshot = Some(confirm::save(repo, &data, relied_on, &*monitor)?);
+    Ok(Outcome { snapshot, data })
+}
+
+/// Runs the stages; returns the root tree, and whether readers and compressors went well.
+fn pipeline(
+    shared: &Shared,
+    walk: impl FnOnce(&Shared, walk::Jobs, walk::Events) -> Result<()> + Send,
+) -> (Result<crate::format::BlobId>, Result<()>) {
+    let workers = std::thread::available_parallelism().map_or(2, |n| n.get()).max(2);
+    let (jobs, job_queue) = bounded(JOB_QUEUE);
+    let (events, event_queue) = bounded(EVENT_QUEUE);
+    let (segments, segment_queue) = bounded::<NewSegment>(SEGMENT_QUEUE);
+    std::thread::scope(|scope| {
+        let walker = scope.spawn(move || walk(shared, jobs, events));
+        let readers: Vec<_> = (0..workers)
+            .map(|_| {
+                let (jobs, segments) = (job_queue.clone(), segments.clone());
+                scope.spawn(move || read::reader(shared, &jobs, &segments))
+            })
+            .collect();
+        drop((segments, job_queue));
+        let compressors: Vec<_> = (0..workers)
+            .map(|_| {
+                let queue = segment_queue.clone();
+                scope.spawn(move || {
+                    queue.iter().try_for_each(|s| shared.writer.add(&Packed::from(s)))
+                })
+            })
+            .collect();
+        drop(segment_queue);
+        let tree = trees::build(shared, event_queue);
+        let mut results = vec![join(walker)];
+        results.extend(readers.into_iter().map(join));
+        results.extend(compressors.into_iter().map(join));
+        // A stage that stops makes its neighbours end as "interrupted"; the cause is another error.
+        let mut errors: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+        let tree = tree.map_err(|e| errors.push(e));
+        errors.sort_by_key(|e| matches!(e, Error::Interrupted));
+        match (tree, errors.into_iter().next()) {
+            (Ok(tree), None) => (Ok(tree), Ok(())),
+            (_, Some(error)) => (Err(error), Ok(())),
+            (Err(()), None) => (Err(Error::Interrupted), Ok(())),
+        }
+    })
+}
+
+fn join(thread: std::thread::ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
+    thread.join().unwrap_or_else(|_| {
+        Err(Error::Invalid("a backup thread panicked; please report it".into()))
+    })
+}
+
+impl Counts {
+    fn summary(&self) -> Summary {
+        Summary {
+            files: self.files.load(Relaxed),
+            directories: self.directories.load(Relaxed),
+            others: self.others.load(Relaxed),
+            bytes: self.bytes.load(Relaxed),
+            files_new: self.new.load(Relaxed),
+            files_changed: self.changed.load(Relaxed),
+            files_unchanged: self.unchanged.load(Relaxed),
+            errors: self.errors.load(Relaxed),
+            xattr_entries: self.xattr_entries.load(Relaxed),
+            ..Summary::default()
+        }
+    }
+}

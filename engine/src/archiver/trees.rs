@@ -1,0 +1,93 @@
+//! Builds the tree of a snapshot out of the walk's events.
+
+use crossbeam_channel::Receiver;
+
+use super::Shared;
+use super::walk::Event;
+use crate::error::{Error, Result};
+use crate::format::{BlobId, BlobKind, Node};
+use crate::pack::{NewSegment, PackWriter, Packed};
+use crate::repo::Repository;
+use crate::tree::{BlobSink, DirWriter};
+
+/// Tree blobs are compressed together up to this many bytes.
+const SEGMENT: usize = 256 << 10;
+
+/// Stores tree blobs that the repository doesn't have.
+pub(super) struct TreeSink<'a> {
+    repo: &'a Repository,
+    writer: &'a PackWriter,
+    segment: NewSegment,
+}
+
+impl<'a> TreeSink<'a> {
+    pub fn new(shared: &'a Shared) -> Self {
+        Self {
+            repo: &shared.repo,
+            writer: &shared.writer,
+            segment: NewSegment::new(BlobKind::Tree),
+        }
+    }
+
+    pub fn flush(&mut self) -> Result<()> {
+        if self.segment.blobs.is_empty() {
+            return Ok(());
+        }
+        let segment = std::mem::replace(&mut self.segment, NewSegment::new(BlobKind::Tree));
+        self.writer.add(&Packed::from(segment))
+    }
+}
+
+impl BlobSink for TreeSink<'_> {
+    fn put(&mut self, bytes: &[u8]) -> Result<BlobId> {
+        let id = self.repo.keys().blob_id(BlobKind::Tree, bytes);
+        if self.writer.claim(&id) {
+            self.segment.push(id, bytes);
+            if self.segment.bytes.len() >= SEGMENT {
+                self.flush()?;
+            }
+        }
+        Ok(id)
+    }
+}
+
+/// Consumes the events; returns the root page.
+pub(super) fn build(shared: &Shared, events: Receiver<Event>) -> Result<BlobId> {
+    let mut sink = TreeSink::new(shared);
+    let mut dirs: Vec<(Option<Box<Node>>, DirWriter)> = vec![(None, DirWriter::default())];
+    for event in events {
+        let node = match event {
+            Event::Enter(node) => {
+                dirs.push((Some(node), DirWriter::default()));
+                continue;
+            }
+            Event::Node(node) => node,
+            Event::Pending(reply) => match reply.recv() {
+                Ok(Some(node)) => node,
+                Ok(None) => continue,
+                Err(_) => return Err(Error::Interrupted),
+            },
+            Event::Leave => {
+                let Some((Some(mut node), dir)) = dirs.pop() else {
+                    return Err(Error::Interrupted);
+                };
+                node.tree = Some(dir.finish(&mut sink)?);
+                node
+            }
+        };
+        if node.xattrs.is_some() {
+            shared.counts.xattr_entries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        match dirs.last_mut() {
+            Some((_, dir)) => dir.push(*node, &mut sink)?,
+            None => return Err(Error::Interrupted),
+        }
+    }
+    // The walk ended early if directories are still open.
+    let Some((None, root)) = dirs.pop().filter(|_| dirs.is_empty()) else {
+        return Err(Error::Interrupted);
+    };
+    let root = root.finish(&mut sink)?;
+    sink.flush()?;
+    Ok(root)
+}

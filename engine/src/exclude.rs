@@ -1,0 +1,131 @@
+//! What a backup or restore leaves out: patterns as in restic.
+//!
+//! A pattern that begins with `/` is about the whole path, any other about the
+//! last part of it: `*.o`, `build/tmp`. `*` stays within a name, `**` doesn't.
+//! A trailing `/` means directories only, a leading `!` takes back what an
+//! earlier pattern excluded.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use globset::{GlobBuilder, GlobMatcher};
+
+#[derive(Default)]
+pub struct Patterns {
+    rules: Vec<Rule>,
+}
+
+struct Rule {
+    glob: GlobMatcher,
+    directories_only: bool,
+    negated: bool,
+}
+
+/// A pattern that means nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("bad pattern {pattern:?}: {reason}")]
+pub struct BadPattern {
+    pub pattern: String,
+    pub reason: String,
+}
+
+impl Patterns {
+    pub fn new<S: AsRef<str>>(patterns: impl IntoIterator<Item = S>) -> Result<Self, BadPattern> {
+        let mut all = Self::default();
+        patterns.into_iter().try_for_each(|p| all.add(p.as_ref()))?;
+        Ok(all)
+    }
+
+    /// Patterns of a file: one a line; empty lines and those beginning with `#` don't count.
+    pub fn add_file(&mut self, text: &str) -> Result<(), BadPattern> {
+        let lines = text.lines().map(str::trim_end);
+        lines.filter(|l| !l.is_empty() && !l.starts_with('#')).try_for_each(|l| self.add(l))
+    }
+
+    pub fn add(&mut self, pattern: &str) -> Result<(), BadPattern> {
+        let (negated, rest) = match pattern.strip_prefix('!') {
+            Some(rest) => (true, rest),
+            None => (false, pattern),
+        };
+        let (directories_only, rest) = match rest.strip_suffix('/') {
+            Some(rest) if !rest.is_empty() => (true, rest),
+            _ => (false, rest),
+        };
+        let bad = |reason: String| BadPattern { pattern: pattern.to_owned(), reason };
+        if rest.is_empty() {
+            return Err(bad("it is empty".into()));
+        }
+        let text = if rest.starts_with('/') { rest.to_owned() } else { format!("**/{rest}") };
+        let glob = GlobBuilder::new(&text)
+            .literal_separator(true)
+            .backslash_escape(true)
+            .build()
+            .map_err(|e| bad(e.kind().to_string()))?;
+        self.rules.push(Rule { glob: glob.compile_matcher(), directories_only, negated });
+        Ok(())
+    }
+
+    /// Leaves out exactly this path and what is below.
+    pub fn add_path(&mut self, path: &str) -> Result<(), BadPattern> {
+        self.add(&globset::escape(path))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// Whether this entry (absolute path, raw bytes) matches. The last rule that says something decides.
+    pub fn matches(&self, path: &[u8], is_dir: bool) -> bool {
+        let path = Path::new(os_str(path));
+        let hit = |rule: &&Rule| (is_dir || !rule.directories_only) && rule.glob.is_match(path);
+        self.rules.iter().rev().find(hit).is_some_and(|rule| !rule.negated)
+    }
+}
+
+#[cfg(unix)]
+fn os_str(bytes: &[u8]) -> &OsStr {
+    std::os::unix::ffi::OsStrExt::from_bytes(bytes)
+}
+
+#[cfg(not(unix))]
+fn os_str(bytes: &[u8]) -> &OsStr {
+    OsStr::new(std::str::from_utf8(bytes).unwrap_or(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_mean_what_the_manual_says() {
+        let cases: &[(&[&str], &str, bool, bool)] = &[
+            (&["*.o"], "/a/b.o", false, true),
+            (&["*.o"], "/a/b.oo", false, false),
+            (&["b.o"], "/a/b.o", false, true),
+            (&["a/b"], "/x/a/b", true, true),
+            (&["/a/*"], "/a/b/c", false, false),
+            (&["/a/**"], "/a/b/c", false, true),
+            (&["/a"], "/x/a", true, false),
+            (&["tmp/"], "/tmp", true, true),
+            (&["tmp/"], "/tmp", false, false),
+            (&["*.log", "!keep.log"], "/v/keep.log", false, false),
+            (&["*.log", "!keep.log"], "/v/other.log", false, true),
+            (&["[ab].txt"], "/c/a.txt", false, true),
+        ];
+        for (patterns, path, is_dir, expected) in cases {
+            let set = Patterns::new(*patterns).unwrap();
+            assert_eq!(set.matches(path.as_bytes(), *is_dir), *expected, "{patterns:?} {path}");
+        }
+        assert!(Patterns::new(["[a"]).is_err());
+        assert!(Patterns::new(["!"]).is_err());
+    }
+
+    #[test]
+    fn a_literal_path_and_names_that_are_no_utf8() {
+        let mut set = Patterns::default();
+        set.add_path("/a/[x]*").unwrap();
+        assert!(set.matches(b"/a/[x]*", true));
+        assert!(!set.matches(b"/a/x", true));
+        assert!(Patterns::new(["*.o"]).unwrap().matches(b"/\xff\xfe.o", false));
+    }
+}
