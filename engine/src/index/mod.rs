@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
-pub use run::{PackInfo, Run, RunBuilder};
+pub use run::{Entry, PackInfo, Run, RunBuilder};
 
 use crate::crypto::Keys;
 use crate::error::{Error, Result};

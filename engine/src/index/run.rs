@@ -119,6 +119,10 @@ impl Run {
         self.entries
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
     pub fn packs(&self) -> impl Iterator<Item = PackInfo> + '_ {
         (0..self.packs).filter_map(|i| self.pack(i as u32))
     }
@@ -159,12 +163,15 @@ impl Run {
         (0..self.entries).map(|i| self.entry(i))
     }
 
+    /// Numbers of the entries of a blob.
+    pub fn positions(&self, id: &BlobId) -> impl Iterator<Item = usize> + '_ {
+        let (id, first) = (*id, self.first_at_least(id));
+        (first..self.entries).take_while(move |&i| self.id(i) == id.0)
+    }
+
     /// Every place of a blob.
     pub fn find(&self, id: &BlobId) -> impl Iterator<Item = Found> + '_ {
-        let (id, first) = (*id, self.first_at_least(id));
-        (first..self.entries)
-            .take_while(move |&i| self.id(i) == id.0)
-            .filter_map(|i| self.found(&self.entry(i)))
+        self.positions(id).filter_map(|i| self.found(&self.entry(i)))
     }
 
     pub fn found(&self, e: &Entry) -> Option<Found> {

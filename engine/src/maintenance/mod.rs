@@ -1,5 +1,14 @@
 //! Looking after a repository: what is reachable, check, prune, retention.
 
+mod check;
+mod plan;
+mod prune;
 mod reach;
+mod stats;
+mod used;
 
+pub use check::{CheckOptions, CheckProblem, CheckReport, MOST_FILES, check};
+pub use plan::{PruneOptions, PrunePlan, plan_prune};
+pub use prune::{PruneOutcome, prune};
 pub use reach::{Reached, walk_reachable};
+pub use stats::{Stats, stats};

@@ -1,7 +1,15 @@
 //! Where objects lie. A store knows nothing of keys or contents: it keeps
 //! named runs of bytes that never change.
 
+mod disk;
+mod local;
+mod memory;
+
 use std::sync::Arc;
+
+pub use disk::{Disk, OsDisk};
+pub use local::LocalStore;
+pub use memory::MemoryStore;
 
 use crate::format::{ObjectKind, ObjectName};
 

@@ -1,0 +1,194 @@
+//! Looking across snapshots: listing, comparing, finding.
+
+use crate::error::Result;
+use crate::format::{BlobId, Node};
+use crate::repo::{Repository, Snapshot};
+use crate::tree::{self, Entries};
+
+/// Visits every node below a root page, depth first and in order. `each` says
+/// whether to go into a directory.
+pub fn walk(
+    repo: &Repository,
+    root: &BlobId,
+    each: &mut dyn FnMut(&[u8], &Node) -> Result<bool>,
+) -> Result<()> {
+    let mut stack = vec![(tree::entries(repo, root), Vec::new())];
+    while let Some((entries, path)) = stack.last_mut() {
+        let Some(node) = entries.next().transpose()? else {
+            stack.pop();
+            continue;
+        };
+        let path = [path.as_slice(), b"/", &node.name].concat();
+        let descend = each(&path, &node)?;
+        if let Some(below) = node.tree.filter(|_| descend) {
+            stack.push((tree::entries(repo, &below), path));
+        }
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ChangeKind {
+    Added,
+    Removed,
+    /// The content of a file or the target of a symlink.
+    Modified,
+    /// Owner, mode, modification time or extended attributes only.
+    Metadata,
+    /// It was another kind of entry.
+    Type,
+}
+
+/// Gets the kind, the path, and the old and new node.
+pub type OnChange<'a> =
+    &'a mut dyn FnMut(ChangeKind, &[u8], Option<&Node>, Option<&Node>) -> Result<()>;
+
+/// What differs from one root page to another. Trees that are the same are not read.
+pub fn diff(repo: &Repository, a: &BlobId, b: &BlobId, each: OnChange<'_>) -> Result<()> {
+    if a == b {
+        return Ok(());
+    }
+    let side =
+        |id: Option<&BlobId>| Side { entries: id.map(|id| tree::entries(repo, id)), next: None };
+    let mut stack = vec![(side(Some(a)), side(Some(b)), Vec::new())];
+    while let Some((old, new, dir)) = stack.last_mut() {
+        old.fill()?;
+        new.fill()?;
+        let order = match (&old.next, &new.next) {
+            (None, None) => {
+                stack.pop();
+                continue;
+            }
+            (Some(a), Some(b)) => a.name.cmp(&b.name),
+            (Some(_), None) => std::cmp::Ordering::Less,
+            (None, Some(_)) => std::cmp::Ordering::Greater,
+        };
+        let old = if order.is_le() { old.next.take() } else { None };
+        let new = if order.is_ge() { new.next.take() } else { None };
+        let Some(name) = old.as_ref().or(new.as_ref()).map(|n| n.name.as_slice()) else { continue };
+        let path = [dir.as_slice(), b"/", name].concat();
+        if let Some(kind) = change(old.as_ref(), new.as_ref()) {
+            each(kind, &path, old.as_ref(), new.as_ref())?;
+        }
+        let below = (old.and_then(|n| n.tree), new.and_then(|n| n.tree));
+        if below.0 != below.1 {
+            stack.push((side(below.0.as_ref()), side(below.1.as_ref()), path));
+        }
+    }
+    Ok(())
+}
+
+struct Side<'r> {
+    entries: Option<Entries<'r>>,
+    next: Option<Node>,
+}
+
+impl Side<'_> {
+    fn fill(&mut self) -> Result<()> {
+        if self.next.is_none() {
+            self.next = self.entries.as_mut().and_then(Iterator::next).transpose()?;
+        }
+        Ok(())
+    }
+}
+
+fn change(old: Option<&Node>, new: Option<&Node>) -> Option<ChangeKind> {
+    match (old, new) {
+        (None, None) => None,
+        (None, Some(_)) => Some(ChangeKind::Added),
+        (Some(_), None) => Some(ChangeKind::Removed),
+        (Some(a), Some(b)) if a.kind != b.kind => Some(ChangeKind::Type),
+        (Some(a), Some(b)) => {
+            let content = |n: &Node| (n.size, n.content.clone(), n.target.clone(), n.device);
+            let metadata = |n: &Node| (n.mode, n.uid, n.gid, n.mtime, n.xattrs.clone());
+            if content(a) != content(b) {
+                Some(ChangeKind::Modified)
+            } else if metadata(a) != metadata(b) {
+                Some(ChangeKind::Metadata)
+            } else {
+                None
+            }
+        }
+    }
+}
+
+/// Whether two nodes are the same version of an entry. Access and change times don't count.
+pub fn same_version(a: &Node, b: &Node) -> bool {
+    change(Some(a), Some(b)).is_none() && a.tree == b.tree
+}
+
+/// Gets the path, the node, and the numbers of the snapshots that hold this version.
+pub type OnFound<'a> = &'a mut dyn FnMut(&[u8], &Node, &[usize]) -> Result<()>;
+
+/// Finds entries in many snapshots. A tree that several of them share is looked at once.
+pub fn find(
+    repo: &Repository,
+    snapshots: &[Snapshot],
+    matches: &dyn Fn(&[u8], &Node) -> bool,
+    each: OnFound<'_>,
+) -> Result<()> {
+    let roots = snapshots.iter().enumerate().map(|(i, s)| (s.data.tree, vec![i])).collect();
+    let mut stack = vec![(Merged::new(repo, roots), Vec::new())];
+    while let Some((merged, dir)) = stack.last_mut() {
+        let Some(versions) = merged.next()? else {
+            stack.pop();
+            continue;
+        };
+        let path = [dir.as_slice(), b"/", &versions[0].0.name].concat();
+        for (node, snapshots) in distinct(&versions) {
+            if matches(&path, node) {
+                each(&path, node, &snapshots)?;
+            }
+        }
+        let below: Vec<_> =
+            versions.into_iter().filter_map(|(n, s)| n.tree.map(|t| (t, s))).collect();
+        if !below.is_empty() {
+            stack.push((Merged::new(repo, below), path));
+        }
+    }
+    Ok(())
+}
+
+/// The same directory in several snapshots, read side by side by name.
+struct Merged<'r> {
+    sides: Vec<(Side<'r>, Vec<usize>)>,
+}
+
+impl<'r> Merged<'r> {
+    fn new(repo: &'r Repository, trees: Vec<(BlobId, Vec<usize>)>) -> Self {
+        let mut by_tree: std::collections::BTreeMap<BlobId, Vec<usize>> = Default::default();
+        for (tree, snapshots) in trees {
+            by_tree.entry(tree).or_default().extend(snapshots);
+        }
+        let side = |tree: &BlobId| Side { entries: Some(tree::entries(repo, tree)), next: None };
+        Self { sides: by_tree.into_iter().map(|(tree, s)| (side(&tree), s)).collect() }
+    }
+
+    /// The nodes of the next name, with the snapshots each is from.
+    fn next(&mut self) -> Result<Option<Vec<(Node, Vec<usize>)>>> {
+        for (side, _) in &mut self.sides {
+            side.fill()?;
+        }
+        let first =
+            self.sides.iter().filter_map(|(s, _)| s.next.as_ref()).map(|n| &n.name).min().cloned();
+        let Some(first) = first else { return Ok(None) };
+        let here =
+            self.sides.iter_mut().filter(|(s, _)| s.next.as_ref().is_some_and(|n| n.name == first));
+        Ok(Some(
+            here.filter_map(|(s, snapshots)| Some((s.next.take()?, snapshots.clone()))).collect(),
+        ))
+    }
+}
+
+/// Joins nodes that are the same version.
+fn distinct(versions: &[(Node, Vec<usize>)]) -> Vec<(&Node, Vec<usize>)> {
+    let mut out: Vec<(&Node, Vec<usize>)> = Vec::new();
+    for (node, snapshots) in versions {
+        match out.iter_mut().find(|(n, _)| change(Some(n), Some(node)).is_none()) {
+            Some((_, all)) => all.extend(snapshots),
+            None => out.push((node, snapshots.clone())),
+        }
+    }
+    out.iter_mut().for_each(|(_, s)| s.sort_unstable());
+    out
+}

@@ -1,0 +1,77 @@
+//! How much there is.
+
+use std::collections::HashSet;
+
+use super::reach::{Reached, walk_reachable};
+use super::used::{Inserted, UsedBlobs};
+use crate::error::{Error, Result};
+use crate::format::{BlobId, BlobKind, Node, ObjectKind};
+use crate::repo::{Repository, Snapshot};
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub snapshots: u64,
+    /// Entries and files of all these snapshots, each counted in each snapshot.
+    pub entries: u64,
+    pub files: u64,
+    /// What restoring each of them would write.
+    pub restore_bytes: u64,
+    /// Different blobs that they need, and their plaintext bytes.
+    pub blobs: u64,
+    pub blob_bytes: u64,
+    /// All objects in the store, also what only other snapshots need.
+    pub stored_bytes: u64,
+    pub packs: u64,
+    pub index_objects: u64,
+}
+
+pub fn stats(repo: &Repository, snapshots: &[Snapshot]) -> Result<Stats> {
+    let mut stats = Stats { snapshots: snapshots.len() as u64, ..Stats::default() };
+    let mut walk =
+        Walk { repo, used: UsedBlobs::new(repo.index(), HashSet::new()), stats: &mut stats };
+    for snapshot in snapshots {
+        walk_reachable(repo, &snapshot.data.tree, &mut walk)?;
+        let summary = &snapshot.data.summary;
+        walk.stats.files += summary.files;
+        walk.stats.entries += summary.files + summary.directories + summary.others;
+        walk.stats.restore_bytes += summary.bytes;
+    }
+    for kind in ObjectKind::ALL {
+        if kind == ObjectKind::Config {
+            stats.stored_bytes += repo.store().size(&crate::format::ObjectName::CONFIG)?;
+            continue;
+        }
+        let listed = repo.store().list(kind)?;
+        stats.stored_bytes += listed.iter().map(|(_, size)| size).sum::<u64>();
+        match kind {
+            ObjectKind::Pack => stats.packs = listed.len() as u64,
+            ObjectKind::Index => stats.index_objects = listed.len() as u64,
+            _ => {}
+        }
+    }
+    Ok(stats)
+}
+
+struct Walk<'a> {
+    repo: &'a Repository,
+    used: UsedBlobs,
+    stats: &'a mut Stats,
+}
+
+impl Reached for Walk<'_> {
+    fn blob(&mut self, _: BlobKind, id: &BlobId, _: &[u8]) -> Result<bool> {
+        match self.used.insert(id) {
+            Inserted::New(_) => {
+                self.stats.blobs += 1;
+                if let Some(found) = self.repo.index().find(id) {
+                    self.stats.blob_bytes += u64::from(found.location.len);
+                }
+                Ok(true)
+            }
+            Inserted::Before => Ok(false),
+            Inserted::Unknown => Err(Error::BlobMissing(*id)),
+        }
+    }
+
+    fn node(&mut self, _: &Node) {}
+}

@@ -1,0 +1,185 @@
+//! A restore: the walk makes directories and hands files to workers; a second
+//! walk, when all files are there, makes further names of files and gives
+//! directories their metadata.
+
+mod fetch;
+mod files;
+mod finish;
+mod walk;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crossbeam_channel::bounded;
+
+pub use fetch::read_file;
+
+use crate::cache::Cache;
+use crate::error::{Error, Result};
+use crate::exclude::Patterns;
+use crate::format::{BlobId, Node, ObjectId, display_name};
+use crate::monitor::Monitor;
+use crate::pack::Segment;
+use crate::repo::Repository;
+use crate::sink::SinkDir;
+use crate::tree;
+
+#[derive(Default)]
+pub struct RestoreOptions {
+    /// If not empty: only what matches, or is below a directory that does.
+    pub include: Patterns,
+    pub exclude: Patterns,
+    /// Tell what would be done, change nothing.
+    pub dry_run: bool,
+    /// Read every restored file again and compare it with the snapshot; also
+    /// don't trust times of files that are there already.
+    pub verify: bool,
+    /// Remove what is in the target's directories and not in the snapshot.
+    pub delete: bool,
+}
+
+/// What a restore has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    pub files: u64,
+    pub directories: u64,
+    pub others: u64,
+    /// Length of all files.
+    pub bytes: u64,
+    /// Files that were written, and those that the target held already.
+    pub files_restored: u64,
+    pub files_unchanged: u64,
+    /// Bytes fetched from the repository and written.
+    pub bytes_written: u64,
+    /// Entries removed because of `delete`.
+    pub deleted: u64,
+    /// Files read again and found right.
+    pub verified: u64,
+    pub errors: u64,
+}
+
+#[derive(Default)]
+struct Counts {
+    files: AtomicU64,
+    directories: AtomicU64,
+    others: AtomicU64,
+    bytes: AtomicU64,
+    restored: AtomicU64,
+    unchanged: AtomicU64,
+    written: AtomicU64,
+    deleted: AtomicU64,
+    verified: AtomicU64,
+    errors: AtomicU64,
+}
+
+/// Segments shared by small files; each is decoded about once.
+const SEGMENT_CACHE: usize = 48 << 20;
+const JOB_QUEUE: usize = 16;
+
+struct Shared<'a> {
+    repo: &'a Arc<Repository>,
+    options: &'a RestoreOptions,
+    monitor: Arc<dyn Monitor>,
+    counts: Counts,
+    segments: Cache<(ObjectId, u32), Segment>,
+}
+
+impl Shared<'_> {
+    fn problem(&self, path: &[u8], message: &str) {
+        self.counts.errors.fetch_add(1, Relaxed);
+        self.monitor.problem(&display_name(path), message);
+    }
+
+    /// What could not be set on an entry that is otherwise restored.
+    fn metadata_problems(&self, path: &[u8], problems: &[crate::sink::MetadataProblem]) {
+        for p in problems {
+            self.problem(path, &format!("can't set its {}: {}", p.what, p.error));
+        }
+    }
+}
+
+/// Restores a directory's contents, or one entry, into `target`. `root` is a
+/// snapshot's root page, `path` the names below it; none for everything.
+pub fn restore(
+    repo: &Arc<Repository>,
+    root: &BlobId,
+    path: &[Vec<u8>],
+    target: Arc<dyn SinkDir>,
+    options: &RestoreOptions,
+    monitor: Arc<dyn Monitor>,
+) -> Result<Restored> {
+    let what = find(repo, root, path)?;
+    let segments = Cache::new(SEGMENT_CACHE);
+    let shared = Shared { repo, options, monitor, counts: Counts::default(), segments };
+    let (jobs, queue) = bounded(JOB_QUEUE);
+    let workers = std::thread::available_parallelism().map_or(2, |n| n.get()).max(2);
+    let links = std::thread::scope(|scope| {
+        let shared = &shared;
+        let workers: Vec<_> = (0..workers)
+            .map(|_| {
+                let queue = queue.clone();
+                scope.spawn(move || queue.iter().try_for_each(|job| files::restore(shared, job)))
+            })
+            .collect();
+        drop(queue);
+        let walked = walk::walk(shared, &what, target.clone(), jobs);
+        let mut errors = Vec::new();
+        for worker in workers {
+            let panicked =
+                || Err(Error::Invalid("a restore thread panicked; please report it".into()));
+            errors.extend(worker.join().unwrap_or_else(|_| panicked()).err());
+        }
+        match (walked, errors.pop()) {
+            (_, Some(error)) | (Err(error), None) => Err(error),
+            (Ok(links), None) => Ok(links),
+        }
+    })?;
+    shared.monitor.progress().check()?;
+    if !options.dry_run {
+        shared.monitor.phase("setting times and owners of directories");
+        finish::finish(&shared, &what, target, &links)?;
+    }
+    Ok(shared.counts.sum())
+}
+
+/// What to restore.
+enum What {
+    /// The entries of this directory; its path for messages and patterns.
+    Contents(BlobId, Vec<u8>),
+    One(Box<Node>, Vec<u8>),
+}
+
+fn find(repo: &Repository, root: &BlobId, path: &[Vec<u8>]) -> Result<What> {
+    if path.is_empty() {
+        return Ok(What::Contents(*root, Vec::new()));
+    }
+    let names: Vec<&[u8]> = path.iter().map(Vec::as_slice).collect();
+    let full =
+        |names: &[&[u8]]| names.iter().flat_map(|n| [b"/", *n].concat()).collect::<Vec<u8>>();
+    let node = tree::resolve(repo, root, &names)?.ok_or_else(|| {
+        let shown = display_name(&full(&names));
+        Error::Snapshot(format!("the snapshot holds no {shown}; `tresor ls` shows what it holds"))
+    })?;
+    Ok(match node.tree {
+        Some(tree) => What::Contents(tree, full(&names)),
+        None => What::One(Box::new(node), full(&names[..names.len() - 1])),
+    })
+}
+
+impl Counts {
+    fn sum(&self) -> Restored {
+        let get = |n: &AtomicU64| n.load(Relaxed);
+        Restored {
+            files: get(&self.files),
+            directories: get(&self.directories),
+            others: get(&self.others),
+            bytes: get(&self.bytes),
+            files_restored: get(&self.restored),
+            files_unchanged: get(&self.unchanged),
+            bytes_written: get(&self.written),
+            deleted: get(&self.deleted),
+            verified: get(&self.verified),
+            errors: get(&self.errors),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The system calls that change a local store, behind a seam: tests put faults
+//! and power losses between them.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+
+pub trait Disk: Send + Sync {
+    /// Makes a new file, writes it and forces its bytes to the disk.
+    fn write_new(&self, path: &Path, data: &[u8]) -> io::Result<()>;
+    /// Gives a file its final name; `AlreadyExists` if that is taken.
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    fn make_dir(&self, path: &Path) -> io::Result<()>;
+    /// Forces a directory's names to the disk.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Forces a file's bytes to the disk.
+    fn sync_file(&self, path: &Path) -> io::Result<()>;
+}
+
+/// The real disk.
+pub struct OsDisk;
+
+impl Disk for OsDisk {
+    fn write_new(&self, path: &Path, data: &[u8]) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(path)?;
+        file.write_all(data)?;
+        file.sync_all()
+    }
+
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        // A hard link never replaces, unlike a rename.
+        match std::fs::hard_link(from, to) {
+            Ok(()) => std::fs::remove_file(from),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(e),
+            // File systems without hard links. Names are hashes, so a file that
+            // appears between the check and the rename has the same bytes.
+            Err(_) if to.exists() => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(_) => std::fs::rename(from, to),
+        }
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn make_dir(&self, path: &Path) -> io::Result<()> {
+        let mut builder = std::fs::DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(path)
+    }
+
+    #[cfg(unix)]
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    /// Windows keeps names in its journal; there is nothing to call.
+    #[cfg(not(unix))]
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_file(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+}

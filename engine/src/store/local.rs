@@ -1,0 +1,329 @@
+//! Objects as files in a directory: a disk, a NAS, a USB stick.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use lru::LruCache;
+
+use super::disk::{Disk, OsDisk};
+use super::{ObjectStore, StoreError, StoreErrorKind};
+use crate::format::{ObjectId, ObjectKind, ObjectName};
+
+/// Files being written are called so until they are whole.
+const TEMP_PREFIX: &str = ".tmp-";
+const OPEN_PACKS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+
+pub struct LocalStore {
+    root: PathBuf,
+    disk: Arc<dyn Disk>,
+    /// Directories whose names are not on the disk for certain.
+    unsettled: Mutex<BTreeSet<PathBuf>>,
+    open_packs: Mutex<LruCache<ObjectId, Arc<File>>>,
+}
+
+impl LocalStore {
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self::with_disk(root, Arc::new(OsDisk))
+    }
+
+    /// For tests that inject faults.
+    pub fn with_disk(root: impl Into<PathBuf>, disk: Arc<dyn Disk>) -> Self {
+        Self {
+            root: root.into(),
+            disk,
+            unsettled: Mutex::default(),
+            open_packs: Mutex::new(LruCache::new(OPEN_PACKS)),
+        }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn path(&self, name: &ObjectName) -> PathBuf {
+        self.root.join(name.path())
+    }
+
+    fn changed(&self, dir: &Path) {
+        lock(&self.unsettled).insert(dir.to_owned());
+    }
+
+    fn make_dirs(&self, dir: &Path) -> io::Result<()> {
+        match self.disk.make_dir(dir) {
+            Ok(()) => {
+                if let Some(parent) = dir.parent() {
+                    self.changed(parent);
+                }
+                Ok(())
+            }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+            Err(e)
+                if e.kind() == io::ErrorKind::NotFound
+                    && dir.starts_with(&self.root)
+                    && dir != self.root =>
+            {
+                self.make_dirs(dir.parent().unwrap_or(&self.root))?;
+                self.make_dirs(dir)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    fn try_put(&self, path: &Path, data: &[u8]) -> io::Result<()> {
+        let dir = path.parent().unwrap_or(&self.root);
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        let temp = dir.join(format!("{TEMP_PREFIX}{:016x}", u64::from_le_bytes(random)));
+        let written = match self.disk.write_new(&temp, data) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && self.root.is_dir() => {
+                self.make_dirs(dir)?;
+                self.disk.write_new(&temp, data)
+            }
+            other => other,
+        };
+        self.changed(dir);
+        let result = written.and_then(|()| self.disk.rename_new(&temp, path));
+        if result.is_err() {
+            let _ = self.disk.remove(&temp);
+        }
+        result
+    }
+
+    fn open_pack(&self, name: &ObjectName) -> io::Result<Arc<File>> {
+        if let Some(file) = lock(&self.open_packs).get(&name.id) {
+            return Ok(file.clone());
+        }
+        let file = Arc::new(File::open(self.path(name))?);
+        lock(&self.open_packs).put(name.id, file.clone());
+        Ok(file)
+    }
+
+    fn list_dir(
+        &self,
+        dir: &Path,
+        kind: ObjectKind,
+        out: &mut Vec<(ObjectName, u64)>,
+    ) -> Result<(), StoreError> {
+        let fail = |e: io::Error| StoreError::io("list", dir.display().to_string(), &e);
+        let entries = match std::fs::read_dir(dir) {
+            Ok(entries) => entries,
+            // Folders of packs are made when needed.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && self.root.is_dir() => return Ok(()),
+            Err(e) => return Err(fail(e)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(fail)?;
+            let file_name = entry.file_name();
+            let Some(Ok(id)) = file_name.to_str().map(str::parse::<ObjectId>) else { continue };
+            let name = ObjectName::new(kind, id);
+            if self.path(&name).parent() != Some(dir) {
+                continue;
+            }
+            match entry.metadata() {
+                Ok(meta) if meta.is_file() => out.push((name, meta.len())),
+                Ok(_) => {}
+                // Deleted meanwhile.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(fail(e)),
+            }
+        }
+        Ok(())
+    }
+
+    fn folders(&self, kind: ObjectKind) -> Vec<PathBuf> {
+        match kind {
+            ObjectKind::Config => vec![self.root.clone()],
+            ObjectKind::Pack => {
+                (0..=255u8).map(|b| self.root.join("packs").join(format!("{b:02x}"))).collect()
+            }
+            kind => vec![self.root.join(kind.folder())],
+        }
+    }
+}
+
+impl ObjectStore for LocalStore {
+    fn put(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
+        let path = self.path(name);
+        let fail = |e: io::Error| StoreError::io("write", path.display().to_string(), &e);
+        match self.try_put(&path, data) {
+            // Names are hashes: the bytes are there, perhaps not yet for certain.
+            Err(e)
+                if e.kind() == io::ErrorKind::AlreadyExists && name.kind != ObjectKind::Config =>
+            {
+                self.disk.sync_file(&path).map_err(fail)
+            }
+            other => other.map_err(fail),
+        }
+    }
+
+    fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StoreError> {
+        let path = self.path(name);
+        std::fs::read(&path).map_err(|e| StoreError::io("read", path.display().to_string(), &e))
+    }
+
+    fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        let mut buffer = vec![0; len];
+        let read = |buffer: &mut [u8]| read_at(&*self.open_pack(name)?, buffer, offset);
+        let mut result = read(&mut buffer);
+        if result.as_ref().is_err_and(|e| e.kind() != io::ErrorKind::UnexpectedEof) {
+            // A kept handle may have outlived its mount.
+            lock(&self.open_packs).pop(&name.id);
+            result = read(&mut buffer);
+        }
+        match result {
+            Ok(()) => Ok(buffer),
+            Err(e) => Err(StoreError::io("read", self.path(name).display().to_string(), &e)),
+        }
+    }
+
+    fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
+        let path = self.path(name);
+        let meta = std::fs::metadata(&path);
+        meta.map(|m| m.len()).map_err(|e| StoreError::io("look up", path.display().to_string(), &e))
+    }
+
+    fn list(&self, kind: ObjectKind) -> Result<Vec<(ObjectName, u64)>, StoreError> {
+        let mut out = Vec::new();
+        if kind == ObjectKind::Config {
+            return match self.size(&ObjectName::CONFIG) {
+                Ok(size) => Ok(vec![(ObjectName::CONFIG, size)]),
+                Err(e) if e.is_not_found() && self.root.is_dir() => Ok(out),
+                Err(e) => Err(e),
+            };
+        }
+        for folder in self.folders(kind) {
+            self.list_dir(&folder, kind, &mut out)?;
+        }
+        Ok(out)
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        let path = self.path(name);
+        lock(&self.open_packs).pop(&name.id);
+        match self.disk.remove(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(StoreError::io("delete", path.display().to_string(), &e)),
+            Ok(()) => {
+                self.changed(path.parent().unwrap_or(&self.root));
+                Ok(())
+            }
+        }
+    }
+
+    fn settle(&self) -> Result<(), StoreError> {
+        let dirs: Vec<_> = lock(&self.unsettled).iter().cloned().collect();
+        // Taken out first: what changes while we sync must be synced again.
+        for dir in dirs {
+            lock(&self.unsettled).remove(&dir);
+            match self.disk.sync_dir(&dir) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    let error = StoreError::io("write", dir.display().to_string(), &e);
+                    self.changed(&dir);
+                    return Err(error);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn sweep(&self, age: Duration) -> Result<(u64, u64), StoreError> {
+        let (mut files, mut bytes) = (0, 0);
+        for dir in ObjectKind::ALL.into_iter().flat_map(|kind| self.folders(kind)) {
+            let Ok(entries) = std::fs::read_dir(&dir) else { continue };
+            for entry in entries.flatten() {
+                let old = |m: &std::fs::Metadata| {
+                    m.modified().is_ok_and(|t| t.elapsed().is_ok_and(|e| e >= age))
+                };
+                let is_temp =
+                    entry.file_name().to_str().is_some_and(|n| n.starts_with(TEMP_PREFIX));
+                let Ok(meta) = entry.metadata() else { continue };
+                if is_temp && old(&meta) && self.disk.remove(&entry.path()).is_ok() {
+                    files += 1;
+                    bytes += meta.len();
+                }
+            }
+        }
+        Ok((files, bytes))
+    }
+
+    fn create(&self) -> Result<(), StoreError> {
+        let fail = |e: io::Error| StoreError::io("create", self.root.display().to_string(), &e);
+        match std::fs::read_dir(&self.root) {
+            Ok(entries) => {
+                // What an interrupted init has left may be taken over.
+                let ours = |name: &str| ["keys", "packs", "index", "snapshots"].contains(&name);
+                for entry in entries {
+                    let entry = entry.map_err(fail)?;
+                    let known = entry
+                        .file_name()
+                        .to_str()
+                        .is_some_and(|n| ours(n) || n.starts_with(TEMP_PREFIX));
+                    if !known {
+                        let message =
+                            "the folder is not empty; a repository needs a folder of its own";
+                        let root = self.root.display().to_string();
+                        return Err(StoreError::new(
+                            StoreErrorKind::AlreadyExists,
+                            "create",
+                            root,
+                            message,
+                        ));
+                    }
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                if let Some(parent) = self.root.parent() {
+                    std::fs::create_dir_all(parent).map_err(fail)?;
+                }
+                self.make_dirs(&self.root).map_err(fail)?;
+            }
+            Err(e) => return Err(fail(e)),
+        }
+        for kind in [ObjectKind::Key, ObjectKind::Pack, ObjectKind::Index, ObjectKind::Snapshot] {
+            self.make_dirs(&self.root.join(kind.folder())).map_err(fail)?;
+        }
+        // Slots of an interrupted init open nothing.
+        for (name, _) in self.list(ObjectKind::Key)? {
+            self.delete(&name)?;
+        }
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    fn space(&self) -> Option<(u64, u64)> {
+        let stat = rustix::fs::statvfs(&self.root).ok()?;
+        Some((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))
+    }
+
+    fn describe(&self) -> String {
+        self.root.display().to_string()
+    }
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !buffer.is_empty() {
+        let n = std::os::windows::fs::FileExt::seek_read(file, buffer, offset)?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        buffer = &mut buffer[n..];
+        offset += n as u64;
+    }
+    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
