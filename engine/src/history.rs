@@ -149,6 +149,9 @@ pub fn find(
     Ok(())
 }
 
+/// A node, and the numbers of the snapshots it is from.
+type Version = (Node, Vec<usize>);
+
 /// The same directory in several snapshots, read side by side by name.
 struct Merged<'r> {
     sides: Vec<(Side<'r>, Vec<usize>)>,
@@ -165,7 +168,7 @@ impl<'r> Merged<'r> {
     }
 
     /// The nodes of the next name, with the snapshots each is from.
-    fn next(&mut self) -> Result<Option<Vec<(Node, Vec<usize>)>>> {
+    fn next(&mut self) -> Result<Option<Vec<Version>>> {
         for (side, _) in &mut self.sides {
             side.fill()?;
         }
@@ -181,7 +184,7 @@ impl<'r> Merged<'r> {
 }
 
 /// Joins nodes that are the same version.
-fn distinct(versions: &[(Node, Vec<usize>)]) -> Vec<(&Node, Vec<usize>)> {
+fn distinct(versions: &[Version]) -> Vec<(&Node, Vec<usize>)> {
     let mut out: Vec<(&Node, Vec<usize>)> = Vec::new();
     for (node, snapshots) in versions {
         match out.iter_mut().find(|(n, _)| change(Some(n), Some(node)).is_none()) {

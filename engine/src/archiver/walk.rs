@@ -5,7 +5,7 @@ use std::iter::Peekable;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::{BackupOptions, Shared};
 use crate::error::{Error, Result};
@@ -61,7 +61,7 @@ impl Selection {
                 path.starts_with(outer)
                     && (outer.ends_with(b"/") || path.get(outer.len()).is_none_or(|b| *b == b'/'))
             };
-            if whole.iter().any(|outer| inside(outer)) {
+            if whole.iter().any(inside) {
                 continue;
             }
             whole.push(path);
@@ -142,8 +142,17 @@ pub(super) fn single(
 }
 
 impl<'a> Walker<'a> {
-    fn send(&self, event: Event) -> Result<()> {
-        self.events.send(event).map_err(|_| Error::Interrupted)
+    /// The tree builder may be waiting for an entry that is still in our batch,
+    /// so that is handed out before we wait for the tree builder.
+    fn send(&mut self, event: Event) -> Result<()> {
+        match self.events.try_send(event) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(event)) => {
+                self.flush()?;
+                self.events.send(event).map_err(|_| Error::Interrupted)
+            }
+            Err(TrySendError::Disconnected(_)) => Err(Error::Interrupted),
+        }
     }
 
     /// Opens up a directory: names to visit in order. An unreadable one is empty.

@@ -252,6 +252,10 @@ impl RunBuilder {
         self.entries.len()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Writes the run into `folder`, or into an unnamed temporary file without one.
     pub fn write(mut self, folder: Option<&Path>) -> io::Result<Run> {
         self.entries.sort_unstable_by_key(|e| e.id);

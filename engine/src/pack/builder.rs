@@ -63,7 +63,8 @@ impl PackBuilder {
         Ok(Self { cipher, salt, bytes, segments: Vec::new() })
     }
 
-    pub fn len(&self) -> usize {
+    /// Bytes of the pack so far, its header included.
+    pub fn size(&self) -> usize {
         self.bytes.len()
     }
 

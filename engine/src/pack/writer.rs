@@ -110,8 +110,8 @@ impl PackWriter {
     /// Whether the caller must store this blob: nobody has it and nobody else
     /// is about to store it. Blobs in packs that prune has marked are stored anew.
     pub fn claim(&self, id: &BlobId) -> bool {
-        !self.shared.repo.index().find(id).is_some_and(|f| f.marked.is_none())
-            && self.claimed.insert(*id)
+        let missing = self.shared.repo.index().find(id).is_none_or(|f| f.marked.is_some());
+        missing && self.claimed.insert(*id)
     }
 
     /// Adds a segment of claimed blobs.
@@ -135,7 +135,7 @@ impl PackWriter {
                 None => PackBuilder::new(self.shared.repo.keys())?,
             };
             pack.add(segment);
-            if pack.len() < PACK_TARGET {
+            if pack.size() < PACK_TARGET {
                 *open = Some(pack);
                 None
             } else {

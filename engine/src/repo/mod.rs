@@ -163,21 +163,41 @@ impl Repository {
         id: &BlobId,
         mut work: impl FnMut(&[u8]) -> Result<T>,
     ) -> Result<T> {
+        self.try_places(id, |at| {
+            let key = (at.segment.pack, at.segment.offset);
+            let segment = self.tree_segments.get_or(key, || {
+                let segment = self.read_segment(&at.segment)?;
+                let weight = segment.len();
+                Ok::<_, Error>((Arc::new(segment), weight))
+            })?;
+            work(segment.blob(kind, id, at)?)
+        })
+    }
+
+    /// Gives `read` each place of a blob until one is intact. If a prune has
+    /// moved the blob since the index was read, the new places are tried too.
+    pub fn try_places<T>(
+        &self,
+        id: &BlobId,
+        mut read: impl FnMut(&Location) -> Result<T>,
+    ) -> Result<T> {
+        let mut tried = Vec::new();
         let mut first_error = None;
-        for found in self.places(id)? {
-            let at = found.location;
-            let result = self
-                .tree_segments
-                .get_or((at.segment.pack, at.segment.offset), || {
-                    let segment = self.read_segment(&at.segment)?;
-                    let weight = segment.len();
-                    Ok((Arc::new(segment), weight))
-                })
-                .and_then(|segment| work(segment.blob(kind, id, &at)?));
-            match result {
-                Ok(value) => return Ok(value),
-                Err(e) if e.is_damage() => first_error = first_error.or(Some(e)),
-                Err(e) => return Err(e),
+        for round in 0..2 {
+            if round == 1 {
+                self.refresh_index()?;
+            }
+            for found in self.places(id)? {
+                let place = (found.location.segment.pack, found.location.segment.offset);
+                if tried.contains(&place) {
+                    continue;
+                }
+                tried.push(place);
+                match read(&found.location) {
+                    Ok(value) => return Ok(value),
+                    Err(e) if e.is_damage() => first_error = first_error.or(Some(e)),
+                    Err(e) => return Err(e),
+                }
             }
         }
         Err(first_error.unwrap_or(Error::BlobMissing(*id)))

@@ -14,6 +14,9 @@ pub struct Snapshot {
     pub data: Arc<SnapshotData>,
 }
 
+/// A snapshot object that can't be read, and why.
+pub type Damaged = (ObjectId, String);
+
 /// Snapshots that have been read: they never change.
 #[derive(Default)]
 pub(super) struct Known {
@@ -35,7 +38,7 @@ impl Repository {
     }
 
     /// Every readable snapshot, oldest first, and the damaged ones with what is wrong.
-    pub fn snapshots_and_damaged(&self) -> Result<(Vec<Snapshot>, Vec<(ObjectId, String)>)> {
+    pub fn snapshots_and_damaged(&self) -> Result<(Vec<Snapshot>, Vec<Damaged>)> {
         let ids = self.snapshot_ids()?;
         let known = || self.snapshots.read.lock().unwrap_or_else(|e| e.into_inner());
         let new: Vec<_> = {

@@ -174,14 +174,14 @@ fn is_right(shared: &Shared<'_>, dir: &dyn SinkDir, node: &Node) -> Result<bool,
     if file.stat()?.size != node.size {
         return Ok(false);
     }
-    let mut buffer = Vec::new();
     match &node.content {
         Some(Content::Inline(bytes)) => {
-            buffer.resize(bytes.len() + 1, 0);
+            let mut buffer = vec![0; bytes.len() + 1];
             let read = file.read_at(&mut buffer, 0)?;
             Ok(buffer[..read] == **bytes)
         }
         Some(content) => {
+            let mut buffer = Vec::new();
             fetch::for_each_extent(shared.repo, content, node.size, &mut |at, extent| {
                 Ok(match extent.id {
                     Some(id) => holds(shared, &mut *file, at, extent.len, &id, &mut buffer),

@@ -2,27 +2,60 @@
 
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::{BlobId, Node, TreePage};
 use crate::repo::Repository;
 
+/// A node where it stands: enough to find it again without its path.
+#[derive(Clone)]
+pub struct NodeAt {
+    /// Id of the leaf page, and the node's number in it.
+    pub page_id: BlobId,
+    pub number: u32,
+    page: Arc<TreePage>,
+}
+
+impl NodeAt {
+    /// The node with this number in a leaf page.
+    pub fn load(repo: &Repository, page_id: &BlobId, number: u32) -> Result<Self> {
+        let page = repo.tree_page(page_id)?;
+        match &*page {
+            TreePage::Leaf(nodes) if (number as usize) < nodes.len() => {
+                Ok(Self { page_id: *page_id, number, page })
+            }
+            _ => Err(Error::Invalid(format!("tree page {} has no such node", page_id.short()))),
+        }
+    }
+}
+
+impl std::ops::Deref for NodeAt {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        match &*self.page {
+            TreePage::Leaf(nodes) => &nodes[self.number as usize],
+            TreePage::Branch(_) => unreachable!("a NodeAt is only made of leaf pages"),
+        }
+    }
+}
+
 /// The entry of this name in the directory.
-pub fn lookup(repo: &Repository, root: &BlobId, name: &[u8]) -> Result<Option<Node>> {
-    let mut page = repo.tree_page(root)?;
+pub fn lookup(repo: &Repository, root: &BlobId, name: &[u8]) -> Result<Option<NodeAt>> {
+    let mut page_id = *root;
     loop {
-        let next = match &*page {
+        let page = repo.tree_page(&page_id)?;
+        page_id = match &*page {
             TreePage::Leaf(nodes) => {
                 let at = nodes.binary_search_by(|n| n.name.as_slice().cmp(name));
-                return Ok(at.ok().map(|i| nodes[i].clone()));
+                return Ok(at.ok().map(|i| NodeAt { page_id, number: i as u32, page }));
             }
             TreePage::Branch(pages) => {
                 match pages.partition_point(|p| p.first.as_slice() <= name).checked_sub(1) {
-                    Some(i) => repo.tree_page(&pages[i].id)?,
+                    Some(i) => pages[i].id,
                     None => return Ok(None),
                 }
             }
         };
-        page = next;
     }
 }
 
@@ -41,7 +74,7 @@ pub fn resolve(repo: &Repository, root: &BlobId, path: &[&[u8]]) -> Result<Optio
     for (i, name) in path.iter().enumerate() {
         let Some(node) = lookup(repo, &tree, name)? else { return Ok(None) };
         if i + 1 == path.len() {
-            return Ok(Some(node));
+            return Ok(Some(Node::clone(&node)));
         }
         match node.tree {
             Some(next) => tree = next,
@@ -65,7 +98,7 @@ pub fn entries_from<'r>(repo: &'r Repository, root: &BlobId, index: u64) -> Entr
 pub struct Entries<'r> {
     repo: &'r Repository,
     /// Pages on the way to the current entry, with the next position in each.
-    stack: Vec<(Arc<TreePage>, usize)>,
+    stack: Vec<(BlobId, Arc<TreePage>, usize)>,
     start: Option<(BlobId, u64)>,
 }
 
@@ -87,11 +120,12 @@ impl Entries<'_> {
             };
             match next {
                 None => {
-                    self.stack.push((page, usize::try_from(skip).unwrap_or(usize::MAX)));
+                    let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+                    self.stack.push((id, page, skip));
                     return Ok(());
                 }
                 Some((at, below)) => {
-                    self.stack.push((page, at + 1));
+                    self.stack.push((id, page, at + 1));
                     match below {
                         Some(below) => id = below,
                         None => return Ok(()),
@@ -101,31 +135,35 @@ impl Entries<'_> {
         }
     }
 
-    fn step(&mut self) -> Result<Option<Node>> {
+    fn step(&mut self) -> Result<Option<NodeAt>> {
         if let Some((root, skip)) = self.start.take() {
             self.descend(root, skip)?;
         }
-        while let Some((page, at)) = self.stack.last_mut() {
+        while let Some((page_id, page, at)) = self.stack.last_mut() {
             match &**page {
-                TreePage::Leaf(nodes) => {
-                    if let Some(node) = nodes.get(*at) {
-                        *at += 1;
-                        return Ok(Some(node.clone()));
-                    }
-                    self.stack.pop();
+                TreePage::Leaf(nodes) if *at < nodes.len() => {
+                    let number = *at as u32;
+                    *at += 1;
+                    return Ok(Some(NodeAt { page_id: *page_id, number, page: page.clone() }));
                 }
-                TreePage::Branch(pages) => match pages.get(*at).map(|p| p.id) {
-                    Some(below) => {
-                        *at += 1;
-                        self.descend(below, 0)?;
-                    }
-                    None => {
-                        self.stack.pop();
-                    }
-                },
+                TreePage::Branch(pages) if *at < pages.len() => {
+                    let below = pages[*at].id;
+                    *at += 1;
+                    self.descend(below, 0)?;
+                }
+                _ => drop(self.stack.pop()),
             }
         }
         Ok(None)
+    }
+
+    /// Like `next`, without copying the node.
+    pub fn next_at(&mut self) -> Option<Result<NodeAt>> {
+        let step = self.step();
+        if step.is_err() {
+            self.stack.clear();
+        }
+        step.transpose()
     }
 }
 
@@ -133,10 +171,6 @@ impl Iterator for Entries<'_> {
     type Item = Result<Node>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let step = self.step();
-        if step.is_err() {
-            self.stack.clear();
-        }
-        step.transpose()
+        self.next_at().map(|step| step.map(|at| Node::clone(&at)))
     }
 }
