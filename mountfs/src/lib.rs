@@ -1,1 +1,12 @@
+//! The restore drive: snapshots as a read-only file system.
+//!
+//! [`core`] is the file system without a kernel: names, attributes, handles.
+//! [`read`] is where a read on the drive becomes a fetch from the repository.
+//! [`fuse`] (and on Windows, an adapter for WinFsp) only translates.
 
+pub mod core;
+#[cfg(unix)]
+pub mod fuse;
+pub mod read;
+
+pub use core::{Attr, DriveOptions, Entry, FsError, Ino, SnapshotFs};

@@ -1,0 +1,83 @@
+//! Attributes of entries, as every adapter needs them.
+
+use tresor_engine::format::{Content, Node, NodeKind, Time};
+
+use super::Ino;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attr {
+    pub ino: Ino,
+    pub kind: NodeKind,
+    /// Permission bits with setuid, setgid and sticky.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Names of the file, also those outside the backup; 1 for directories
+    /// ("unknown", as other file systems say it, so that `find` looks into all of them).
+    pub links: u32,
+    /// Bytes.
+    pub size: u64,
+    /// Bytes that hold data: `size` without holes.
+    pub allocated: u64,
+    pub mtime: Time,
+    pub atime: Time,
+    pub ctime: Time,
+    /// Device number as Linux' `makedev` gives it.
+    pub device: u64,
+    /// Whether this may change while the drive is mounted (virtual folders).
+    pub changes: bool,
+}
+
+impl Attr {
+    pub fn of_node(ino: Ino, node: &Node) -> Self {
+        Self {
+            ino,
+            kind: node.kind,
+            mode: node.mode & 0o7777,
+            uid: node.uid,
+            gid: node.gid,
+            links: node.link.map_or(1, |l| l.names.max(1)),
+            size: node.size,
+            allocated: allocated(node),
+            mtime: node.mtime,
+            atime: node.atime,
+            ctime: node.ctime,
+            device: node.device.unwrap_or(0),
+            changes: false,
+        }
+    }
+
+    /// A virtual folder, file or link, readable by everybody.
+    pub fn of_virtual(ino: Ino, kind: NodeKind, size: u64, time: Time) -> Self {
+        let mode = match kind {
+            NodeKind::Directory => 0o555,
+            NodeKind::Symlink => 0o777,
+            _ => 0o444,
+        };
+        Self {
+            ino,
+            kind,
+            mode,
+            uid: 0,
+            gid: 0,
+            links: 1,
+            size,
+            allocated: size,
+            mtime: time,
+            atime: time,
+            ctime: time,
+            device: 0,
+            changes: true,
+        }
+    }
+}
+
+/// Long chunk lists are not read for this: their holes count as data.
+fn allocated(node: &Node) -> u64 {
+    match &node.content {
+        Some(Content::Extents(extents)) => {
+            extents.iter().filter(|e| e.id.is_some()).map(|e| e.len).sum()
+        }
+        _ => node.size,
+    }
+}

@@ -1,0 +1,170 @@
+//! Inodes: what the numbers that a kernel holds on to stand for.
+//!
+//! A number is a hash of the parent's number and the name, so that it is the
+//! same at every mount; the table remembers only the numbers in use. All names
+//! of a hard-linked file in one snapshot share a number.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use dashmap::{DashMap, Entry};
+use tresor_engine::format::{BlobId, LinkId, ObjectId};
+
+/// Number of an inode; the root's is 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ino(pub u64);
+
+impl Ino {
+    pub const ROOT: Ino = Ino(1);
+
+    /// The entry `name` of a directory.
+    pub fn of_name(parent: Ino, name: &[u8]) -> Self {
+        Self::hash(b"name", parent, name)
+    }
+
+    /// A hard-linked file of the snapshot whose root is `root`.
+    pub fn of_link(root: Ino, link: &LinkId) -> Self {
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&link.device.to_le_bytes());
+        key[8..].copy_from_slice(&link.inode.to_le_bytes());
+        Self::hash(b"link", root, &key)
+    }
+
+    fn hash(what: &[u8; 4], parent: Ino, key: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(what).update(&parent.0.to_le_bytes()).update(key);
+        let bytes = hasher.finalize();
+        let number = u64::from_le_bytes(bytes.as_bytes()[..8].try_into().unwrap_or_default());
+        // Small numbers are for the root; some programs take them as signed.
+        Self((number >> 1).max(16))
+    }
+
+    fn next(self) -> Self {
+        Self(((self.0 + 1) & (u64::MAX >> 1)).max(16))
+    }
+}
+
+/// A folder above the snapshots.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Folder {
+    Root,
+    Snapshots,
+    Ids,
+    Hosts,
+    Tags,
+    Host(String),
+    Tag(String),
+}
+
+/// What an inode stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    Folder(Box<Folder>),
+    /// The link to the newest snapshot of a folder.
+    Latest(Box<Folder>),
+    /// The hidden file that tells what reading has cost.
+    Status,
+    /// The root of a snapshot.
+    Snapshot(Box<ObjectId>),
+    /// A node of a snapshot: where its leaf page is, and its number there.
+    Node {
+        page: BlobId,
+        number: u32,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub struct Inode {
+    pub parent: Ino,
+    /// The snapshot root it is below of (its own number, for a snapshot root).
+    pub root: Ino,
+    pub place: Place,
+}
+
+struct Counted {
+    inode: Inode,
+    lookups: AtomicU64,
+}
+
+pub struct Inodes(DashMap<Ino, Counted>);
+
+impl Inodes {
+    /// The table, with the root in it for good.
+    pub fn new(root: Place) -> Self {
+        let table = DashMap::new();
+        let inode = Inode { parent: Ino::ROOT, root: Ino::ROOT, place: root };
+        table.insert(Ino::ROOT, Counted { inode, lookups: AtomicU64::new(1) });
+        Self(table)
+    }
+
+    pub fn get(&self, ino: Ino) -> Option<Inode> {
+        self.0.get(&ino).map(|counted| counted.inode.clone())
+    }
+
+    /// Takes up an entry and counts one lookup. Its number is `ino` unless
+    /// another entry has that (one in 2^63): then the next free one.
+    pub fn remember(&self, mut ino: Ino, inode: Inode, hard_linked: bool) -> Ino {
+        loop {
+            match self.0.entry(ino) {
+                Entry::Vacant(free) => {
+                    free.insert(Counted { inode, lookups: AtomicU64::new(1) });
+                    return ino;
+                }
+                Entry::Occupied(known) => {
+                    let same = &known.get().inode;
+                    let is_same = hard_linked && same.root == inode.root
+                        || same.parent == inode.parent && same.place == inode.place;
+                    if is_same {
+                        known.get().lookups.fetch_add(1, Relaxed);
+                        return ino;
+                    }
+                }
+            }
+            ino = ino.next();
+        }
+    }
+
+    /// The kernel drops `count` lookups.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        if ino == Ino::ROOT {
+            return;
+        }
+        self.0.remove_if(&ino, |_, counted| {
+            let before = counted
+                .lookups
+                .fetch_update(Relaxed, Relaxed, |n| Some(n.saturating_sub(count)))
+                .unwrap_or(0);
+            before <= count
+        });
+    }
+
+    /// How many are in use.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(number: u32) -> Inode {
+        let place = Place::Node { page: BlobId([1; 32]), number };
+        Inode { parent: Ino::ROOT, root: Ino::ROOT, place }
+    }
+
+    #[test]
+    fn numbers_are_counted_and_never_shared_by_mistake() {
+        let inodes = Inodes::new(Place::Status);
+        let a = inodes.remember(Ino(100), node(1), false);
+        assert_eq!(inodes.remember(Ino(100), node(1), false), a);
+        let b = inodes.remember(Ino(100), node(2), false);
+        assert_ne!(a, b);
+        inodes.forget(a, 1);
+        assert!(inodes.get(a).is_some());
+        inodes.forget(a, 1);
+        assert!(inodes.get(a).is_none());
+        assert!(inodes.get(b).is_some());
+        inodes.forget(Ino::ROOT, 99);
+        assert!(inodes.get(Ino::ROOT).is_some());
+    }
+}

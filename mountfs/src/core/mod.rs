@@ -1,0 +1,297 @@
+//! The file system without a kernel: synchronous, shared between threads, and
+//! read-only. What each operation promises is written down in docs/drive.md.
+
+mod attr;
+mod dir;
+mod error;
+mod inode;
+mod namespace;
+mod status;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use dashmap::DashMap;
+use jiff::tz::TimeZone;
+use tresor_engine::format::{BlobId, NodeKind, SnapshotData, display_name};
+use tresor_engine::repo::{Repository, Snapshot};
+use tresor_engine::select::SnapshotFilter;
+use tresor_engine::tree::{self, NodeAt};
+
+pub use attr::Attr;
+pub use dir::Entry;
+pub use error::{FsError, FsResult};
+pub use inode::{Folder, Ino, Inode, Place};
+
+use crate::read::{BlockCache, OpenFile, Prefetcher};
+use dir::OpenDir;
+use inode::Inodes;
+use namespace::Namespace;
+
+pub struct DriveOptions {
+    /// Show this snapshot at the root; otherwise all of them in folders.
+    pub snapshot: Option<Snapshot>,
+    /// Which snapshots the folders show.
+    pub filter: SnapshotFilter,
+    /// For the names of snapshots.
+    pub time_zone: TimeZone,
+    /// Bytes of the block cache.
+    pub cache_size: u64,
+}
+
+/// An open file or directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Handle(pub u64);
+
+/// Size of the drive, for `df`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Volume {
+    pub bytes: u64,
+    pub entries: u64,
+}
+
+pub struct SnapshotFs {
+    repo: Arc<Repository>,
+    namespace: Namespace,
+    inodes: Inodes,
+    blocks: Arc<BlockCache>,
+    prefetcher: Prefetcher,
+    files: DashMap<Handle, Arc<OpenFile>>,
+    dirs: DashMap<Handle, Arc<OpenDir>>,
+    next_handle: AtomicU64,
+    shown: Option<Snapshot>,
+}
+
+impl SnapshotFs {
+    pub fn new(repo: Arc<Repository>, options: DriveOptions) -> tresor_engine::Result<Self> {
+        let namespace = Namespace::new(repo.clone(), options.filter, options.time_zone);
+        let root = match &options.snapshot {
+            Some(snapshot) => {
+                namespace.pin(snapshot);
+                Place::Snapshot(Box::new(snapshot.id))
+            }
+            None => {
+                namespace.refresh()?;
+                Place::Folder(Box::new(Folder::Root))
+            }
+        };
+        let blocks = Arc::new(BlockCache::new(repo.clone(), options.cache_size));
+        let prefetcher = Prefetcher::new(blocks.clone(), options.cache_size);
+        Ok(Self {
+            repo,
+            namespace,
+            inodes: Inodes::new(root),
+            blocks,
+            prefetcher,
+            files: DashMap::new(),
+            dirs: DashMap::new(),
+            next_handle: AtomicU64::new(1),
+            shown: options.snapshot,
+        })
+    }
+
+    /// The entry `name` of a directory. Counts one lookup, to be given back by [`forget`](Self::forget).
+    pub fn lookup(&self, parent: Ino, name: &[u8]) -> FsResult<Attr> {
+        let dir = self.inode(parent)?;
+        if parent == Ino::ROOT && name == status::NAME.as_bytes() {
+            return self.enter(parent, name, &dir, Place::Status);
+        }
+        match &dir.place {
+            Place::Folder(folder) => {
+                self.refresh();
+                let place = self.namespace.lookup(folder, name).ok_or(FsError::NotFound)?;
+                self.enter(parent, name, &dir, place)
+            }
+            Place::Latest(_) | Place::Status => Err(FsError::NotADirectory),
+            Place::Snapshot(_) | Place::Node { .. } => {
+                let root = self.tree(&dir)?.ok_or(FsError::NotADirectory)?;
+                let node = tree::lookup(&self.repo, &root, name)?.ok_or(FsError::NotFound)?;
+                Ok(self.enter_node(parent, &dir, &node))
+            }
+        }
+    }
+
+    /// Drops `count` lookups.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        self.inodes.forget(ino, count);
+    }
+
+    pub fn attr(&self, ino: Ino) -> FsResult<Attr> {
+        let inode = self.inode(ino)?;
+        match inode.place {
+            Place::Node { page, number } => {
+                Ok(Attr::of_node(ino, &*NodeAt::load(&self.repo, &page, number)?))
+            }
+            place => self.virtual_attr(ino, &place),
+        }
+    }
+
+    pub fn readlink(&self, ino: Ino) -> FsResult<Vec<u8>> {
+        let inode = self.inode(ino)?;
+        match inode.place {
+            Place::Latest(folder) => self.namespace.latest(&folder).ok_or(FsError::NotFound),
+            Place::Node { page, number } => {
+                let node = NodeAt::load(&self.repo, &page, number)?;
+                node.target.clone().ok_or(FsError::Invalid)
+            }
+            _ => Err(FsError::Invalid),
+        }
+    }
+
+    pub fn open(&self, ino: Ino) -> FsResult<Handle> {
+        let file = match self.inode(ino)?.place {
+            Place::Status => OpenFile::of_bytes(self.status()),
+            Place::Node { page, number } => {
+                let node = NodeAt::load(&self.repo, &page, number)?;
+                match node.kind {
+                    NodeKind::Directory => return Err(FsError::IsADirectory),
+                    NodeKind::File => OpenFile::of_node(&node),
+                    _ => return Err(FsError::Invalid),
+                }
+            }
+            _ => return Err(FsError::IsADirectory),
+        };
+        let handle = self.new_handle();
+        self.files.insert(handle, Arc::new(file));
+        Ok(handle)
+    }
+
+    pub fn release(&self, handle: Handle) {
+        self.files.remove(&handle);
+    }
+
+    /// Up to `len` bytes from `offset`; fewer only at the end of the file. A
+    /// damaged block is an error, never short or zero-filled.
+    pub fn read_at(&self, handle: Handle, offset: u64, len: usize) -> FsResult<Vec<u8>> {
+        Ok(self.file(handle)?.read_at(&self.blocks, offset, len)?)
+    }
+
+    /// Like [`read_at`](Self::read_at), if no data needs fetching; else nothing.
+    pub fn read_cached(&self, handle: Handle, offset: u64, len: usize) -> Option<Vec<u8>> {
+        self.file(handle).ok()?.read_cached(&self.blocks, offset, len)
+    }
+
+    /// To be told of every read, so that what follows is fetched ahead.
+    pub fn read_ahead(&self, handle: Handle, offset: u64, len: usize) {
+        if let Ok(file) = self.file(handle) {
+            file.read_ahead(&self.prefetcher, offset, len);
+        }
+    }
+
+    /// The next data (or hole) at or after `offset`; `None` if there is none.
+    pub fn seek(&self, handle: Handle, offset: u64, hole: bool) -> FsResult<Option<u64>> {
+        Ok(self.file(handle)?.seek(&self.blocks, offset, hole)?)
+    }
+
+    pub fn xattr(&self, ino: Ino, name: &[u8]) -> FsResult<Vec<u8>> {
+        let Place::Node { page, number } = self.inode(ino)?.place else {
+            return Err(FsError::NoAttribute);
+        };
+        let node = NodeAt::load(&self.repo, &page, number)?;
+        let found = node.xattrs().iter().find(|x| x.name == name);
+        found.map(|x| x.value.clone()).ok_or(FsError::NoAttribute)
+    }
+
+    pub fn xattr_names(&self, ino: Ino) -> FsResult<Vec<Vec<u8>>> {
+        let Place::Node { page, number } = self.inode(ino)?.place else { return Ok(Vec::new()) };
+        let node = NodeAt::load(&self.repo, &page, number)?;
+        Ok(node.xattrs().iter().map(|x| x.name.clone()).collect())
+    }
+
+    pub fn volume(&self) -> Volume {
+        let (bytes, entries) = match &self.shown {
+            Some(snapshot) => {
+                let s = &snapshot.data.summary;
+                (s.bytes, s.files + s.directories + s.others)
+            }
+            None => self.namespace.volume(),
+        };
+        Volume { bytes, entries }
+    }
+
+    /// The path of an inode on the drive, for messages.
+    pub fn path(&self, ino: Ino) -> String {
+        let mut parts = Vec::new();
+        let mut at = ino;
+        while at != Ino::ROOT {
+            let Some(inode) = self.inodes.get(at) else { break };
+            parts.push(match &inode.place {
+                Place::Node { page, number } => NodeAt::load(&self.repo, page, *number)
+                    .map_or_else(|_| "?".into(), |node| display_name(&node.name)),
+                Place::Snapshot(id) => id.short(),
+                Place::Folder(folder) => format!("{folder:?}").to_lowercase(),
+                Place::Latest(_) => "latest".into(),
+                Place::Status => status::NAME.into(),
+            });
+            at = inode.parent;
+        }
+        parts.iter().rev().fold(String::new(), |path, part| path + "/" + part)
+    }
+
+    fn new_handle(&self) -> Handle {
+        Handle(self.next_handle.fetch_add(1, Relaxed))
+    }
+
+    fn file(&self, handle: Handle) -> FsResult<Arc<OpenFile>> {
+        self.files.get(&handle).map(|f| f.clone()).ok_or(FsError::Stale)
+    }
+
+    fn inode(&self, ino: Ino) -> FsResult<Inode> {
+        self.inodes.get(ino).ok_or(FsError::Stale)
+    }
+
+    fn snapshot(&self, id: &tresor_engine::format::ObjectId) -> FsResult<Arc<SnapshotData>> {
+        self.namespace.snapshot(id).ok_or(FsError::Stale)
+    }
+
+    /// If the store can't be reached, the folders stay as they were.
+    fn refresh(&self) {
+        let _ = self.namespace.refresh();
+    }
+
+    /// Root page of a directory of a snapshot; nothing if it is no directory.
+    fn tree(&self, inode: &Inode) -> FsResult<Option<BlobId>> {
+        Ok(match &inode.place {
+            Place::Snapshot(id) => Some(self.snapshot(id)?.tree),
+            Place::Node { page, number } => NodeAt::load(&self.repo, page, *number)?.tree,
+            _ => None,
+        })
+    }
+
+    fn enter(&self, parent: Ino, name: &[u8], dir: &Inode, place: Place) -> FsResult<Attr> {
+        let ino = Ino::of_name(parent, name);
+        let root = if matches!(place, Place::Snapshot(_)) { ino } else { dir.root };
+        let ino = self.inodes.remember(ino, Inode { parent, root, place: place.clone() }, false);
+        self.virtual_attr(ino, &place).inspect_err(|_| self.inodes.forget(ino, 1))
+    }
+
+    fn enter_node(&self, parent: Ino, dir: &Inode, node: &NodeAt) -> Attr {
+        let place = Place::Node { page: node.page_id, number: node.number };
+        let inode = Inode { parent, root: dir.root, place };
+        let ino = ino_of(parent, dir, node);
+        Attr::of_node(self.inodes.remember(ino, inode, node.link.is_some()), node)
+    }
+
+    fn virtual_attr(&self, ino: Ino, place: &Place) -> FsResult<Attr> {
+        let directory = |time| Attr::of_virtual(ino, NodeKind::Directory, 0, time);
+        Ok(match place {
+            Place::Folder(folder) => directory(self.namespace.time(folder)),
+            Place::Snapshot(id) => Attr { changes: false, ..directory(self.snapshot(id)?.time) },
+            Place::Latest(folder) => {
+                let len = self.namespace.latest(folder).map_or(0, |target| target.len());
+                let time = self.namespace.time(folder);
+                Attr::of_virtual(ino, NodeKind::Symlink, len as u64, time)
+            }
+            Place::Status => Attr::of_virtual(ino, NodeKind::File, 0, Default::default()),
+            Place::Node { .. } => return Err(FsError::Stale),
+        })
+    }
+}
+
+/// The number an entry of a directory has.
+fn ino_of(parent: Ino, dir: &Inode, node: &NodeAt) -> Ino {
+    match &node.link {
+        Some(link) => Ino::of_link(dir.root, link),
+        None => Ino::of_name(parent, &node.name),
+    }
+}

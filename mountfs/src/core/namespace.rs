@@ -1,0 +1,214 @@
+//! The virtual folders above the snapshots:
+//!
+//! ```text
+//! snapshots/<time>   hosts/<host>/<time>   tags/<tag>/<time>   ids/<short id>
+//! ```
+//! each with a link `latest`. Read again from the store when looked at, but not
+//! more often than once a second.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
+
+use jiff::tz::TimeZone;
+use tresor_engine::format::{ObjectId, SnapshotData, Time};
+use tresor_engine::repo::{Repository, Snapshot};
+use tresor_engine::select::{SnapshotFilter, time_name};
+
+use super::inode::{Folder, Place};
+
+const REFRESH_EVERY: Duration = Duration::from_secs(1);
+pub const LATEST: &[u8] = b"latest";
+
+/// An entry of a virtual folder.
+#[derive(Clone, Debug)]
+pub struct VirtualEntry {
+    pub name: Vec<u8>,
+    pub place: Place,
+}
+
+pub struct Namespace {
+    repo: Arc<Repository>,
+    filter: SnapshotFilter,
+    time_zone: TimeZone,
+    state: RwLock<State>,
+    refreshed: Mutex<Option<Instant>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Oldest first, each with the name it has in folders by time.
+    listed: Vec<(String, Snapshot)>,
+    /// Every snapshot ever listed: forgotten ones stay readable where they are open.
+    seen: HashMap<ObjectId, Arc<SnapshotData>>,
+}
+
+impl Namespace {
+    pub fn new(repo: Arc<Repository>, filter: SnapshotFilter, time_zone: TimeZone) -> Self {
+        let (state, refreshed) = (RwLock::default(), Mutex::new(None));
+        Self { repo, filter, time_zone, state, refreshed }
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Takes up new snapshots and drops forgotten ones. If the store can't be
+    /// reached, what is known stays.
+    pub fn refresh(&self) -> tresor_engine::Result<()> {
+        {
+            let mut last = self.refreshed.lock().unwrap_or_else(|e| e.into_inner());
+            if last.is_some_and(|at| at.elapsed() < REFRESH_EVERY) {
+                return Ok(());
+            }
+            *last = Some(Instant::now());
+        }
+        let snapshots = self.repo.snapshots()?;
+        let mut listed = Vec::new();
+        let mut names = HashSet::new();
+        for snapshot in snapshots.into_iter().filter(|s| self.filter.matches(&s.data)) {
+            let mut name = time_name(snapshot.data.time, &self.time_zone);
+            if names.contains(&name) {
+                name = format!("{name} {}", snapshot.id.short());
+            }
+            names.insert(name.clone());
+            listed.push((name, snapshot));
+        }
+        let mut state = self.state.write().unwrap_or_else(|e| e.into_inner());
+        state.seen.extend(listed.iter().map(|(_, s)| (s.id, s.data.clone())));
+        state.listed = listed;
+        Ok(())
+    }
+
+    /// A snapshot that is or was listed.
+    pub fn snapshot(&self, id: &ObjectId) -> Option<Arc<SnapshotData>> {
+        self.read().seen.get(id).cloned()
+    }
+
+    /// Adds a snapshot that is shown without being listed.
+    pub fn pin(&self, snapshot: &Snapshot) {
+        let mut state = self.state.write().unwrap_or_else(|e| e.into_inner());
+        state.seen.insert(snapshot.id, snapshot.data.clone());
+    }
+
+    /// Time of the newest snapshot of a folder.
+    pub fn time(&self, folder: &Folder) -> Time {
+        let state = self.read();
+        state.of(folder).last().map(|(_, s)| s.data.time).unwrap_or_default()
+    }
+
+    /// Name of the newest snapshot of a folder: what `latest` points to.
+    pub fn latest(&self, folder: &Folder) -> Option<Vec<u8>> {
+        let state = self.read();
+        let newest = state.of(folder).last()?;
+        Some(entry_name(folder, &newest.0, &newest.1).into_bytes())
+    }
+
+    pub fn entries(&self, folder: &Folder) -> Vec<VirtualEntry> {
+        let state = self.read();
+        let dir = |name: &str, folder: Folder| VirtualEntry {
+            name: name.as_bytes().to_vec(),
+            place: Place::Folder(Box::new(folder)),
+        };
+        match folder {
+            Folder::Root => vec![
+                dir("hosts", Folder::Hosts),
+                dir("ids", Folder::Ids),
+                dir("snapshots", Folder::Snapshots),
+                dir("tags", Folder::Tags),
+            ],
+            Folder::Hosts => {
+                let hosts = state.listed.iter().map(|(_, s)| s.data.host.as_str());
+                unique(hosts).map(|(name, host)| dir(&name, Folder::Host(host))).collect()
+            }
+            Folder::Tags => {
+                let tags = state.listed.iter().flat_map(|(_, s)| &s.data.tags);
+                let tags = unique(tags.map(String::as_str));
+                tags.map(|(name, tag)| dir(&name, Folder::Tag(tag))).collect()
+            }
+            Folder::Snapshots | Folder::Ids | Folder::Host(_) | Folder::Tag(_) => {
+                let mut entries: Vec<_> = state
+                    .of(folder)
+                    .map(|(name, snapshot)| VirtualEntry {
+                        name: entry_name(folder, name, snapshot).into_bytes(),
+                        place: Place::Snapshot(Box::new(snapshot.id)),
+                    })
+                    .collect();
+                if !entries.is_empty() {
+                    let place = Place::Latest(Box::new(folder.clone()));
+                    entries.push(VirtualEntry { name: LATEST.to_vec(), place });
+                }
+                entries
+            }
+        }
+    }
+
+    pub fn lookup(&self, folder: &Folder, name: &[u8]) -> Option<Place> {
+        self.entries(folder).into_iter().find(|e| e.name == name).map(|e| e.place)
+    }
+
+    /// Bytes and entries of the newest snapshot: what `df` shows.
+    pub fn volume(&self) -> (u64, u64) {
+        let state = self.read();
+        let newest = state.listed.last().map(|(_, s)| s.data.summary);
+        newest.map_or((0, 0), |s| (s.bytes, s.files + s.directories + s.others))
+    }
+}
+
+impl State {
+    fn of<'a>(
+        &'a self,
+        folder: &'a Folder,
+    ) -> impl DoubleEndedIterator<Item = &'a (String, Snapshot)> {
+        self.listed.iter().filter(move |(_, s)| match folder {
+            Folder::Host(host) => s.data.host == *host,
+            Folder::Tag(tag) => s.data.tags.contains(tag),
+            _ => true,
+        })
+    }
+}
+
+fn entry_name(folder: &Folder, time: &str, snapshot: &Snapshot) -> String {
+    if *folder == Folder::Ids { snapshot.id.short() } else { time.to_owned() }
+}
+
+/// Each host or tag once, with the name of its folder.
+fn unique<'a>(all: impl Iterator<Item = &'a str>) -> impl Iterator<Item = (String, String)> {
+    let folders: BTreeMap<String, String> =
+        all.map(|text| (folder_name(text), text.to_owned())).collect();
+    folders.into_iter()
+}
+
+/// A host or tag as a file name on every system: what can't stand in one, and
+/// `%`, is written as `%XX`.
+fn folder_name(text: &str) -> String {
+    if text.is_empty() {
+        return "%".into();
+    }
+    let special = matches!(text, "." | ".." | "latest");
+    let mut name = String::new();
+    for c in text.chars() {
+        let bad = c.is_control() || "/\\:*?\"<>|%".contains(c);
+        if bad || special && name.is_empty() {
+            let mut utf8 = [0; 4];
+            let bytes = c.encode_utf8(&mut utf8).bytes();
+            bytes.for_each(|b| name.push_str(&format!("%{b:02X}")));
+        } else {
+            name.push(c);
+        }
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::folder_name;
+
+    #[test]
+    fn folder_names_are_possible_and_different() {
+        let texts = ["a", "a/b", "a%2Fb", "", ".", "..", "%", "latest", "x:y", "\n"];
+        let names: std::collections::HashSet<_> = texts.iter().map(|t| folder_name(t)).collect();
+        assert_eq!(names.len(), texts.len());
+        assert!(names.iter().all(|n| !n.contains('/') && n != "." && n != ".." && !n.is_empty()));
+    }
+}

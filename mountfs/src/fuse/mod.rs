@@ -1,0 +1,9 @@
+//! FUSE: translates the kernel's requests into calls of [`SnapshotFs`], and
+//! nothing else. Reads that must fetch run on a pool, so that none waits for another.
+
+mod adapter;
+mod errno;
+mod mount;
+mod pool;
+
+pub use mount::{MountError, MountOptions, Mounted, is_drive, mount, unmount};

@@ -1,0 +1,260 @@
+//! Mounting and unmounting.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+
+use super::adapter::{Adapter, OnError};
+use crate::core::SnapshotFs;
+
+pub struct MountOptions {
+    /// Let other users in; the kernel then checks their permissions.
+    pub allow_other: bool,
+    /// What `df` and `mount` show as the source.
+    pub source: String,
+    /// Folder of the repository, if it is a local one.
+    pub repository: Option<PathBuf>,
+    /// Told of each operation that fails for want of data.
+    pub on_error: OnError,
+}
+
+/// Why a drive could not be mounted or unmounted, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    #[error("the mount point {0} doesn't exist; make it with `mkdir {0}`")]
+    Missing(String),
+    #[error("the mount point {0} is not a folder")]
+    NotAFolder(String),
+    #[error("the mount point {0} is not empty; choose an empty folder")]
+    NotEmpty(String),
+    #[error("a drive is mounted on {0} already; `tresor umount {0}` removes it")]
+    Mounted(String),
+    #[error("the mount point {0} holds the repository, or lies in it; choose another folder")]
+    Repository(String),
+    #[error(
+        "this system has no FUSE (/dev/fuse is missing); install the package fuse3 or load the kernel module with `modprobe fuse`"
+    )]
+    NoFuse,
+    #[error(
+        "mounting needs `fusermount3` for users other than root; install the package fuse3 (macOS: macFUSE)"
+    )]
+    NoFusermount,
+    #[error(
+        "--allow-other is not permitted here; write `user_allow_other` into /etc/fuse.conf, or leave it out"
+    )]
+    AllowOther,
+    #[error("no drive is mounted on {0}")]
+    NotMounted(String),
+    #[error(
+        "the drive on {0} is in use; close what is open there, or `tresor umount --lazy {0}` removes it as soon as it isn't"
+    )]
+    Busy(String),
+    #[error("{0}: {1}")]
+    Io(String, io::Error),
+}
+
+/// A mounted drive. Dropped, it is unmounted.
+pub struct Mounted {
+    session: BackgroundSession,
+    point: PathBuf,
+}
+
+impl Mounted {
+    /// Where it is, without symlinks.
+    pub fn point(&self) -> &Path {
+        &self.point
+    }
+
+    /// Waits until somebody unmounts it.
+    pub fn wait(self) -> io::Result<()> {
+        self.session.join()
+    }
+}
+
+/// Mounts the drive; it answers when this returns.
+pub fn mount(
+    fs: Arc<SnapshotFs>,
+    point: &Path,
+    options: &MountOptions,
+) -> Result<Mounted, MountError> {
+    let point = prepare(point, options.repository.as_deref())?;
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::RO,
+        MountOption::NoSuid,
+        MountOption::NoDev,
+        MountOption::NoAtime,
+        // The option list is separated by commas.
+        MountOption::FSName(options.source.replace([',', '\\'], "_")),
+        MountOption::Subtype("tresor".into()),
+    ];
+    if options.allow_other {
+        config.acl = SessionACL::All;
+        config.mount_options.push(MountOption::DefaultPermissions);
+    }
+    if cfg!(target_os = "linux") {
+        config.n_threads = Some(8);
+        config.clone_fd = true;
+    }
+    let adapter = Adapter::new(fs, options.on_error.clone());
+    let session = Session::new(adapter, &point, &config)
+        .and_then(Session::spawn)
+        .map_err(|e| explain(e, &point))?;
+    Ok(Mounted { session, point })
+}
+
+/// Checks the mount point and clears a drive that died there.
+fn prepare(point: &Path, repository: Option<&Path>) -> Result<PathBuf, MountError> {
+    let shown = point.display().to_string();
+    let absolute = resolve(point).map_err(|e| MountError::Io(shown.clone(), e))?;
+    match std::fs::metadata(&absolute) {
+        Ok(meta) if !meta.is_dir() => return Err(MountError::NotAFolder(shown)),
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(MountError::Missing(shown)),
+        // The program behind a drive has died.
+        Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) && is_drive(&absolute) => {
+            unmount(&absolute, true)?;
+        }
+        Err(e) => return Err(MountError::Io(shown, e)),
+    }
+    if is_drive(&absolute) {
+        return Err(MountError::Mounted(shown));
+    }
+    if let Some(repository) = repository.and_then(|r| r.canonicalize().ok())
+        && (repository.starts_with(&absolute) || absolute.starts_with(&repository))
+    {
+        return Err(MountError::Repository(shown));
+    }
+    match std::fs::read_dir(&absolute) {
+        Ok(mut entries) => match entries.next() {
+            None => Ok(absolute),
+            Some(_) => Err(MountError::NotEmpty(shown)),
+        },
+        Err(e) => Err(MountError::Io(shown, e)),
+    }
+}
+
+fn explain(error: io::Error, point: &Path) -> MountError {
+    let text = error.to_string();
+    if !Path::new("/dev/fuse").exists() && cfg!(target_os = "linux") {
+        MountError::NoFuse
+    } else if text.contains("user_allow_other") {
+        MountError::AllowOther
+    } else if error.kind() == io::ErrorKind::NotFound {
+        MountError::NoFusermount
+    } else {
+        MountError::Io(format!("can't mount on {}", point.display()), error)
+    }
+}
+
+/// The path without symlinks; what it leads to is not touched, since a dead
+/// drive answers nothing.
+fn resolve(point: &Path) -> io::Result<PathBuf> {
+    match point.canonicalize() {
+        Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => {
+            let absolute = std::path::absolute(point)?;
+            match (absolute.parent(), absolute.file_name()) {
+                (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
+                _ => Ok(absolute),
+            }
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => std::path::absolute(point),
+        other => other,
+    }
+}
+
+/// Whether a tresor drive is mounted exactly there.
+#[cfg(target_os = "linux")]
+pub fn is_drive(point: &Path) -> bool {
+    let Ok(text) = std::fs::read("/proc/self/mountinfo") else { return false };
+    text.split(|b| *b == b'\n').any(|line| {
+        let mut fields = line.split(|b| *b == b' ');
+        let at = fields.by_ref().nth(4).map(unescape);
+        let kind = fields.skip_while(|f| *f != b"-").nth(1);
+        kind == Some(b"fuse.tresor")
+            && at.is_some_and(|at| Path::new(OsStr::from_bytes(&at)) == point)
+    })
+}
+
+/// Whether anything is mounted exactly there.
+#[cfg(not(target_os = "linux"))]
+pub fn is_drive(point: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let device = |p: &Path| std::fs::metadata(p).map(|m| m.dev()).ok();
+    point.parent().is_some_and(|parent| device(point) != device(parent))
+}
+
+/// Undoes the octal escapes of mountinfo.
+#[cfg(target_os = "linux")]
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let code = tail.get(..3).and_then(|d| std::str::from_utf8(d).ok());
+        match code.and_then(|d| u8::from_str_radix(d, 8).ok()).filter(|_| byte == b'\\') {
+            Some(code) => {
+                out.push(code);
+                rest = &tail[3..];
+            }
+            None => {
+                out.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+/// Unmounts a drive; a lazy one goes as soon as nothing on it is in use.
+pub fn unmount(point: &Path, lazy: bool) -> Result<(), MountError> {
+    let shown = point.display().to_string();
+    let point = resolve(point).map_err(|e| MountError::Io(shown.clone(), e))?;
+    if !is_drive(&point) {
+        return Err(MountError::NotMounted(shown));
+    }
+    if system_unmount(&point, lazy) || fusermount(&point, lazy) || !is_drive(&point) {
+        return Ok(());
+    }
+    Err(MountError::Busy(shown))
+}
+
+#[cfg(target_os = "linux")]
+fn system_unmount(point: &Path, lazy: bool) -> bool {
+    use rustix::mount::{UnmountFlags, unmount};
+    let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::NOFOLLOW };
+    unmount(point, flags).is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn system_unmount(point: &Path, lazy: bool) -> bool {
+    let mut command = Command::new("umount");
+    if lazy {
+        command.arg("-f");
+    }
+    command.arg("--").arg(point).status().is_ok_and(|s| s.success())
+}
+
+fn fusermount(point: &Path, lazy: bool) -> bool {
+    let run = |program: &str| {
+        let mut command = Command::new(program);
+        command.arg("-u").args(lazy.then_some("-z")).arg("--").arg(point);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|s| s.success())
+    };
+    run("fusermount3") || run("fusermount")
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    #[test]
+    fn octal_escapes() {
+        assert_eq!(super::unescape(br"/a\040b\\134"), b"/a b\\\\");
+        assert_eq!(super::unescape(br"/x\04"), br"/x\04");
+        assert!(!super::is_drive(std::path::Path::new("/proc")));
+    }
+}

@@ -1,0 +1,138 @@
+//! An open file: from a range of bytes to the chunks that hold them.
+
+use std::ops::Range;
+use std::sync::Mutex;
+
+use tresor_engine::contents::extents_in;
+use tresor_engine::format::{BlobId, Content, Extent, Node};
+use tresor_engine::{Error, Result};
+
+use super::blocks::{Block, BlockCache};
+use super::prefetch::{Prefetcher, Sequence};
+
+/// Longest hole or data run looked for at once.
+const SEEK_WINDOW: u64 = 1 << 30;
+
+pub struct OpenFile {
+    content: Content,
+    size: u64,
+    sequence: Mutex<Sequence>,
+}
+
+impl OpenFile {
+    pub fn of_node(node: &Node) -> Self {
+        let content = node.content.clone().unwrap_or_else(Content::empty);
+        Self { content, size: node.size, sequence: Mutex::default() }
+    }
+
+    pub fn of_bytes(bytes: Vec<u8>) -> Self {
+        let size = bytes.len() as u64;
+        Self { content: Content::Inline(bytes), size, sequence: Mutex::default() }
+    }
+
+    fn clip(&self, offset: u64, len: usize) -> Range<u64> {
+        let end = offset.saturating_add(len as u64).min(self.size);
+        offset.min(end)..end
+    }
+
+    /// Up to `len` bytes from `offset`; fewer only at the end of the file.
+    pub fn read_at(&self, blocks: &BlockCache, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let range = self.clip(offset, len);
+        if let Content::Inline(bytes) = &self.content {
+            return inline(bytes, &range);
+        }
+        let extents = extents_in(blocks.repo(), &self.content, range.clone())?;
+        assemble(&extents, &range, |id| blocks.get(id))
+    }
+
+    /// Like `read_at`, if it needs no fetching of data; else nothing.
+    pub fn read_cached(&self, blocks: &BlockCache, offset: u64, len: usize) -> Option<Vec<u8>> {
+        let range = self.clip(offset, len);
+        match &self.content {
+            Content::Inline(bytes) => inline(bytes, &range).ok(),
+            // Pages of long chunk lists may have to be fetched.
+            Content::Pages { .. } => None,
+            Content::Extents(_) => {
+                let extents = extents_in(blocks.repo(), &self.content, range.clone()).ok()?;
+                let missing = || Error::Interrupted;
+                assemble(&extents, &range, |id| blocks.get_cached(id).ok_or_else(missing)).ok()
+            }
+        }
+    }
+
+    /// Tells the prefetcher of a read; it fetches what will follow.
+    pub fn read_ahead(&self, prefetcher: &Prefetcher, offset: u64, len: usize) {
+        if matches!(self.content, Content::Inline(_)) {
+            return;
+        }
+        let mut sequence = self.sequence.lock().unwrap_or_else(|e| e.into_inner());
+        let Some(ahead) = sequence.advance(offset, len as u64, prefetcher.most()) else { return };
+        let ahead = ahead.start..ahead.end.min(self.size);
+        drop(sequence);
+        if ahead.is_empty() {
+            return;
+        }
+        // A read that fails here fails again where it matters.
+        let Ok(extents) = extents_in(prefetcher.repo(), &self.content, ahead) else { return };
+        extents.iter().filter_map(|(_, e)| e.id).for_each(|id| prefetcher.want(id));
+    }
+
+    /// The first offset at or after `offset` that is data (or a hole); `None` if
+    /// there is none before the end of the file. The end counts as a hole.
+    pub fn seek(&self, blocks: &BlockCache, offset: u64, hole: bool) -> Result<Option<u64>> {
+        if offset >= self.size {
+            return Ok(None);
+        }
+        if let Content::Inline(_) = self.content {
+            return Ok(Some(if hole { self.size } else { offset }));
+        }
+        let mut at = offset;
+        while at < self.size {
+            let end = at.saturating_add(SEEK_WINDOW).min(self.size);
+            for (start, extent) in extents_in(blocks.repo(), &self.content, at..end)? {
+                if extent.id.is_none() == hole {
+                    return Ok(Some(start.max(offset)));
+                }
+                at = start.saturating_add(extent.len);
+            }
+            at = at.max(end);
+        }
+        Ok(hole.then_some(self.size))
+    }
+}
+
+fn inline(bytes: &[u8], range: &Range<u64>) -> Result<Vec<u8>> {
+    let part = bytes.get(range.start as usize..range.end as usize);
+    part.map(<[u8]>::to_vec).ok_or_else(|| Error::Invalid("a file is longer than its bytes".into()))
+}
+
+/// The bytes of a range out of the extents that overlap it.
+fn assemble(
+    extents: &[(u64, Extent)],
+    range: &Range<u64>,
+    get: impl Fn(&BlobId) -> Result<Block>,
+) -> Result<Vec<u8>> {
+    let mut out = Vec::with_capacity((range.end - range.start) as usize);
+    for (start, extent) in extents {
+        let at = range.start + out.len() as u64;
+        let from = at.checked_sub(*start).ok_or_else(gap)?;
+        let to = extent.len.min(range.end - start);
+        match &extent.id {
+            None => out.resize(out.len() + to.saturating_sub(from) as usize, 0),
+            Some(id) => {
+                let block = get(id)?;
+                let part = block.bytes()?.get(from as usize..to as usize);
+                out.extend_from_slice(part.ok_or_else(|| wrong_length(id))?);
+            }
+        }
+    }
+    if out.len() as u64 == range.end - range.start { Ok(out) } else { Err(gap()) }
+}
+
+fn gap() -> Error {
+    Error::Invalid("the file's chunk list is shorter than the file".into())
+}
+
+fn wrong_length(id: &BlobId) -> Error {
+    Error::Invalid(format!("blob {} is shorter than the chunk list says", id.short()))
+}
