@@ -67,7 +67,8 @@ impl Error {
         match self {
             Self::Damaged { .. } | Self::BlobMissing(_) => true,
             Self::Store(e) => {
-                matches!(e.kind, StoreErrorKind::NotFound | StoreErrorKind::Truncated)
+                use StoreErrorKind::{NotFound, Truncated, Unreadable};
+                matches!(e.kind, NotFound | Truncated | Unreadable)
             }
             _ => false,
         }

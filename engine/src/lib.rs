@@ -18,6 +18,7 @@ pub mod pack;
 pub mod padding;
 pub mod repo;
 pub mod restorer;
+pub mod select;
 pub mod sink;
 pub mod source;
 pub mod store;

@@ -12,37 +12,61 @@ use crate::error::{Error, Result};
 use crate::format::{BlobId, BlobKind, ObjectId, ObjectKind, SnapshotData};
 use crate::maintenance::{Reached, walk_reachable};
 use crate::monitor::Monitor;
-use crate::pack::{NewSegment, PackWriter, Packed};
+use crate::pack::{Finished, NewSegment, PackWriter, Packed, is_long_ago, lost_pack};
 use crate::repo::{Repository, now};
 
 /// Packs marked more recently than this (seconds) may be relied on: prune looks
 /// at all snapshots again before it deletes, and leaves at least twice as long.
-const FRESH_MARK: i64 = 3600;
+pub(crate) const FRESH_MARK: i64 = 3600;
 
-/// `relied_on`: index objects that the backup has used or written.
+/// `relied_on`: index objects that the backup has used or written; `finished`: what it stored.
 pub(super) fn save(
     repo: &Arc<Repository>,
     data: &SnapshotData,
     mut relied_on: HashSet<ObjectId>,
+    finished: &Finished,
     monitor: &dyn Monitor,
 ) -> Result<ObjectId> {
     if !still_there(repo, &relied_on)? {
         relied_on = rescue(repo, &data.tree, monitor)?;
     }
     let id = repo.save_snapshot(data)?;
+    let confirmed =
+        confirm(repo, data, relied_on, monitor).and_then(|()| packs_there(repo, finished));
+    // A snapshot that may lack something must not stay.
+    confirmed.or_else(|e| repo.forget(&[id]).and(Err(e)))?;
+    Ok(id)
+}
+
+fn confirm(
+    repo: &Arc<Repository>,
+    data: &SnapshotData,
+    mut relied_on: HashSet<ObjectId>,
+    monitor: &dyn Monitor,
+) -> Result<()> {
     for _ in 0..3 {
         if still_there(repo, &relied_on)? {
-            return Ok(id);
+            return Ok(());
         }
-        match rescue(repo, &data.tree, monitor) {
-            Ok(objects) => relied_on = objects,
-            Err(e) => {
-                repo.forget(&[id])?;
-                return Err(e);
-            }
-        }
+        relied_on = rescue(repo, &data.tree, monitor)?;
     }
-    Ok(id)
+    if still_there(repo, &relied_on)? {
+        return Ok(());
+    }
+    Err(Error::Invalid(
+        "one prune after the other ran during this backup, so no snapshot was saved; run it again"
+            .into(),
+    ))
+}
+
+/// A backup that slept for long may have lost packs to a prune before the index named them.
+fn packs_there(repo: &Repository, finished: &Finished) -> Result<()> {
+    if !is_long_ago(finished.started) {
+        return Ok(());
+    }
+    let listed = repo.store().list(ObjectKind::Pack)?;
+    let listed: HashSet<_> = listed.into_iter().map(|(name, _)| name.id).collect();
+    if finished.packs.iter().all(|id| listed.contains(id)) { Ok(()) } else { Err(lost_pack()) }
 }
 
 fn still_there(repo: &Repository, relied_on: &HashSet<ObjectId>) -> Result<bool> {
@@ -67,7 +91,7 @@ fn rescue(
         segment.push(id, &repo.read_blob(kind, &id)?);
         writer.add(&Packed::from(segment))?;
     }
-    let (_, written) = writer.finish()?;
+    let written = writer.finish()?.index;
     Ok(repo.index().objects().into_iter().chain(written).collect())
 }
 

@@ -20,7 +20,7 @@ use crossbeam_channel::bounded;
 use crate::chunker::Chunker;
 use crate::error::{Error, Result};
 use crate::exclude::Patterns;
-use crate::format::{ObjectId, PathBytes, SnapshotData, Summary, Time};
+use crate::format::{Node, ObjectId, PathBytes, SnapshotData, Summary, Time};
 use crate::monitor::Monitor;
 use crate::pack::{NewSegment, PackWriter, Packed};
 use crate::repo::{Repository, Snapshot, now};
@@ -85,7 +85,41 @@ impl Shared {
         self.counts.errors.fetch_add(1, Relaxed);
         self.monitor.problem(&crate::format::display_name(path), message);
     }
+
+    /// Completes a node; reports what can't be learnt.
+    fn details(&self, dir: &dyn SourceDir, node: &mut Node, path: &[u8]) -> Details {
+        if let Err(e) = dir.details(node) {
+            self.problem(path, &format!("can't read its attributes: {e}"));
+            let vanished = e.kind() == std::io::ErrorKind::NotFound;
+            return if vanished { Details::Vanished } else { Details::Partial };
+        }
+        let len: usize = node.xattrs().iter().map(|x| x.name.len() + x.value.len()).sum();
+        if len > MOST_XATTR_BYTES {
+            self.problem(
+                path,
+                &format!("has {len} bytes of extended attributes, more than {MOST_XATTR_BYTES}; saved without them"),
+            );
+            node.xattrs = None;
+            return Details::Partial;
+        }
+        Details::Complete
+    }
 }
+
+/// What could be learnt about an entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Details {
+    Complete,
+    /// Not all: the entry is saved so that the next backup looks again.
+    Partial,
+    Vanished,
+}
+
+/// The change time of a node that the next backup shall not take for unchanged.
+const LOOK_AGAIN: Time = Time { seconds: 0, nanos: 0 };
+
+/// More would not fit a page of a directory.
+const MOST_XATTR_BYTES: usize = 4 << 20;
 
 const SEGMENT_QUEUE: usize = 8;
 const JOB_QUEUE: usize = 16;
@@ -123,20 +157,30 @@ fn run(
     walk: impl FnOnce(&Shared, walk::Jobs, walk::Events) -> Result<()> + Send,
 ) -> Result<Outcome> {
     let (start, started) = (Instant::now(), now());
-    let indexed = repo.index().objects();
+    // Also forgets what an earlier backup of this process stored and never published.
+    repo.refresh_index()?;
+    repo.index().reset_seen();
     let writer =
         if options.dry_run { PackWriter::dry(repo.clone()) } else { PackWriter::new(repo.clone()) };
     let chunker = Chunker::new(repo.keys(), repo.config().chunks);
     let counts = Counts::default();
     let shared = Shared { repo: repo.clone(), writer, chunker, monitor, counts };
-    let (tree, read_errors) = pipeline(&shared, walk);
-    let tree = tree?;
-    read_errors?;
-    shared.monitor.progress().check()?;
-    shared.monitor.phase("saving");
+    let tree = pipeline(&shared, walk).and_then(|tree| {
+        shared.monitor.progress().check()?;
+        Ok(tree)
+    });
     let Shared { writer, monitor, counts, .. } = shared;
-    let (written, new_index) = writer.finish()?;
+    let tree = match tree {
+        Ok(tree) => tree,
+        Err(e) => {
+            writer.abandon();
+            return Err(e);
+        }
+    };
+    monitor.phase("saving");
+    let finished = writer.finish()?;
     let mut summary = counts.summary();
+    let written = &finished.counts;
     (summary.blobs_added, summary.bytes_added, summary.bytes_stored) =
         (written.blobs, written.bytes, written.stored);
     summary.seconds = start.elapsed().as_secs_f64();
@@ -156,16 +200,17 @@ fn run(
         return Ok(Outcome { snapshot: None, data });
     }
     monitor.progress().check()?;
-    let relied_on = indexed.into_iter().chain(new_index).collect();
-    let snapshot = Some(confirm::save(repo, &data, relied_on, &*monitor)?);
+    let relied_on =
+        repo.index().seen_objects().into_iter().chain(finished.index.iter().copied()).collect();
+    let snapshot = Some(confirm::save(repo, &data, relied_on, &finished, &*monitor)?);
     Ok(Outcome { snapshot, data })
 }
 
-/// Runs the stages; returns the root tree, and whether readers and compressors went well.
+/// Runs the stages; returns the root tree.
 fn pipeline(
     shared: &Shared,
     walk: impl FnOnce(&Shared, walk::Jobs, walk::Events) -> Result<()> + Send,
-) -> (Result<crate::format::BlobId>, Result<()>) {
+) -> Result<crate::format::BlobId> {
     let workers = std::thread::available_parallelism().map_or(2, |n| n.get()).max(2);
     let (jobs, job_queue) = bounded(JOB_QUEUE);
     let (events, event_queue) = bounded(EVENT_QUEUE);
@@ -197,9 +242,9 @@ fn pipeline(
         let tree = tree.map_err(|e| errors.push(e));
         errors.sort_by_key(|e| matches!(e, Error::Interrupted));
         match (tree, errors.into_iter().next()) {
-            (Ok(tree), None) => (Ok(tree), Ok(())),
-            (_, Some(error)) => (Err(error), Ok(())),
-            (Err(()), None) => (Err(Error::Interrupted), Ok(())),
+            (Ok(tree), None) => Ok(tree),
+            (_, Some(error)) => Err(error),
+            (Err(()), None) => Err(Error::Interrupted),
         }
     })
 }

@@ -5,13 +5,14 @@ use crossbeam_channel::{Receiver, Sender};
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::Shared;
 use super::trees::TreeSink;
 use super::walk::{Job, Work};
+use super::{Details, LOOK_AGAIN, Shared};
 use crate::contents::ContentBuilder;
 use crate::error::{Error, Result};
-use crate::format::{BlobKind, Content, Extent, Node, display_name};
+use crate::format::{BlobKind, Content, Extent, Node, Time, display_name};
 use crate::pack::NewSegment;
+use crate::repo::now;
 use crate::source::SourceFile;
 
 /// Files up to this length lie in the tree itself.
@@ -65,15 +66,13 @@ impl Reader<'_> {
     fn work(&mut self, work: Work) -> Result<()> {
         let Work { dir, mut node, path, before, reply } = work;
         let shared = self.shared;
-        if let Err(e) = dir.details(&mut node) {
-            shared.problem(&path, &format!("can't read its attributes: {e}"));
-            let vanished = e.kind() == io::ErrorKind::NotFound;
-            if vanished || !node.is_file() {
-                let _ = reply.send(None);
-                return Ok(());
-            }
+        let details = shared.details(&*dir, &mut node, &path);
+        if details == Details::Vanished || details == Details::Partial && !node.is_file() {
+            let _ = reply.send(None);
+            return Ok(());
         }
-        let node = if node.is_file() { self.file(&*dir, node, &path)? } else { Some(node) };
+        let node =
+            if node.is_file() { self.file(&*dir, node, details, &path)? } else { Some(node) };
         if let Some(node) = &node {
             let action = if before { "changed" } else { "new" };
             if node.is_file() {
@@ -92,6 +91,7 @@ impl Reader<'_> {
         &mut self,
         dir: &dyn crate::source::SourceDir,
         mut node: Box<Node>,
+        mut details: Details,
         path: &[u8],
     ) -> Result<Option<Box<Node>>> {
         let mut file = match dir.open_file(&node.name) {
@@ -102,7 +102,8 @@ impl Reader<'_> {
             }
         };
         for attempt in 0.. {
-            match self.contents(&mut *file, node.size, path)? {
+            let begun = now();
+            match self.contents(&mut *file, node.size)? {
                 Ok((content, size)) => (node.content, node.size) = (Some(content), size),
                 Err(e) => {
                     self.shared.problem(path, &format!("can't be read: {e}"));
@@ -111,17 +112,19 @@ impl Reader<'_> {
             }
             let Ok(after) = file.stat() else { break };
             if after.same_stamp(&node) {
+                if details != Details::Complete || is_racy(&node, begun) {
+                    node.ctime = LOOK_AGAIN;
+                }
                 break;
             }
-            (node.size, node.mtime, node.ctime) = (after.size, after.mtime, after.ctime);
-            node.inode = after.inode;
             if attempt > 0 {
                 self.shared.problem(path, "changed while it was read; saved as it was read");
-                node.size = node.content.as_ref().map_or(0, content_len);
-                // So that the next backup reads it again.
-                node.ctime = Default::default();
+                node.ctime = LOOK_AGAIN;
                 break;
             }
+            let (name, content) = (std::mem::take(&mut node.name), node.content.take());
+            *node = Node { name, content, link: node.link, ..after };
+            details = self.shared.details(dir, &mut node, path);
         }
         Ok(Some(node))
     }
@@ -131,11 +134,10 @@ impl Reader<'_> {
         &mut self,
         file: &mut dyn SourceFile,
         size: u64,
-        path: &[u8],
     ) -> Result<io::Result<(Content, u64)>> {
         let min = self.shared.chunker.min();
         if size >= min as u64 {
-            return self.large(file, Some(size), path);
+            return self.large(file, size);
         }
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(min + 1, 0);
@@ -143,7 +145,8 @@ impl Reader<'_> {
         let wanted = size as usize + 1;
         let read = read_full(file, &mut buffer[..wanted], 0);
         let result = match read {
-            Ok(len) if len == wanted => self.large(file, None, path),
+            // Longer than it says, or it doesn't say (as in /proc): to its end.
+            Ok(len) if len == wanted => self.endless(file),
             Ok(len) => {
                 self.shared.monitor.progress().add(0, len as u64);
                 self.small(&buffer[..len]).map(|content| Ok((content, len as u64)))
@@ -192,22 +195,14 @@ impl Reader<'_> {
         self.send(segment)
     }
 
-    /// Reads a file of any length, passing over its holes. `size` unknown: until it ends.
+    /// Reads a file of any length, passing over its holes.
     fn large(
         &mut self,
         file: &mut dyn SourceFile,
-        size: Option<u64>,
-        path: &[u8],
+        size: u64,
     ) -> Result<io::Result<(Content, u64)>> {
         let mut content = ContentBuilder::default();
         let mut at = 0;
-        let size = match size {
-            Some(size) => size,
-            None => match file.stat() {
-                Ok(node) => node.size,
-                Err(e) => return Ok(Err(e)),
-            },
-        };
         while at < size {
             let data = match file.next_data(at) {
                 Ok(Some(data)) => data.start.max(at).min(size)..data.end.min(size),
@@ -229,7 +224,6 @@ impl Reader<'_> {
                 Err(e) => return Ok(Err(e)),
             }
         }
-        let _ = path;
         Ok(Ok((content.finish(&mut self.pages)?, at)))
     }
 
@@ -260,14 +254,27 @@ impl Reader<'_> {
         }
     }
 
+    /// Reads a file to its end, wherever that is.
+    fn endless(&mut self, file: &mut dyn SourceFile) -> Result<io::Result<(Content, u64)>> {
+        let mut content = ContentBuilder::default();
+        match self.run(file, 0..u64::MAX, &mut content)? {
+            Ok(end) => Ok(Ok((content.finish(&mut self.pages)?, end))),
+            Err(e) => Ok(Err(e)),
+        }
+    }
+
     /// Reads a stream of unknown length.
     fn stream(&mut self, stream: &mut dyn SourceFile, name: &[u8]) -> Result<(Content, u64)> {
-        let mut content = ContentBuilder::default();
-        let end = self
-            .run(stream, 0..u64::MAX, &mut content)?
-            .map_err(|e| Error::io(format!("reading {}", display_name(name)), e))?;
-        Ok((content.finish(&mut self.pages)?, end))
+        self.endless(stream)?.map_err(|e| Error::io(format!("reading {}", display_name(name)), e))
     }
+}
+
+/// Whether a file might have changed once more within the same tick of the
+/// clock, unnoticed. File systems tick in milliseconds, old ones in seconds.
+fn is_racy(node: &Node, read: Time) -> bool {
+    let nanos = |t: Time| i128::from(t.seconds) * 1_000_000_000 + i128::from(t.nanos);
+    let tick = if node.ctime.nanos == 0 { 2_000_000_000 } else { 20_000_000 };
+    nanos(node.ctime) + tick > nanos(read)
 }
 
 /// Data of a range that has been read and not yet cut.
@@ -337,12 +344,4 @@ fn read_full(file: &mut dyn SourceFile, buffer: &mut [u8], offset: u64) -> io::R
         }
     }
     Ok(done)
-}
-
-fn content_len(content: &Content) -> u64 {
-    match content {
-        Content::Inline(bytes) => bytes.len() as u64,
-        Content::Extents(extents) => extents.iter().map(|e| e.len).sum(),
-        Content::Pages { pages, .. } => pages.iter().map(|p| p.len).sum(),
-    }
 }

@@ -7,9 +7,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::{BackupOptions, Shared};
+use super::{BackupOptions, Details, LOOK_AGAIN, Shared};
 use crate::error::{Error, Result};
-use crate::format::{Node, NodeKind};
+use crate::format::{BlobId, Content, Node, NodeKind, is_valid_name};
+use crate::repo::Repository;
 use crate::source::{SourceDir, SourceFile};
 use crate::tree::{self, Entries};
 
@@ -131,6 +132,12 @@ pub(super) fn single(
     jobs: Jobs,
     events: Events,
 ) -> Result<()> {
+    if !is_valid_name(name) {
+        let name = crate::format::display_name(name);
+        return Err(Error::Invalid(format!(
+            "{name:?} is no file name; it can't be empty, `.`, `..` or have a `/`"
+        )));
+    }
     let mut node = stream.stat().map_err(|e| Error::io("standard input", e))?;
     node.name = name.to_vec();
     shared.counts.files.fetch_add(1, Relaxed);
@@ -177,6 +184,8 @@ impl<'a> Walker<'a> {
             selection.0.keys().cloned().collect()
         };
         names.sort_unstable();
+        // A directory that changes while it is read may give a name twice.
+        names.dedup();
         if selection.0.is_empty() && self.options.exclude_caches && is_cache(&*dir, &names) {
             names.retain(|name| name == CACHE_TAG);
         }
@@ -240,8 +249,8 @@ impl<'a> Walker<'a> {
         match &before {
             Some(before) if node.same_stamp(before) => keep_details(&mut node, before),
             _ => {
-                if let Err(e) = frame.dir.details(&mut node) {
-                    shared.problem(&path, &format!("can't read its attributes: {e}"));
+                if shared.details(&*frame.dir, &mut node, &path) != Details::Complete {
+                    node.ctime = LOOK_AGAIN;
                 }
             }
         }
@@ -278,8 +287,9 @@ impl<'a> Walker<'a> {
         } else {
             counts.others.fetch_add(1, Relaxed);
         }
-        if let Some(before) = before.as_ref().filter(|b| node.same_stamp(b) && node.link == b.link)
-        {
+        let unchanged =
+            |b: &&Node| node.same_stamp(b) && node.link == b.link && is_stored(&shared.repo, b);
+        if let Some(before) = before.as_ref().filter(unchanged) {
             keep_details(&mut node, before);
             node.content = before.content.clone();
             if is_file {
@@ -331,6 +341,19 @@ impl Frame<'_> {
                 }
             }
         }
+    }
+}
+
+/// Whether the repository has what the parent says a file consists of, and
+/// won't drop it; if not, the file is read again. Of long chunk lists, only the
+/// first pages are looked up.
+fn is_stored(repo: &Repository, before: &Node) -> bool {
+    let known = |id: &BlobId| repo.index().find(id).is_some_and(|f| f.marked.is_none());
+    match &before.content {
+        None => !before.is_file(),
+        Some(Content::Inline(_)) => true,
+        Some(Content::Extents(extents)) => extents.iter().filter_map(|e| e.id).all(|id| known(&id)),
+        Some(Content::Pages { pages, .. }) => pages.iter().all(|p| known(&p.id)),
     }
 }
 

@@ -28,6 +28,19 @@ pub struct Config {
     /// Sealed [`ConfigSecret`].
     #[cbor(n(4), with = "minicbor::bytes")]
     pub secret: Vec<u8>,
+    /// Features a writer must know beside those; a reader need not.
+    #[n(5)]
+    pub write_features: Vec<String>,
+}
+
+/// What every version of the config begins with.
+#[derive(Decode)]
+#[cbor(map)]
+struct Beginning {
+    #[n(0)]
+    product: String,
+    #[n(1)]
+    version: u32,
 }
 
 /// The part of the config that only the key opens; repeats the plain part, which authenticates it.
@@ -44,6 +57,8 @@ pub struct ConfigSecret {
     pub created: Time,
     #[n(4)]
     pub chunks: ChunkSizes,
+    #[n(5)]
+    pub write_features: Vec<String>,
 }
 
 /// Parameters of the chunker, in bytes.
@@ -73,6 +88,7 @@ impl Config {
             features: Vec::new(),
             created,
             chunks: ChunkSizes::default(),
+            write_features: Vec::new(),
         };
         Ok(Self {
             product: PRODUCT.into(),
@@ -80,20 +96,23 @@ impl Config {
             repository,
             features: Vec::new(),
             secret: sealed::seal(keys, Purpose::Config, &secret)?,
+            write_features: Vec::new(),
         })
     }
 
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        let config: Self = minicbor::decode(bytes)
-            .map_err(|e| Error::damaged(ObjectName::CONFIG, format!("it can't be decoded: {e}")))?;
+        let damaged = |e| Error::damaged(ObjectName::CONFIG, format!("it can't be decoded: {e}"));
         let unsupported = |feature| Error::Unsupported { object: ObjectName::CONFIG, feature };
-        if config.product != PRODUCT {
+        let beginning: Beginning = minicbor::decode(bytes).map_err(damaged)?;
+        if beginning.product != PRODUCT {
             return Err(Error::damaged(ObjectName::CONFIG, "it is not tresor's"));
         }
-        if config.version != FORMAT_VERSION {
-            return Err(unsupported(format!("format {}", config.version)));
+        if beginning.version != FORMAT_VERSION {
+            return Err(unsupported(format!("format {}", beginning.version)));
         }
-        match config.features.first() {
+        let config: Self = minicbor::decode(bytes).map_err(damaged)?;
+        // This version writes to whatever it opens, so it must know both lists.
+        match config.features.iter().chain(&config.write_features).next() {
             Some(feature) => Err(unsupported(format!("the feature {feature:?}"))),
             None => Ok(config),
         }
@@ -105,7 +124,8 @@ impl Config {
             .map_err(|e| Error::damaged(ObjectName::CONFIG, e))?;
         let same = secret.version == self.version
             && secret.repository == self.repository
-            && secret.features == self.features;
+            && secret.features == self.features
+            && secret.write_features == self.write_features;
         let ChunkSizes { min, average, max } = secret.chunks;
         let possible = (1 << 10..=1 << 20).contains(&min)
             && (min..=4 << 20).contains(&average)
@@ -140,6 +160,9 @@ pub struct KeySlot {
     /// Sealed [`SlotInfo`].
     #[cbor(n(6), with = "minicbor::bytes")]
     pub info: Vec<u8>,
+    /// The repository's id, so that a lost config can be made anew.
+    #[cbor(n(7), with = "minicbor::bytes")]
+    pub repository: [u8; 16],
 }
 
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -173,6 +196,7 @@ impl KeySlot {
             salt,
             wrapped,
             info: sealed::seal(keys, Purpose::SlotInfo, info)?,
+            repository: *repository,
         })
     }
 

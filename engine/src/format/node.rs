@@ -54,6 +54,13 @@ pub struct LinkId {
     pub names: u32,
 }
 
+impl LinkId {
+    /// What tells one file from another: device and inode.
+    pub fn key(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct Xattr {
@@ -106,6 +113,19 @@ pub enum Content {
 impl Content {
     pub fn empty() -> Self {
         Self::Inline(Vec::new())
+    }
+
+    /// Length in bytes, holes included. `None` if that is more than there can be.
+    pub fn size(&self) -> Option<u64> {
+        match self {
+            Self::Inline(bytes) => Some(bytes.len() as u64),
+            Self::Extents(extents) => {
+                extents.iter().try_fold(0u64, |sum, e| sum.checked_add(e.len))
+            }
+            Self::Pages { pages, .. } => {
+                pages.iter().try_fold(0u64, |sum, p| sum.checked_add(p.len))
+            }
+        }
     }
 }
 
@@ -190,6 +210,14 @@ impl Node {
 
     pub fn is_file(&self) -> bool {
         self.kind == NodeKind::File
+    }
+
+    /// Whether a file's content is of a kind this version knows and as long as the file.
+    pub fn has_whole_content(&self) -> bool {
+        match &self.content {
+            Some(content) => content.size() == Some(self.size),
+            None => !self.is_file(),
+        }
     }
 
     pub fn xattrs(&self) -> &[Xattr] {

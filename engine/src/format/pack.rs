@@ -11,12 +11,39 @@ use super::ids::{BlobId, ObjectId};
 use super::node::Time;
 
 pub const PACK_MAGIC: &[u8; 8] = b"TRSRPK01";
+
+/// What a sealed piece of a pack is: its additional authenticated data, so
+/// that none passes for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    Segment,
+    Padding,
+    Table,
+    Trailer,
+}
+
+impl Piece {
+    pub fn aad(self) -> &'static [u8] {
+        match self {
+            Self::Segment => b"segment",
+            Self::Padding => b"padding",
+            Self::Table => b"table",
+            Self::Trailer => b"trailer",
+        }
+    }
+}
+
 /// Offset of the first segment.
 pub const PACK_HEADER_LEN: usize = 40;
 /// Length of the sealed trailer; its plaintext is the table's sealed length, `u32` little endian.
 pub const PACK_TRAILER_LEN: usize = 4 + crate::crypto::TAG_LEN;
 /// Longest plaintext of a segment or table that a reader accepts.
 pub const MAX_SEGMENT: usize = 16 << 20;
+/// Longest pack that a reader accepts.
+pub const MAX_PACK: u64 = 64 << 20;
+/// Most blobs in a pack; keeps its table and the index objects that name it far
+/// below what readers accept.
+pub const MAX_PACK_BLOBS: usize = 100_000;
 
 /// What a blob holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
@@ -133,7 +160,7 @@ impl PackEntry {
     pub fn is_sane(&self) -> bool {
         let sealed: u64 = self.segments.iter().map(|s| u64::from(s.sealed_len)).sum();
         let around = (PACK_HEADER_LEN + PACK_TRAILER_LEN) as u64;
-        self.size <= u64::from(u32::MAX)
+        self.size <= MAX_PACK
             && sealed + around <= self.size
             && self.segments.iter().all(SegmentEntry::is_sane)
     }

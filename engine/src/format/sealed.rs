@@ -47,6 +47,12 @@ const MAX_PLAIN: usize = 64 << 20;
 pub fn seal<T: Encode<()>>(keys: &Keys, purpose: Purpose, value: &T) -> crate::Result<Vec<u8>> {
     let plain = minicbor::to_vec(value)
         .map_err(|e| crate::Error::Invalid(format!("can't encode {purpose:?}: {e}")))?;
+    if plain.len() > MAX_PLAIN {
+        let len = plain.len();
+        return Err(crate::Error::Invalid(format!(
+            "a {purpose:?} object of {len} bytes is longer than the format allows"
+        )));
+    }
     let salt = crate::crypto::random::<32>()?;
     let mut object = Vec::with_capacity(plain.len() + 512);
     object.extend_from_slice(purpose.magic());

@@ -75,6 +75,8 @@ pub struct Index {
     folder: Option<PathBuf>,
     state: RwLock<State>,
     syncing: Mutex<()>,
+    /// Index objects in force at any sync since the last `reset_seen`.
+    seen: Mutex<HashSet<ObjectId>>,
 }
 
 impl Index {
@@ -83,7 +85,7 @@ impl Index {
         let folder = folder.filter(|f| std::fs::create_dir_all(f).is_ok());
         let runs = folder.as_deref().map(cached_runs).unwrap_or_default();
         let state = RwLock::new(State { runs, ..State::default() });
-        Self { folder, state, syncing: Mutex::new(()) }
+        Self { folder, state, syncing: Mutex::new(()), seen: Mutex::default() }
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
@@ -163,6 +165,20 @@ impl Index {
         covered.copied().chain(state.damaged.iter().map(|d| d.0)).collect()
     }
 
+    /// Starts to collect anew which index objects are relied on.
+    pub fn reset_seen(&self) {
+        *self.seen() = self.objects();
+    }
+
+    /// Index objects that were in force at any time since `reset_seen`.
+    pub fn seen_objects(&self) -> HashSet<ObjectId> {
+        self.seen().clone()
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, HashSet<ObjectId>> {
+        self.seen.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
     /// Makes the index equal to the index objects in the store. Reads only
     /// those that no run covers yet.
     pub fn sync(&self, store: &Store, keys: &Keys) -> Result<()> {
@@ -171,6 +187,8 @@ impl Index {
             let listed = store.list(ObjectKind::Index)?;
             let listed: HashSet<ObjectId> = listed.into_iter().map(|(name, _)| name.id).collect();
             if self.sync_with(store, keys, &listed)? {
+                let objects = self.objects();
+                self.seen().extend(objects);
                 return Ok(());
             }
         }

@@ -4,6 +4,7 @@ mod check;
 mod plan;
 mod prune;
 mod reach;
+pub mod retention;
 mod stats;
 mod used;
 
@@ -11,4 +12,5 @@ pub use check::{CheckOptions, CheckProblem, CheckReport, MOST_FILES, check};
 pub use plan::{PruneOptions, PrunePlan, plan_prune};
 pub use prune::{PruneOutcome, prune};
 pub use reach::{Reached, walk_reachable};
+pub use retention::RetentionPolicy;
 pub use stats::{Stats, stats};

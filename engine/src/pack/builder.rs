@@ -2,14 +2,16 @@
 
 use crate::compress;
 use crate::crypto::{Aead, Keys, TAG_LEN};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::{
-    BlobId, BlobKind, ObjectId, PACK_HEADER_LEN, PACK_MAGIC, PACK_TRAILER_LEN, PackEntry,
-    PackTable, SegmentEntry,
+    BlobId, BlobKind, MAX_PACK, MAX_PACK_BLOBS, MAX_SEGMENT, ObjectId, PACK_HEADER_LEN, PACK_MAGIC,
+    PACK_TRAILER_LEN, PackEntry, PackTable, Piece, SegmentEntry,
 };
 use crate::padding::padme;
 
 pub const PACK_PURPOSE: &str = "pack";
+/// A pack is closed once it is this long.
+const PACK_TARGET: usize = 16 << 20;
 
 /// Blobs that are stored together: their list and their bytes one after the other.
 pub struct Segment {
@@ -50,6 +52,7 @@ pub struct PackBuilder {
     salt: [u8; 32],
     bytes: Vec<u8>,
     segments: Vec<SegmentEntry>,
+    blobs: usize,
 }
 
 impl PackBuilder {
@@ -60,45 +63,57 @@ impl PackBuilder {
         bytes.extend_from_slice(&salt);
         debug_assert_eq!(bytes.len(), PACK_HEADER_LEN);
         let cipher = keys.object_cipher(PACK_PURPOSE, &salt);
-        Ok(Self { cipher, salt, bytes, segments: Vec::new() })
+        Ok(Self { cipher, salt, bytes, segments: Vec::new(), blobs: 0 })
     }
 
-    /// Bytes of the pack so far, its header included.
-    pub fn size(&self) -> usize {
-        self.bytes.len()
+    /// Whether it is time for another pack.
+    pub fn is_full(&self) -> bool {
+        self.bytes.len() >= PACK_TARGET || self.blobs >= MAX_PACK_BLOBS
     }
 
-    /// Seals a segment into the pack; returns its length there.
-    pub fn add(&mut self, segment: &Packed) -> u32 {
-        let sealed_len = self.seal(&segment.payload);
+    /// Seals a segment into the pack. Refuses what no reader would accept.
+    pub fn add(&mut self, segment: &Packed) -> Result<()> {
+        let raw: u64 = segment.blobs.iter().map(|b| u64::from(b.1)).sum();
+        if raw > MAX_SEGMENT as u64 {
+            return Err(Error::Invalid(format!(
+                "a segment of {raw} bytes is longer than the format allows"
+            )));
+        }
         let mut entry = SegmentEntry::new(segment.kind);
-        entry.sealed_len = sealed_len;
+        entry.sealed_len = self.seal(Piece::Segment, &segment.payload);
         segment.blobs.iter().for_each(|(id, len)| entry.push(id, *len));
+        self.blobs += segment.blobs.len();
         self.segments.push(entry);
-        sealed_len
+        Ok(())
     }
 
-    fn seal(&mut self, plain: &[u8]) -> u32 {
+    fn seal(&mut self, piece: Piece, plain: &[u8]) -> u32 {
         let offset = self.bytes.len();
         self.bytes.extend_from_slice(plain);
-        self.cipher.seal(offset as u64, &[], &mut self.bytes, offset);
+        self.cipher.seal(offset as u64, piece.aad(), &mut self.bytes, offset);
         (self.bytes.len() - offset) as u32
     }
 
     /// Pads, adds table and trailer. Returns the pack as the index will know it, and its bytes.
-    pub fn finish(mut self) -> (PackEntry, Vec<u8>) {
+    pub fn finish(mut self) -> Result<(PackEntry, Vec<u8>)> {
         let table = PackTable { segments: std::mem::take(&mut self.segments) };
-        let plain = minicbor::to_vec(&table).unwrap_or_default();
+        let plain = minicbor::to_vec(&table)
+            .map_err(|e| Error::Invalid(format!("can't encode a pack's table: {e}")))?;
         let mut payload = (plain.len() as u32).to_le_bytes().to_vec();
         compress::compress_into(&plain, &mut payload);
         let end = self.bytes.len() + payload.len() + 2 * TAG_LEN + PACK_TRAILER_LEN;
         let padding = padme(end as u64) as usize - end;
-        self.seal(&vec![0; padding]);
-        let table_len = self.seal(&payload);
-        self.seal(&table_len.to_le_bytes());
+        self.seal(Piece::Padding, &vec![0; padding]);
+        let table_len = self.seal(Piece::Table, &payload);
+        self.seal(Piece::Trailer, &table_len.to_le_bytes());
         let id = ObjectId(*blake3::hash(&self.bytes).as_bytes());
         let size = self.bytes.len() as u64;
         let entry = PackEntry { id, salt: self.salt, size, segments: table.segments, marked: None };
-        (entry, self.bytes)
+        if plain.len() > MAX_SEGMENT || size > MAX_PACK {
+            return Err(Error::Invalid(format!(
+                "a pack of {size} bytes is longer than the format allows"
+            )));
+        }
+        Ok((entry, self.bytes))
     }
 }

@@ -9,7 +9,7 @@ use crate::crypto::Keys;
 use crate::error::{Error, Result};
 use crate::format::{
     BlobId, BlobKind, MAX_SEGMENT, ObjectId, ObjectKind, ObjectName, PACK_HEADER_LEN, PACK_MAGIC,
-    PACK_TRAILER_LEN, PackEntry, PackTable,
+    PACK_TRAILER_LEN, PackEntry, PackTable, Piece,
 };
 use crate::index::{Location, SegmentAddr};
 
@@ -65,7 +65,7 @@ pub fn open_segment(keys: &Arc<Keys>, addr: &SegmentAddr, sealed: &mut [u8]) -> 
     }
     let cipher = keys.object_cipher(PACK_PURPOSE, &addr.salt);
     let payload = cipher
-        .open(u64::from(addr.offset), &[], sealed)
+        .open(u64::from(addr.offset), Piece::Segment.aad(), sealed)
         .map_err(|_| wrong("fails its authentication"))?;
     let bytes = compress::decompress(payload, addr.raw_len as usize)
         .ok_or_else(|| wrong("can't be decompressed"))?;
@@ -85,7 +85,7 @@ pub fn read_table(keys: &Keys, id: ObjectId, pack: &[u8]) -> Result<PackEntry> {
     let trailer_at = pack.len() - PACK_TRAILER_LEN;
     let mut trailer = pack[trailer_at..].to_vec();
     let len = cipher
-        .open(trailer_at as u64, &[], &mut trailer)
+        .open(trailer_at as u64, Piece::Trailer.aad(), &mut trailer)
         .map_err(|_| wrong("its trailer fails its authentication"))?;
     let len = u32::from_le_bytes([len[0], len[1], len[2], len[3]]) as usize;
     let table_at = trailer_at
@@ -94,7 +94,7 @@ pub fn read_table(keys: &Keys, id: ObjectId, pack: &[u8]) -> Result<PackEntry> {
         .ok_or_else(|| wrong("its table is longer than itself"))?;
     let mut table = pack[table_at..trailer_at].to_vec();
     let text = cipher
-        .open(table_at as u64, &[], &mut table)
+        .open(table_at as u64, Piece::Table.aad(), &mut table)
         .map_err(|_| wrong("its table fails its authentication"))?;
     let table: PackTable = decode_table(text).ok_or_else(|| wrong("its table is malformed"))?;
     let entry =

@@ -3,10 +3,10 @@
 //! Order is the promise: a pack is settled in the store before an index object
 //! names it, and a snapshot is written only after `finish`.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use dashmap::DashSet;
@@ -18,8 +18,6 @@ use crate::format::{
 };
 use crate::repo::Repository;
 
-/// A pack is closed once it is this long.
-const PACK_TARGET: usize = 16 << 20;
 /// Data segments go to one of these packs at random, so that the order of
 /// segments in a pack doesn't tell the order of chunks in a file.
 const DATA_PACKS: usize = 2;
@@ -28,6 +26,8 @@ const UPLOADERS: usize = 2;
 /// An index object is written at least this often, so that little is sent
 /// again after an interruption.
 const INDEX_EVERY: Duration = Duration::from_secs(20);
+/// A prune deletes an unpublished pack after two hours at the earliest.
+const LONG_AGO: Duration = Duration::from_secs(3600);
 const INDEX_PACKS: usize = 32;
 const INDEX_BLOBS: usize = 200_000;
 
@@ -39,6 +39,16 @@ pub struct WriterCounts {
     pub bytes: u64,
     /// Bytes in the store, packs and index objects.
     pub stored: u64,
+}
+
+/// What a writer has stored.
+pub struct Finished {
+    pub counts: WriterCounts,
+    /// Index objects written.
+    pub index: Vec<ObjectId>,
+    pub packs: Vec<ObjectId>,
+    /// When it began, by the clock: that goes on while the machine sleeps.
+    pub started: SystemTime,
 }
 
 pub struct PackWriter {
@@ -54,10 +64,14 @@ pub struct PackWriter {
 struct Shared {
     repo: Arc<Repository>,
     pending: Mutex<Pending>,
+    failed: AtomicBool,
     error: Mutex<Option<Error>>,
     blobs: AtomicU64,
     bytes: AtomicU64,
     stored: AtomicU64,
+    /// Packs stored.
+    packs: Mutex<Vec<ObjectId>>,
+    started: SystemTime,
 }
 
 struct Pending {
@@ -87,10 +101,13 @@ impl PackWriter {
         let shared = Arc::new(Shared {
             repo,
             pending: Mutex::new(pending),
+            failed: AtomicBool::new(false),
             error: Mutex::new(None),
             blobs: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             stored: AtomicU64::new(0),
+            packs: Mutex::default(),
+            started: SystemTime::now(),
         });
         let claimed = Arc::new(DashSet::new());
         let (upload, queue) = bounded(1);
@@ -134,12 +151,12 @@ impl PackWriter {
                 Some(pack) => pack,
                 None => PackBuilder::new(self.shared.repo.keys())?,
             };
-            pack.add(segment);
-            if pack.size() < PACK_TARGET {
+            pack.add(segment)?;
+            if pack.is_full() {
+                Some(pack)
+            } else {
                 *open = Some(pack);
                 None
-            } else {
-                Some(pack)
             }
         };
         full.map_or(Ok(()), |pack| self.send(pack))
@@ -149,34 +166,56 @@ impl PackWriter {
         self.upload.send(pack).map_err(|_| Error::Interrupted)
     }
 
+    /// The first error of an uploader; after it has been told, nothing is taken any more.
     fn failed(&self) -> Result<()> {
-        lock(&self.shared.error).take().map_or(Ok(()), Err)
+        if !self.shared.failed.load(Relaxed) {
+            return Ok(());
+        }
+        Err(lock(&self.shared.error).take().unwrap_or(Error::Interrupted))
     }
 
     pub fn counts(&self) -> WriterCounts {
         self.shared.counts()
     }
 
-    /// Stores what is left and publishes it. Returns the counts and the index
-    /// objects that were written. Afterwards everything survives a power loss.
-    pub fn finish(mut self) -> Result<(WriterCounts, Vec<ObjectId>)> {
+    /// Stores what is left and publishes it. Afterwards everything survives a power loss.
+    pub fn finish(mut self) -> Result<Finished> {
         for slot in std::mem::take(&mut self.open) {
             if let Some(pack) = slot.into_inner().unwrap_or_else(|e| e.into_inner()) {
                 self.send(pack)?;
             }
         }
-        let (closed, _) = bounded(0);
-        drop(std::mem::replace(&mut self.upload, closed));
-        for uploader in std::mem::take(&mut self.uploaders) {
-            if uploader.join().is_err() {
-                return Err(Error::Invalid("an upload thread panicked".into()));
-            }
-        }
+        self.join_uploaders()?;
         self.failed()?;
         let mut pending = lock(&self.shared.pending);
         self.shared.write_index(&mut pending)?;
         self.shared.repo.store().settle()?;
-        Ok((self.shared.counts(), std::mem::take(&mut pending.written)))
+        Ok(Finished {
+            counts: self.shared.counts(),
+            index: std::mem::take(&mut pending.written),
+            packs: std::mem::take(&mut lock(&self.shared.packs)),
+            started: self.shared.started,
+        })
+    }
+
+    /// Gives up, but publishes the packs that were stored, so that they need not
+    /// be stored again. Errors don't matter: another one is the cause.
+    pub fn abandon(mut self) {
+        if self.join_uploaders().is_ok() {
+            let _ = self.shared.write_index(&mut lock(&self.shared.pending));
+        }
+    }
+
+    fn join_uploaders(&mut self) -> Result<()> {
+        let (closed, _) = bounded(0);
+        drop(std::mem::replace(&mut self.upload, closed));
+        let mut result = Ok(());
+        for uploader in std::mem::take(&mut self.uploaders) {
+            if uploader.join().is_err() {
+                result = Err(Error::Invalid("an upload thread panicked; please report it".into()));
+            }
+        }
+        result
     }
 }
 
@@ -192,13 +231,16 @@ impl Shared {
     fn store_pack(&self, pack: PackBuilder, claimed: &DashSet<BlobId>) {
         if let Err(error) = self.try_store_pack(pack, claimed) {
             // The first error is the cause; the others follow from it.
-            lock(&self.error).get_or_insert(error);
+            if !self.failed.swap(true, Relaxed) {
+                *lock(&self.error) = Some(error);
+            }
         }
     }
 
     fn try_store_pack(&self, pack: PackBuilder, claimed: &DashSet<BlobId>) -> Result<()> {
-        let (entry, bytes) = pack.finish();
+        let (entry, bytes) = pack.finish()?;
         self.repo.store().put(&ObjectName::new(ObjectKind::Pack, entry.id), &bytes)?;
+        lock(&self.packs).push(entry.id);
         self.stored.fetch_add(entry.size, Relaxed);
         self.repo.index().add(&entry);
         let mut blobs = 0;
@@ -215,11 +257,28 @@ impl Shared {
         if due { self.write_index(&mut pending) } else { Ok(()) }
     }
 
+    /// A machine that sleeps between storing a pack and naming it in the index
+    /// may find that a prune has taken the pack for garbage.
+    fn still_there(&self, data: &IndexData) -> Result<()> {
+        if !is_long_ago(self.started) {
+            return Ok(());
+        }
+        for pack in &data.packs {
+            let name = ObjectName::new(ObjectKind::Pack, pack.id);
+            match self.repo.store().size(&name) {
+                Err(e) if e.is_not_found() => return Err(lost_pack()),
+                other => drop(other?),
+            }
+        }
+        Ok(())
+    }
+
     fn write_index(&self, pending: &mut Pending) -> Result<()> {
         if pending.data.packs.is_empty() {
             return Ok(());
         }
         self.repo.store().settle()?;
+        self.still_there(&pending.data)?;
         let data = std::mem::take(&mut pending.data);
         pending.blobs = 0;
         pending.since = Instant::now();
@@ -229,6 +288,19 @@ impl Shared {
         pending.written.push(id);
         Ok(())
     }
+}
+
+/// Whether a prune may have deleted what was stored, but not published, since then.
+pub fn is_long_ago(started: SystemTime) -> bool {
+    // A clock that was put back tells nothing.
+    started.elapsed().map_or(true, |age| age >= LONG_AGO)
+}
+
+/// The message of a backup whose packs a prune has removed.
+pub fn lost_pack() -> Error {
+    Error::Invalid(
+        "a prune removed data of this backup while it was suspended, so no snapshot was saved; run the backup again".into(),
+    )
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,5 +1,7 @@
 //! Key slots of an open repository: any number of passwords over one master key.
 
+use std::sync::MutexGuard;
+
 use super::Repository;
 use super::open::{encode, now, object_id, read_slot};
 use crate::crypto::{KdfCost, Password};
@@ -21,6 +23,7 @@ impl Repository {
     pub fn key_slots(&self) -> Result<Vec<SlotDescription>> {
         let mut slots = self.store().list(ObjectKind::Key)?;
         slots.sort();
+        let current = *self.slot();
         let describe = |name: ObjectName| {
             let slot = read_slot(self.store(), &name);
             let info = slot
@@ -28,7 +31,7 @@ impl Repository {
                 .map_err(|e| e.to_string())
                 .and_then(|slot| sealed::open(self.keys(), Purpose::SlotInfo, slot.info.clone()));
             let cost = slot.ok().map(|s| s.cost());
-            SlotDescription { id: name.id, info, cost, current: name.id == self.slot }
+            SlotDescription { id: name.id, info, cost, current: name.id == current }
         };
         Ok(slots.into_iter().map(|(name, _)| describe(name)).collect())
     }
@@ -46,12 +49,16 @@ impl Repository {
 
     /// Removes a slot; never the last one that opens, nor the one in use.
     pub fn remove_key(&self, id: &ObjectId) -> Result<()> {
-        if *id == self.slot {
+        if *id == *self.slot() {
             return Err(Error::Invalid(
                 "this is the key slot in use; open the repository with another password to remove it".into(),
             ));
         }
         self.delete_key(id)
+    }
+
+    fn slot(&self) -> MutexGuard<'_, ObjectId> {
+        self.slot.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     fn delete_key(&self, id: &ObjectId) -> Result<()> {
@@ -68,7 +75,8 @@ impl Repository {
         cost: KdfCost,
     ) -> Result<ObjectId> {
         let id = self.add_key(password, label, cost)?;
-        self.delete_key(&self.slot)?;
+        let old = std::mem::replace(&mut *self.slot(), id);
+        self.delete_key(&old)?;
         Ok(id)
     }
 

@@ -45,7 +45,8 @@ pub struct Counters {
 pub struct Repository {
     store: Store,
     keys: Arc<Keys>,
-    slot: ObjectId,
+    /// The key slot it was opened with.
+    slot: Mutex<ObjectId>,
     config: Config,
     secret: ConfigSecret,
     index: Index,
@@ -154,14 +155,14 @@ impl Repository {
 
     /// A blob's bytes, from whichever of its places is intact.
     pub fn read_blob(&self, kind: BlobKind, id: &BlobId) -> Result<Vec<u8>> {
-        self.with_blob(kind, id, |bytes| Ok(bytes.to_vec()))
+        self.with_blob(kind, id, |bytes, _| Ok(bytes.to_vec()))
     }
 
     fn with_blob<T>(
         &self,
         kind: BlobKind,
         id: &BlobId,
-        mut work: impl FnMut(&[u8]) -> Result<T>,
+        mut work: impl FnMut(&[u8], &Location) -> Result<T>,
     ) -> Result<T> {
         self.try_places(id, |at| {
             let key = (at.segment.pack, at.segment.offset);
@@ -170,7 +171,7 @@ impl Repository {
                 let weight = segment.len();
                 Ok::<_, Error>((Arc::new(segment), weight))
             })?;
-            work(segment.blob(kind, id, at)?)
+            work(segment.blob(kind, id, at)?, at)
         })
     }
 
@@ -218,9 +219,12 @@ impl Repository {
         id: &BlobId,
         decode: impl Fn(&[u8]) -> Result<T, String>,
     ) -> Result<(Arc<T>, usize)> {
-        self.with_blob(BlobKind::Tree, id, |bytes| match decode(bytes) {
+        self.with_blob(BlobKind::Tree, id, |bytes, at| match decode(bytes) {
             Ok(page) => Ok((Arc::new(page), bytes.len())),
-            Err(reason) => Err(Error::Invalid(format!("tree page {}: {reason}", id.short()))),
+            Err(reason) => {
+                let pack = ObjectName::new(ObjectKind::Pack, at.segment.pack);
+                Err(Error::damaged(pack, format!("tree page {}: {reason}", id.short())))
+            }
         })
     }
 }

@@ -30,8 +30,11 @@ impl Repository {
     /// Makes a repository. It exists once its config does, which is written last.
     pub fn init(store: &Store, password: &Password, options: &InitOptions) -> Result<()> {
         let exists = || Error::RepositoryExists(store.describe());
-        if store.size(&ObjectName::CONFIG).is_ok() {
-            return Err(exists());
+        match store.size(&ObjectName::CONFIG) {
+            Ok(_) => return Err(exists()),
+            Err(e) if e.is_not_found() => {}
+            // What can't be looked at may well be there.
+            Err(e) => return Err(e.into()),
         }
         store.create()?;
         let keys = Keys::new(MasterKey::generate()?);
@@ -71,7 +74,7 @@ impl Repository {
             counters: Counters::default(),
             store,
             keys,
-            slot,
+            slot: Mutex::new(slot),
             config,
             secret,
             cache_folder,
@@ -81,7 +84,7 @@ impl Repository {
     }
 }
 
-/// Tries every slot, so that the time taken doesn't tell which one fits.
+/// Tries one slot after the other. A slot that can't be read doesn't keep the others from opening.
 fn unlock(
     store: &Store,
     repository: &[u8; 16],

@@ -45,12 +45,12 @@ impl Repository {
             let known = known();
             ids.iter().filter(|id| !known.contains_key(id)).copied().collect()
         };
-        for (id, result) in self.read_many(&new) {
+        for (id, result) in self.read_many(&new)? {
             match result {
                 Ok(data) => known().insert(id, Ok(Arc::new(data))),
                 // Forgotten meanwhile.
                 Err(Error::Store(e)) if e.is_not_found() => None,
-                Err(Error::Damaged { reason, .. }) => known().insert(id, Err(reason)),
+                Err(e) if e.is_damage() => known().insert(id, Err(e.to_string())),
                 Err(e) => return Err(e),
             };
         }
@@ -69,7 +69,7 @@ impl Repository {
         Ok((good, damaged))
     }
 
-    fn read_many(&self, ids: &[ObjectId]) -> Vec<(ObjectId, Result<SnapshotData>)> {
+    fn read_many(&self, ids: &[ObjectId]) -> Result<Vec<(ObjectId, Result<SnapshotData>)>> {
         let share = ids.len().div_ceil(READERS).max(1);
         std::thread::scope(|scope| {
             let read = |id: &ObjectId| (*id, self.read_snapshot(id));
@@ -77,7 +77,13 @@ impl Repository {
                 .chunks(share)
                 .map(|ids| scope.spawn(move || ids.iter().map(read).collect::<Vec<_>>()))
                 .collect();
-            readers.into_iter().filter_map(|r| r.join().ok()).flatten().collect()
+            let mut all = Vec::new();
+            for reader in readers {
+                // A snapshot that is passed over would look forgotten.
+                let panicked = |_| Error::Invalid("a thread that reads snapshots panicked".into());
+                all.extend(reader.join().map_err(panicked)?);
+            }
+            Ok(all)
         })
     }
 

@@ -1,17 +1,16 @@
 //! From a file's extents to its bytes: few large reads, every core decoding.
 
 use std::io::{self, Write};
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crossbeam_channel::bounded;
 
+use super::extents::{Extents, check_content};
 use crate::cache::Cache;
-use crate::contents::extents_in;
 use crate::error::{Error, Result};
-use crate::format::{BlobId, BlobKind, Content, Extent, Node, ObjectId};
-use crate::index::Location;
+use crate::format::{BlobId, BlobKind, Content, Node, ObjectId};
+use crate::index::{Location, SegmentAddr};
 use crate::pack::Segment;
 use crate::repo::Repository;
 
@@ -44,38 +43,36 @@ pub(super) trait Target {
 #[derive(Clone, Copy)]
 struct Piece {
     at: u64,
+    /// Length according to the file.
+    len: u64,
     id: BlobId,
     location: Location,
 }
 
+impl Piece {
+    fn put(&self, bytes: &[u8], target: &mut dyn Target) -> Result<(), Failure> {
+        check_len(&self.id, bytes, self.len)?;
+        target.data(self.at, bytes)
+    }
+}
+
+fn check_len(id: &BlobId, bytes: &[u8], len: u64) -> Result<()> {
+    if bytes.len() as u64 == len {
+        return Ok(());
+    }
+    let id = id.short();
+    Err(Error::Invalid(format!("blob {id} is not as long as the list of the file's chunks says")))
+}
+
 /// How much of a file is planned at once; bounds memory for files of any length.
 const WINDOW: u64 = 256 << 20;
+const WINDOW_PIECES: usize = 1 << 16;
 /// Fewer bytes than this are fetched by the calling thread alone.
 const PARALLEL: u64 = 2 << 20;
-/// Longest read of the store.
+/// Longest read of the store, and most that it may become decompressed.
 const RUN: u64 = 2 << 20;
+const RUN_RAW: u64 = 8 << 20;
 const RUN_QUEUE: usize = 4;
-
-/// Calls `each` for every extent, in order, until it says no.
-pub(super) fn for_each_extent(
-    repo: &Repository,
-    content: &Content,
-    size: u64,
-    each: &mut dyn FnMut(u64, Extent) -> Result<bool, Failure>,
-) -> Result<bool, Failure> {
-    let mut start = 0;
-    while start < size {
-        let end = start.saturating_add(WINDOW).min(size);
-        for (at, extent) in extents_in(repo, content, start..end)? {
-            // One that reaches in from the window before has had its turn.
-            if at >= start && !each(at, extent)? {
-                return Ok(false);
-            }
-        }
-        start = end;
-    }
-    Ok(true)
-}
 
 pub(super) fn fetch(
     repo: &Repository,
@@ -87,44 +84,35 @@ pub(super) fn fetch(
     if let Content::Inline(bytes) = content {
         return target.data(0, bytes);
     }
-    let mut start = 0;
-    while start < size {
-        let end = start.saturating_add(WINDOW).min(size);
-        let pieces = missing(repo, content, start..end, target)?;
-        let bytes: u64 = pieces.iter().map(|p| u64::from(p.location.len)).sum();
-        if bytes < PARALLEL {
-            for piece in &pieces {
-                few(repo, cache, piece, target)?;
-            }
+    let mut extents = Extents::new(repo, content, size);
+    loop {
+        let pieces = missing(repo, &mut extents, target)?;
+        let bytes: u64 = pieces.iter().map(|p| p.len).sum();
+        if pieces.is_empty() {
+            return Ok(());
+        } else if bytes < PARALLEL {
+            pieces.iter().try_for_each(|piece| few(repo, cache, piece, target))?;
         } else {
             many(repo, pieces, target)?;
         }
-        start = end;
     }
-    Ok(())
 }
 
+/// The next chunks that the target doesn't have; none at the end of the file.
 fn missing(
     repo: &Repository,
-    content: &Content,
-    window: Range<u64>,
+    extents: &mut Extents<'_>,
     target: &mut dyn Target,
 ) -> Result<Vec<Piece>, Failure> {
-    let mut pieces = Vec::new();
-    for (at, extent) in extents_in(repo, content, window.clone())? {
-        let Some(id) = extent.id.filter(|_| at >= window.start) else { continue };
-        if target.has(at, extent.len, &id)? {
-            continue;
+    let (mut pieces, mut bytes) = (Vec::new(), 0u64);
+    while bytes < WINDOW && pieces.len() < WINDOW_PIECES {
+        let Some(next) = extents.next() else { break };
+        let (at, extent) = next?;
+        let Some(id) = extent.id else { continue };
+        if !target.has(at, extent.len, &id)? {
+            bytes = bytes.saturating_add(extent.len);
+            pieces.push(Piece { at, len: extent.len, id, location: repo.locate(&id)? });
         }
-        let location = repo.locate(&id)?;
-        if u64::from(location.len) != extent.len {
-            return Err(Error::Invalid(format!(
-                "blob {} is not as long as the file's chunk list says",
-                id.short()
-            ))
-            .into());
-        }
-        pieces.push(Piece { at, id, location });
     }
     Ok(pieces)
 }
@@ -147,9 +135,9 @@ fn few(
         .map_err(|_| ())
         .and_then(|s| s.blob(BlobKind::Data, &piece.id, &piece.location).map_err(|_| ()));
     match blob {
-        Ok(bytes) => target.data(piece.at, bytes),
+        Ok(bytes) => piece.put(bytes, target),
         // Perhaps there is another, intact copy; if not, this gives the error.
-        Err(()) => target.data(piece.at, &repo.read_blob(BlobKind::Data, &piece.id)?),
+        Err(()) => piece.put(&repo.read_blob(BlobKind::Data, &piece.id)?, target),
     }
 }
 
@@ -174,15 +162,15 @@ fn many(repo: &Repository, pieces: Vec<Piece>, target: &mut dyn Target) -> Resul
         for (run, result) in queue {
             match result {
                 Ok(segments) => {
-                    for (piece, number) in run {
+                    for (piece, number) in &run.pieces {
                         let blob =
                             segments[*number].blob(BlobKind::Data, &piece.id, &piece.location);
-                        target.data(piece.at, blob?)?;
+                        piece.put(blob?, target)?;
                     }
                 }
                 Err(_) => {
-                    for (piece, _) in run {
-                        target.data(piece.at, &repo.read_blob(BlobKind::Data, &piece.id)?)?;
+                    for (piece, _) in &run.pieces {
+                        piece.put(&repo.read_blob(BlobKind::Data, &piece.id)?, target)?;
                     }
                 }
             }
@@ -191,43 +179,54 @@ fn many(repo: &Repository, pieces: Vec<Piece>, target: &mut dyn Target) -> Resul
     })
 }
 
-/// Pieces of one read, each with the number of its segment in that read.
-type Run = Vec<(Piece, usize)>;
+/// What one read gives.
+struct Run {
+    segments: Vec<SegmentAddr>,
+    /// Sum of their lengths decompressed.
+    raw: u64,
+    /// Each with the number of its segment.
+    pieces: Vec<(Piece, usize)>,
+}
+
+impl Run {
+    /// Takes a piece whose segment is the last one or may follow it.
+    fn take(&mut self, piece: Piece) -> bool {
+        let segment = piece.location.segment;
+        let (Some(first), Some(last)) = (self.segments.first(), self.segments.last()) else {
+            return false;
+        };
+        if *last != segment {
+            let near = u64::from(segment.offset) <= last.end() + (64 << 10);
+            let short = segment.end().saturating_sub(u64::from(first.offset)) <= RUN;
+            let raw = self.raw + u64::from(segment.raw_len);
+            if first.pack != segment.pack || !near || !short || raw > RUN_RAW {
+                return false;
+            }
+            self.segments.push(segment);
+            self.raw = raw;
+        }
+        self.pieces.push((piece, self.segments.len() - 1));
+        true
+    }
+}
 
 fn runs(mut pieces: Vec<Piece>) -> Vec<Run> {
     pieces.sort_by_key(|p| (p.location.segment.pack, p.location.segment.offset));
     let mut runs: Vec<Run> = Vec::new();
     for piece in pieces {
-        let segment = piece.location.segment;
-        if let Some(run) = runs.last_mut()
-            && let (Some(first), Some(last)) = (run.first().copied(), run.last().copied())
-        {
-            let (from, to) = (first.0.location.segment, last.0.location.segment);
-            if to == segment {
-                run.push((piece, last.1));
-                continue;
-            }
-            let near = u64::from(segment.offset) <= to.end() + (64 << 10);
-            if from.pack == segment.pack && near && segment.end() - u64::from(from.offset) <= RUN {
-                run.push((piece, last.1 + 1));
-                continue;
-            }
+        if !runs.last_mut().is_some_and(|run| run.take(piece)) {
+            let segment = piece.location.segment;
+            let raw = u64::from(segment.raw_len);
+            runs.push(Run { segments: vec![segment], raw, pieces: vec![(piece, 0)] });
         }
-        runs.push(vec![(piece, 0)]);
     }
     runs
 }
 
 /// Reads and decodes a run, and checks its blobs' ids.
 fn decode(repo: &Repository, run: &Run) -> Result<Vec<Segment>> {
-    let mut addrs = Vec::new();
-    for (piece, number) in run {
-        if addrs.len() <= *number {
-            addrs.push(piece.location.segment);
-        }
-    }
-    let segments = repo.read_segments(&addrs)?;
-    for (piece, number) in run {
+    let segments = repo.read_segments(&run.segments)?;
+    for (piece, number) in &run.pieces {
         segments[*number].blob(BlobKind::Data, &piece.id, &piece.location)?;
     }
     Ok(segments)
@@ -236,24 +235,23 @@ fn decode(repo: &Repository, run: &Run) -> Result<Vec<Segment>> {
 /// Writes a file's bytes in order, holes as zeros.
 pub fn read_file(repo: &Repository, node: &Node, out: &mut dyn Write) -> Result<()> {
     let bad = |e| Error::io("can't write", e);
-    match &node.content {
-        None => Ok(()),
-        Some(Content::Inline(bytes)) => out.write_all(bytes).map_err(bad),
-        Some(content) => {
-            let each = &mut |_, extent: Extent| {
-                match extent.id {
-                    Some(id) => out.write_all(&repo.read_blob(BlobKind::Data, &id)?)?,
-                    None => {
-                        io::copy(&mut io::Read::take(io::repeat(0), extent.len), out)?;
-                    }
-                }
-                Ok(true)
-            };
-            match for_each_extent(repo, content, node.size, each) {
-                Ok(_) => Ok(()),
-                Err(Failure::Engine(e)) => Err(e),
-                Err(Failure::Target(e)) => Err(bad(e)),
+    check_content(node)?;
+    let Some(content) = &node.content else { return Ok(()) };
+    if let Content::Inline(bytes) = content {
+        return out.write_all(bytes).map_err(bad);
+    }
+    for next in Extents::new(repo, content, node.size) {
+        let (_, extent) = next?;
+        match extent.id {
+            Some(id) => {
+                let bytes = repo.read_blob(BlobKind::Data, &id)?;
+                check_len(&id, &bytes, extent.len)?;
+                out.write_all(&bytes).map_err(bad)?;
+            }
+            None => {
+                io::copy(&mut io::Read::take(io::repeat(0), extent.len), out).map_err(bad)?;
             }
         }
     }
+    Ok(())
 }

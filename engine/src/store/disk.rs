@@ -67,6 +67,7 @@ impl Disk for OsDisk {
     }
 
     fn sync_file(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+        // Windows flushes only what is open for writing.
+        OpenOptions::new().read(true).write(cfg!(windows)).open(path)?.sync_all()
     }
 }

@@ -16,14 +16,18 @@ use crate::format::{ObjectId, ObjectKind, ObjectName};
 
 /// Files being written are called so until they are whole.
 const TEMP_PREFIX: &str = ".tmp-";
-const OPEN_PACKS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+const OPEN_FILES: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// Before this much is allocated, the file is asked whether it is so long.
+const LARGE_READ: usize = 1 << 20;
 
 pub struct LocalStore {
     root: PathBuf,
     disk: Arc<dyn Disk>,
     /// Directories whose names are not on the disk for certain.
     unsettled: Mutex<BTreeSet<PathBuf>>,
-    open_packs: Mutex<LruCache<ObjectId, Arc<File>>>,
+    /// Held while settling.
+    settling: Mutex<()>,
+    open_files: Mutex<LruCache<ObjectName, Arc<File>>>,
 }
 
 impl LocalStore {
@@ -37,7 +41,8 @@ impl LocalStore {
             root: root.into(),
             disk,
             unsettled: Mutex::default(),
-            open_packs: Mutex::new(LruCache::new(OPEN_PACKS)),
+            settling: Mutex::default(),
+            open_files: Mutex::new(LruCache::new(OPEN_FILES)),
         }
     }
 
@@ -86,21 +91,44 @@ impl LocalStore {
             }
             other => other,
         };
-        self.changed(dir);
         let result = written.and_then(|()| self.disk.rename_new(&temp, path));
+        // Not before it has its name: another thread may settle meanwhile.
+        self.changed(dir);
+        // Another process may have made the folder and not settled.
+        if let Some(parent) = dir.parent().filter(|p| p.starts_with(&self.root)) {
+            self.changed(parent);
+        }
         if result.is_err() {
             let _ = self.disk.remove(&temp);
         }
         result
     }
 
-    fn open_pack(&self, name: &ObjectName) -> io::Result<Arc<File>> {
-        if let Some(file) = lock(&self.open_packs).get(&name.id) {
+    fn open_file(&self, name: &ObjectName) -> io::Result<Arc<File>> {
+        if let Some(file) = lock(&self.open_files).get(name) {
             return Ok(file.clone());
         }
         let file = Arc::new(File::open(self.path(name))?);
-        lock(&self.open_packs).put(name.id, file.clone());
+        lock(&self.open_files).put(*name, file.clone());
         Ok(file)
+    }
+
+    fn read_range(&self, name: &ObjectName, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let file = self.open_file(name)?;
+        if len == 0 {
+            return Ok(Vec::new());
+        }
+        let end = offset.checked_add(len as u64).filter(|end| *end <= i64::MAX as u64);
+        let too_short = match end {
+            None => true,
+            Some(end) => len > LARGE_READ && file.metadata()?.len() < end,
+        };
+        if too_short {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut buffer = vec![0; len];
+        read_at(&file, &mut buffer, offset)?;
+        Ok(buffer)
     }
 
     fn list_dir(
@@ -130,6 +158,24 @@ impl LocalStore {
                 // Deleted meanwhile.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(fail(e)),
+            }
+        }
+        Ok(())
+    }
+
+    fn taken(&self, message: &str) -> StoreError {
+        let root = self.root.display().to_string();
+        StoreError::new(StoreErrorKind::AlreadyExists, "create", root, message)
+    }
+
+    /// An interrupted init leaves key slots at most. Where there is more, a
+    /// repository has lost its config, and its key slots must not be removed.
+    fn refuse_without_config(&self) -> Result<(), StoreError> {
+        for kind in [ObjectKind::Snapshot, ObjectKind::Index, ObjectKind::Pack] {
+            if !self.list(kind)?.is_empty() {
+                return Err(self.taken(
+                    "there is a repository whose `config` file is gone; put that back from a copy, or choose another folder",
+                ));
             }
         }
         Ok(())
@@ -167,18 +213,14 @@ impl ObjectStore for LocalStore {
     }
 
     fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
-        let mut buffer = vec![0; len];
-        let read = |buffer: &mut [u8]| read_at(&*self.open_pack(name)?, buffer, offset);
-        let mut result = read(&mut buffer);
-        if result.as_ref().is_err_and(|e| e.kind() != io::ErrorKind::UnexpectedEof) {
-            // A kept handle may have outlived its mount.
-            lock(&self.open_packs).pop(&name.id);
-            result = read(&mut buffer);
+        let mut result = self.read_range(name, offset, len);
+        if result.is_err() {
+            // A kept handle may have outlived its mount, or be of a damaged file
+            // that was replaced since.
+            lock(&self.open_files).pop(name);
+            result = self.read_range(name, offset, len);
         }
-        match result {
-            Ok(()) => Ok(buffer),
-            Err(e) => Err(StoreError::io("read", self.path(name).display().to_string(), &e)),
-        }
+        result.map_err(|e| StoreError::io("read", self.path(name).display().to_string(), &e))
     }
 
     fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
@@ -204,7 +246,7 @@ impl ObjectStore for LocalStore {
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         let path = self.path(name);
-        lock(&self.open_packs).pop(&name.id);
+        lock(&self.open_files).pop(name);
         match self.disk.remove(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(StoreError::io("delete", path.display().to_string(), &e)),
@@ -216,6 +258,8 @@ impl ObjectStore for LocalStore {
     }
 
     fn settle(&self) -> Result<(), StoreError> {
+        // What another thread is syncing may be the caller's, and must be waited for.
+        let _one_at_a_time = lock(&self.settling);
         let dirs: Vec<_> = lock(&self.unsettled).iter().cloned().collect();
         // Taken out first: what changes while we sync must be synced again.
         for dir in dirs {
@@ -240,8 +284,7 @@ impl ObjectStore for LocalStore {
                 let old = |m: &std::fs::Metadata| {
                     m.modified().is_ok_and(|t| t.elapsed().is_ok_and(|e| e >= age))
                 };
-                let is_temp =
-                    entry.file_name().to_str().is_some_and(|n| n.starts_with(TEMP_PREFIX));
+                let is_temp = entry.file_name().to_str().is_some_and(is_temp);
                 let Ok(meta) = entry.metadata() else { continue };
                 if is_temp && old(&meta) && self.disk.remove(&entry.path()).is_ok() {
                     files += 1;
@@ -260,22 +303,14 @@ impl ObjectStore for LocalStore {
                 let ours = |name: &str| ["keys", "packs", "index", "snapshots"].contains(&name);
                 for entry in entries {
                     let entry = entry.map_err(fail)?;
-                    let known = entry
-                        .file_name()
-                        .to_str()
-                        .is_some_and(|n| ours(n) || n.starts_with(TEMP_PREFIX));
+                    let known = entry.file_name().to_str().is_some_and(|n| ours(n) || is_temp(n));
                     if !known {
-                        let message =
-                            "the folder is not empty; a repository needs a folder of its own";
-                        let root = self.root.display().to_string();
-                        return Err(StoreError::new(
-                            StoreErrorKind::AlreadyExists,
-                            "create",
-                            root,
-                            message,
+                        return Err(self.taken(
+                            "the folder is not empty; a repository needs a folder of its own",
                         ));
                     }
                 }
+                self.refuse_without_config()?;
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 if let Some(parent) = self.root.parent() {
@@ -322,6 +357,11 @@ fn read_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()
         offset += n as u64;
     }
     Ok(())
+}
+
+fn is_temp(file_name: &str) -> bool {
+    let random = file_name.strip_prefix(TEMP_PREFIX);
+    random.is_some_and(|r| r.len() == 16 && r.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

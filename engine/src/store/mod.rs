@@ -65,6 +65,8 @@ pub enum StoreErrorKind {
     NoSpace,
     PermissionDenied,
     ReadOnly,
+    /// The medium can't give the bytes back (a bad sector).
+    Unreadable,
     Other,
 }
 
@@ -91,6 +93,9 @@ fn hint(kind: StoreErrorKind) -> &'static str {
     }
 }
 
+/// EIO, and on Windows ERROR_CRC.
+const BAD_SECTOR: i32 = if cfg!(windows) { 23 } else { 5 };
+
 impl StoreError {
     pub fn new(
         kind: StoreErrorKind,
@@ -104,6 +109,7 @@ impl StoreError {
     pub fn io(op: &'static str, what: impl Into<String>, error: &std::io::Error) -> Self {
         use std::io::ErrorKind as K;
         let kind = match error.kind() {
+            _ if error.raw_os_error() == Some(BAD_SECTOR) => StoreErrorKind::Unreadable,
             K::NotFound => StoreErrorKind::NotFound,
             K::AlreadyExists => StoreErrorKind::AlreadyExists,
             K::UnexpectedEof => StoreErrorKind::Truncated,

@@ -1,7 +1,7 @@
 //! Writing directories.
 
-use crate::error::Result;
-use crate::format::{BlobId, Branch, Content, Node, TreePage};
+use crate::error::{Error, Result};
+use crate::format::{BlobId, Branch, Content, Node, TreePage, display_name, is_valid_name};
 
 /// Takes the plaintext of tree blobs and gives their ids.
 pub trait BlobSink {
@@ -19,12 +19,21 @@ const BRANCH_MAX: usize = 512;
 #[derive(Default)]
 pub struct DirWriter {
     nodes: Vec<Node>,
+    /// The name added last.
+    last: Option<Vec<u8>>,
     bytes: usize,
     pages: Vec<Branch>,
 }
 
 impl DirWriter {
+    /// Adds the next node. Readers refuse pages whose names are out of order, so
+    /// that must not be written.
     pub fn push(&mut self, node: Node, sink: &mut dyn BlobSink) -> Result<()> {
+        if !is_valid_name(&node.name) || self.last.as_ref().is_some_and(|last| *last >= node.name) {
+            let name = display_name(&node.name);
+            return Err(Error::Invalid(format!("the name {name:?} can't stand in its directory")));
+        }
+        self.last = Some(node.name.clone());
         self.bytes += weight(&node);
         let cut = self.bytes >= LEAF_MIN && (is_cut(&node.name, 64) || self.bytes >= LEAF_MAX);
         self.nodes.push(node);

@@ -1,0 +1,317 @@
+//! Backups as a whole: what is stored, what is not stored again, and what goes wrong.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tresor_engine::archiver::{backup as run_backup, backup_stream};
+use tresor_engine::format::{Content, ObjectKind, Xattr};
+use tresor_engine::history;
+use tresor_engine::maintenance::{CheckOptions, check};
+use tresor_engine::monitor::{Monitor, Quiet};
+use tresor_engine::repo::{Repository, Snapshot};
+use tresor_engine::restorer::read_file;
+use tresor_engine::store::{MemoryStore, Store};
+use tresor_engine::tree;
+use tresor_testkit::{
+    Body, Call, HookedStore, Item, backup, init, open, options, random_bytes, random_tree,
+    repository,
+};
+
+/// Fails if the snapshot isn't exactly the tree.
+fn assert_holds(repo: &Repository, snapshot: &Snapshot, tree: &Item) {
+    let mut count = 0;
+    history::walk(repo, &snapshot.data.tree, &mut |path, node| {
+        count += 1;
+        let mut item = tree;
+        for name in path.split(|b| *b == b'/').skip(1) {
+            item = &item.entries()[name];
+        }
+        let (have, want) = (node, &item.node);
+        assert_eq!(have.kind, want.kind);
+        assert_eq!((have.mode, have.uid, have.gid), (want.mode, want.uid, want.gid));
+        assert_eq!((have.mtime, have.size), (want.mtime, want.size), "{path:?}");
+        assert_eq!((&have.xattrs, &have.target), (&want.xattrs, &want.target));
+        assert_eq!((have.device, have.link), (want.device, want.link));
+        if let Body::File(bytes, _) = &item.body {
+            let mut out = Vec::new();
+            read_file(repo, node, &mut out).unwrap();
+            assert!(out == **bytes, "{path:?} differs");
+        }
+        Ok(true)
+    })
+    .unwrap();
+    assert_eq!(count, tree.count());
+}
+
+fn stored(store: &dyn tresor_engine::store::ObjectStore) -> u64 {
+    let kinds = [ObjectKind::Pack, ObjectKind::Index, ObjectKind::Snapshot];
+    kinds.iter().flat_map(|k| store.list(*k).unwrap()).map(|(_, size)| size).sum()
+}
+
+#[test]
+fn random_trees_come_back_exactly() {
+    let repo = repository();
+    for seed in 0..6 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let tree = random_tree(&mut rng, 150);
+        let (snapshot, outcome) = backup(&repo, &tree, &options(None));
+        assert_holds(&repo, &snapshot, &tree);
+        let s = outcome.data.summary;
+        assert_eq!(s.files + s.directories + s.others, tree.count());
+        assert_eq!(s.errors, 0);
+    }
+    let report =
+        check(&repo, &CheckOptions { read_data: true, ..Default::default() }, &Quiet::default());
+    assert!(report.unwrap().problems.is_empty());
+}
+
+#[test]
+fn an_unchanged_backup_stores_next_to_nothing_and_reads_no_file() {
+    let repo = repository();
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut tree = random_tree(&mut rng, 400);
+    tree.entries_mut().insert(b"big".to_vec(), Item::file(random_bytes(&mut rng, 40 << 20)));
+    let (first, _) = backup(&repo, &tree, &options(None));
+    let before = stored(&**repo.store());
+    let (second, outcome) = backup(&repo, &tree, &options(Some(first.clone())));
+    assert_eq!(outcome.data.summary.files_unchanged, outcome.data.summary.files);
+    assert_eq!((outcome.data.tree, outcome.data.summary.blobs_added), (first.data.tree, 0));
+    assert!(stored(&**repo.store()) - before < 2000);
+    // One byte of the large file.
+    let mut bytes = tree.entries()[b"big".as_slice()].bytes().to_vec();
+    bytes[20 << 20] ^= 1;
+    tree.entries_mut().get_mut(b"big".as_slice()).unwrap().write(bytes);
+    let (third, outcome) = backup(&repo, &tree, &options(Some(second)));
+    assert_eq!(outcome.data.summary.files_changed, 1);
+    assert!(outcome.data.summary.bytes_added < 2 << 20, "{:?}", outcome.data.summary);
+    assert_holds(&repo, &third, &tree);
+}
+
+#[test]
+fn the_same_tree_elsewhere_adds_only_pages() {
+    let repo = repository();
+    let tree = random_tree(&mut fastrand::Rng::with_seed(2), 300);
+    backup(&repo, &tree, &options(None));
+    let before = stored(&**repo.store());
+    let moved = Item::dir().with("elsewhere", tree);
+    let (snapshot, _) = backup(&repo, &moved, &options(None));
+    assert!(stored(&**repo.store()) - before < 20_000);
+    assert_holds(&repo, &snapshot, &moved);
+}
+
+/// One entry to be read before very many that need no reading: the tree builder
+/// waits for it while the walk runs ahead.
+#[test]
+fn a_changed_file_before_many_unchanged_ones_is_no_deadlock() {
+    let repo = repository();
+    let mut tree = Item::dir().with("a", Item::file("first"));
+    for i in 0..20_000 {
+        tree.entries_mut().insert(format!("b{i:05}").into_bytes(), Item::file("same"));
+    }
+    let (first, _) = backup(&repo, &tree, &options(None));
+    tree.entries_mut().get_mut(b"a".as_slice()).unwrap().write("second");
+    let (done, wait) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (snapshot, outcome) = backup(&repo, &tree, &options(Some(first)));
+        assert_holds(&repo, &snapshot, &tree);
+        done.send(outcome.data.summary).unwrap();
+    });
+    let summary = wait.recv_timeout(Duration::from_secs(60)).expect("the backup hangs");
+    assert_eq!((summary.files_changed, summary.files_unchanged), (1, 20_000));
+}
+
+#[test]
+fn a_directory_of_many_entries_has_pages() {
+    let repo = repository();
+    let mut tree = Item::dir();
+    for i in 0..30_000 {
+        tree.entries_mut().insert(format!("{i}").into_bytes(), Item::file(format!("file {i}")));
+    }
+    let (first, _) = backup(&repo, &tree, &options(None));
+    assert_holds(&repo, &first, &tree);
+    let reads = || repo.counters().bytes_decoded.load(Relaxed);
+    // A fresh repository has nothing cached.
+    let fresh = open(repo.store());
+    assert!(tree::lookup(&fresh, &first.data.tree, b"12345").unwrap().is_some());
+    assert!(fresh.counters().bytes_decoded.load(Relaxed) < 2 << 20, "{}", reads());
+    // One more entry changes a few pages, not all.
+    tree.entries_mut().insert(b"5000x".to_vec(), Item::file("new"));
+    let (_, outcome) = backup(&repo, &tree, &options(Some(first)));
+    assert!(outcome.data.summary.bytes_added < 300_000, "{:?}", outcome.data.summary);
+}
+
+#[test]
+fn chunk_lists_of_long_files_have_pages() {
+    let repo = repository();
+    let bytes = random_bytes(&mut fastrand::Rng::with_seed(3), 80 << 20);
+    let tree = Item::dir().with("long", Item::file(bytes));
+    let (snapshot, _) = backup(&repo, &tree, &options(None));
+    let node = tree::lookup(&repo, &snapshot.data.tree, b"long").unwrap().unwrap();
+    assert!(matches!(node.content, Some(Content::Pages { .. })));
+    assert_holds(&repo, &snapshot, &tree);
+}
+
+#[test]
+fn names_that_are_given_twice_or_impossible_don_t_spoil_the_tree() {
+    let repo = repository();
+    let stream = || -> Box<dyn tresor_engine::source::SourceFile> {
+        Item::dir().with("x", Item::file("text")).source().open_file(b"x").unwrap()
+    };
+    for name in [&b"a/b"[..], b"", b"..", b"a\0"] {
+        let monitor = Arc::new(Quiet::default());
+        assert!(backup_stream(&repo, name, stream(), &options(None), monitor).is_err());
+    }
+    assert!(repo.snapshots().unwrap().is_empty());
+}
+
+#[test]
+fn too_many_attributes_are_reported_and_the_file_is_saved() {
+    let repo = repository();
+    let mut item = Item::file("text");
+    let xattr = |i: u32| Xattr { name: format!("user.{i}").into_bytes(), value: vec![7; 60_000] };
+    item.node.xattrs = Some((0..400).map(xattr).collect());
+    let tree = Item::dir().with("f", item).with("g", Item::file("other"));
+    let monitor = Arc::new(Quiet::default());
+    let outcome = run_backup(&repo, tree.source(), &options(None), monitor.clone()).unwrap();
+    assert_eq!(outcome.data.summary.errors, 1);
+    assert!(monitor.problems.lock().unwrap()[0].1.contains("extended attributes"));
+    let fresh = open(repo.store());
+    let node = tree::lookup(&fresh, &outcome.data.tree, b"f").unwrap().unwrap();
+    assert_eq!((node.size, node.xattrs().len()), (4, 0));
+}
+
+/// A million tiny files that all look alike: packs must stay readable.
+#[test]
+fn packs_of_very_many_small_blobs_are_accepted_by_readers() {
+    let repo = repository();
+    let mut tree = Item::dir();
+    for i in 0..130_000u32 {
+        let text = format!("{i:>120}");
+        tree.entries_mut()
+            .insert(i.to_be_bytes().map(|b| b'a' + b % 26).to_vec(), Item::file(text));
+        tree.entries_mut().insert(format!("{i}").into_bytes(), Item::file(format!("{i:>110}x")));
+    }
+    let (snapshot, _) = backup(&repo, &tree, &options(None));
+    let fresh = open(repo.store());
+    let options = CheckOptions { read_data: true, ..Default::default() };
+    let report = check(&fresh, &options, &Quiet::default()).unwrap();
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+    assert_eq!(fresh.snapshots().unwrap()[0].id, snapshot.id);
+}
+
+#[test]
+fn a_lost_pack_is_healed_by_the_next_backup() {
+    let store: Store = Arc::new(MemoryStore::new());
+    init(&store);
+    let tree = random_tree(&mut fastrand::Rng::with_seed(5), 200);
+    let repo = open(&store);
+    let (first, _) = backup(&repo, &tree, &options(None));
+    // All packs and the index are lost; the snapshot is not.
+    for kind in [ObjectKind::Pack, ObjectKind::Index] {
+        for (name, _) in store.list(kind).unwrap() {
+            store.delete(&name).unwrap();
+        }
+    }
+    let repo = open(&store);
+    let (_, outcome) = backup(&repo, &tree, &options(Some(first.clone())));
+    assert!(outcome.data.summary.blobs_added > 100);
+    let fresh = open(&store);
+    // Both snapshots: they have the same tree.
+    assert_holds(&fresh, &first, &tree);
+}
+
+/// A monitor that asks to stop after some bytes.
+struct StopAfter(Quiet, u64);
+
+impl Monitor for StopAfter {
+    fn progress(&self) -> &tresor_engine::monitor::Progress {
+        let progress = self.0.progress();
+        if progress.bytes.load(Relaxed) > self.1 {
+            progress.stop.store(true, Relaxed);
+        }
+        progress
+    }
+
+    fn problem(&self, path: &str, message: &str) {
+        self.0.problem(path, message);
+    }
+}
+
+#[test]
+fn an_interrupted_first_backup_is_not_sent_again() {
+    let store: Store = Arc::new(MemoryStore::new());
+    init(&store);
+    let mut rng = fastrand::Rng::with_seed(6);
+    let mut tree = Item::dir();
+    for i in 0..60 {
+        let bytes = random_bytes(&mut rng, 3 << 20);
+        tree.entries_mut().insert(format!("{i:03}").into_bytes(), Item::file(bytes));
+    }
+    let monitor = Arc::new(StopAfter(Quiet::default(), 120 << 20));
+    let repo = open(&store);
+    let result = run_backup(&repo, tree.source(), &options(None), monitor);
+    assert!(matches!(result, Err(tresor_engine::Error::Interrupted)));
+    assert!(repo.snapshots().unwrap().is_empty());
+    let arrived: u64 = store.list(ObjectKind::Pack).unwrap().iter().map(|(_, size)| size).sum();
+    assert!(arrived > 16 << 20, "{arrived}");
+    let (snapshot, outcome) = backup(&open(&store), &tree, &options(None));
+    let whole = stored(&*store);
+    assert!(outcome.data.summary.bytes_stored + arrived < whole + whole / 50);
+    assert_holds(&open(&store), &snapshot, &tree);
+}
+
+/// Every call of the store fails once; what was saved before stays whole, and
+/// the next backup succeeds.
+#[test]
+fn every_call_may_fail() {
+    let inner: Store = Arc::new(MemoryStore::new());
+    init(&inner);
+    let mut rng = fastrand::Rng::with_seed(7);
+    let mut tree = random_tree(&mut rng, 60);
+    let (first, _) = backup(&open(&inner), &tree, &options(None));
+    let old = tree.clone();
+    let (calls, fail_at) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(u64::MAX)));
+    let armed = Arc::new(AtomicBool::new(false));
+    let hooked: Store = {
+        let (calls, fail_at, armed) = (calls.clone(), fail_at.clone(), armed.clone());
+        Arc::new(HookedStore::new(inner.clone(), move |_: &Call| {
+            let n = calls.fetch_add(1, Relaxed);
+            if armed.load(Relaxed) && n == fail_at.load(Relaxed) {
+                return Err(HookedStore::broken());
+            }
+            Ok(())
+        }))
+    };
+    let repo = open(&hooked);
+    armed.store(true, Relaxed);
+    let mut failures = 0;
+    for n in 0.. {
+        tree.entries_mut()
+            .insert(format!("new{n}").into_bytes(), Item::file(random_bytes(&mut rng, 5000)));
+        calls.store(0, Relaxed);
+        fail_at.store(n, Relaxed);
+        let result = run_backup(
+            &repo,
+            tree.source(),
+            &options(Some(first.clone())),
+            Arc::new(Quiet::default()),
+        );
+        if calls.load(Relaxed) <= n {
+            result.unwrap();
+            break;
+        }
+        failures += u32::from(result.is_err());
+        let count = repo.snapshots().unwrap().len();
+        assert!(count as u64 <= n + 2);
+    }
+    assert!(failures >= 5, "{failures}");
+    fail_at.store(u64::MAX, Relaxed);
+    let fresh = open(&inner);
+    let report =
+        check(&fresh, &CheckOptions { read_data: true, ..Default::default() }, &Quiet::default());
+    assert!(report.as_ref().unwrap().problems.is_empty(), "{report:?}");
+    assert_holds(&fresh, &first, &old);
+    let newest = fresh.snapshots().unwrap().pop().unwrap();
+    assert_holds(&fresh, &newest, &tree);
+}
