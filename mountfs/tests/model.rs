@@ -1,0 +1,212 @@
+//! The core against a model in memory: random trees, random operations.
+
+use std::sync::Arc;
+
+use fastrand::Rng;
+use jiff::tz::TimeZone;
+use tresor_engine::format::{LinkId, NodeKind};
+use tresor_engine::repo::{Repository, Snapshot};
+use tresor_engine::select::SnapshotFilter;
+use tresor_mountfs::{Attr, DriveOptions, FsError, Ino, SnapshotFs};
+use tresor_testkit::{Body, Item, backup, options, random_tree, repository};
+
+fn drive(repo: &Arc<Repository>, snapshot: Option<Snapshot>) -> SnapshotFs {
+    let filter = SnapshotFilter::default();
+    let options = DriveOptions { snapshot, filter, time_zone: TimeZone::UTC, cache_size: 4 << 20 };
+    SnapshotFs::new(repo.clone(), options).unwrap()
+}
+
+/// All entries of a directory, listed a few at a time.
+fn list(fs: &SnapshotFs, ino: Ino, rng: &mut Rng, count: bool) -> Vec<(Vec<u8>, Attr)> {
+    let (handle, _) = fs.open_dir(ino).unwrap();
+    let mut all = Vec::new();
+    let mut offset = 0;
+    loop {
+        let (before, room) = (all.len(), rng.usize(1..40));
+        fs.read_dir(handle, offset, count, &mut |entry| {
+            if all.len() - before == room {
+                return false;
+            }
+            all.push((entry.name.to_vec(), entry.attr));
+            offset = entry.next;
+            true
+        })
+        .unwrap();
+        if all.len() == before {
+            break;
+        }
+    }
+    fs.release_dir(handle);
+    all
+}
+
+fn check_attr(attr: &Attr, item: &Item) {
+    let node = &item.node;
+    assert_eq!(attr.kind, node.kind);
+    assert_eq!((attr.mode, attr.uid, attr.gid), (node.mode, node.uid, node.gid));
+    assert_eq!((attr.size, attr.mtime, attr.atime), (node.size, node.mtime, node.atime));
+    assert_eq!(attr.links, node.link.map_or(1, |l| l.names));
+    assert_eq!(attr.device, node.device.unwrap_or(0));
+}
+
+fn check_file(fs: &SnapshotFs, ino: Ino, item: &Item, rng: &mut Rng) {
+    let Body::File(bytes, holes) = &item.body else { return };
+    let handle = fs.open(ino).unwrap();
+    for _ in 0..12 {
+        let (offset, len) = (rng.u64(0..bytes.len() as u64 + 10), rng.usize(0..300_000));
+        fs.read_ahead(handle, offset, len);
+        let want = bytes.get(offset as usize..).unwrap_or_default();
+        let want = &want[..want.len().min(len)];
+        if let Some(cached) = fs.read_cached(handle, offset, len) {
+            assert!(cached == want);
+        }
+        assert!(fs.read_at(handle, offset, len).unwrap() == want);
+        check_seek(fs, handle, offset, bytes.len() as u64, holes);
+    }
+    fs.release(handle);
+    assert_eq!(fs.read_at(handle, 0, 1), Err(FsError::Stale));
+}
+
+fn check_seek(
+    fs: &SnapshotFs,
+    handle: tresor_mountfs::core::Handle,
+    offset: u64,
+    len: u64,
+    holes: &[std::ops::Range<u64>],
+) {
+    let (data, hole) =
+        (fs.seek(handle, offset, false).unwrap(), fs.seek(handle, offset, true).unwrap());
+    if offset >= len {
+        assert_eq!((data, hole), (None, None));
+        return;
+    }
+    // Holes of small files are not kept.
+    match holes.iter().find(|h| h.contains(&offset) && len >= 65536) {
+        Some(inside) => {
+            assert_eq!(hole, Some(offset));
+            assert_eq!(data, Some(inside.end).filter(|end| *end < len));
+        }
+        None => {
+            assert_eq!(data, Some(offset));
+            assert!(hole.is_some_and(|at| at > offset && at <= len));
+        }
+    }
+}
+
+fn check_tree(fs: &SnapshotFs, ino: Ino, item: &Item, rng: &mut Rng) {
+    let count = rng.bool();
+    let listed = list(fs, ino, rng, count);
+    assert_eq!((listed[0].0.as_slice(), listed[0].1.ino), (b".".as_slice(), ino));
+    assert_eq!(listed[1].0, b"..");
+    let names: Vec<_> = listed[2..].iter().map(|(name, _)| name.as_slice()).collect();
+    let expected: Vec<_> = item.entries().keys().map(Vec::as_slice).collect();
+    assert_eq!(names, expected);
+    for (name, attr) in &listed[2..] {
+        check_entry(fs, ino, name, attr, &item.entries()[name], rng);
+        fs.forget(attr.ino, if count { 2 } else { 1 });
+    }
+    let mut missing = names.first().map_or(b"none".to_vec(), |n| n.to_vec());
+    missing.push(b'!');
+    assert_eq!(fs.lookup(ino, &missing), Err(FsError::NotFound));
+}
+
+fn check_entry(fs: &SnapshotFs, dir: Ino, name: &[u8], attr: &Attr, item: &Item, rng: &mut Rng) {
+    check_attr(attr, item);
+    assert_eq!(fs.lookup(dir, name).unwrap(), *attr);
+    assert_eq!(fs.attr(attr.ino).unwrap(), *attr);
+    let xattrs = item.node.xattrs();
+    let names: Vec<_> = xattrs.iter().map(|x| x.name.clone()).collect();
+    assert_eq!(fs.xattr_names(attr.ino).unwrap(), names);
+    for x in xattrs {
+        assert_eq!(fs.xattr(attr.ino, &x.name).unwrap(), x.value);
+    }
+    assert_eq!(fs.xattr(attr.ino, b"user.none"), Err(FsError::NoAttribute));
+    match item.node.kind {
+        NodeKind::Directory => {
+            check_tree(fs, attr.ino, item, rng);
+            assert_eq!(fs.open(attr.ino), Err(FsError::IsADirectory));
+            return;
+        }
+        NodeKind::Symlink => {
+            assert_eq!(Some(fs.readlink(attr.ino).unwrap()), item.node.target);
+        }
+        NodeKind::File => check_file(fs, attr.ino, item, rng),
+        _ => assert_eq!(fs.open(attr.ino), Err(FsError::Invalid)),
+    }
+    assert_eq!(fs.open_dir(attr.ino), Err(FsError::NotADirectory));
+    assert_eq!(fs.lookup(attr.ino, b"x"), Err(FsError::NotADirectory));
+}
+
+#[test]
+fn random_trees_look_the_same_on_the_drive() {
+    let repo = repository();
+    for seed in 0..12 {
+        let mut rng = Rng::with_seed(seed);
+        let tree = random_tree(&mut rng, 120);
+        let (snapshot, _) = backup(&repo, &tree, &options(None));
+        let fs = drive(&repo, Some(snapshot));
+        check_tree(&fs, Ino::ROOT, &tree, &mut rng);
+        // All that was looked up has been forgotten, except the root.
+        assert!(String::from_utf8(fs.status()).unwrap().contains("\"inodes\": 1,"));
+    }
+}
+
+#[test]
+fn names_of_one_file_share_a_number_within_a_snapshot_only() {
+    let repo = repository();
+    let mut file = Item::file("text");
+    file.node.link = Some(LinkId { device: 1, inode: file.node.inode, names: 2 });
+    let tree = Item::dir().with("a", file.clone()).with("d", Item::dir().with("b", file));
+    backup(&repo, &tree, &options(None));
+    backup(&repo, &tree, &options(None));
+    let fs = drive(&repo, None);
+    let snapshots = fs.lookup(Ino::ROOT, b"snapshots").unwrap().ino;
+    let mut numbers = Vec::new();
+    for (name, attr) in &list(&fs, snapshots, &mut Rng::with_seed(0), true)[2..] {
+        if name != b"latest" {
+            let a = fs.lookup(attr.ino, b"a").unwrap();
+            let d = fs.lookup(attr.ino, b"d").unwrap();
+            let b = fs.lookup(d.ino, b"b").unwrap();
+            assert_eq!((a.ino, a.links), (b.ino, 2));
+            numbers.push(a.ino);
+        }
+    }
+    assert_eq!(numbers.len(), 2);
+    assert_ne!(numbers[0], numbers[1]);
+}
+
+#[test]
+fn folders_show_every_snapshot_and_follow_new_and_forgotten_ones() {
+    let repo = repository();
+    let mut with = options(None);
+    with.tags = vec!["daily".into(), "a/b".into()];
+    let (first, _) = backup(&repo, &Item::dir().with("f", Item::file("one")), &with);
+    let fs = drive(&repo, None);
+    let mut rng = Rng::with_seed(0);
+    let root = list(&fs, Ino::ROOT, &mut rng, false);
+    let names: Vec<_> = root.iter().map(|(n, _)| String::from_utf8_lossy(n)).collect();
+    assert_eq!(names, [".", "..", "hosts", "ids", "snapshots", "tags"]);
+    let folder = |names: &[&str]| {
+        names.iter().fold(Ino::ROOT, |at, name| fs.lookup(at, name.as_bytes()).unwrap().ino)
+    };
+    let paths: [&[&str]; 5] =
+        [&["snapshots"], &["hosts", "host"], &["tags", "daily"], &["tags", "a%2Fb"], &["ids"]];
+    for path in paths {
+        let inside = list(&fs, folder(path), &mut rng, false);
+        assert_eq!(inside.len(), 4, "{path:?}");
+        let latest = fs.lookup(folder(path), b"latest").unwrap();
+        assert_eq!(fs.readlink(latest.ino).unwrap(), inside[2].0);
+    }
+    let ids = folder(&["ids"]);
+    let shown = fs.lookup(ids, first.id.short().as_bytes()).unwrap();
+    let open = fs.open(fs.lookup(shown.ino, b"f").unwrap().ino).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let (second, _) = backup(&repo, &Item::dir().with("f", Item::file("two")), &options(None));
+    repo.forget(&[first.id]).unwrap();
+    let names: Vec<_> = list(&fs, ids, &mut rng, false).into_iter().map(|(n, _)| n).collect();
+    assert!(names.contains(&second.id.short().into_bytes()));
+    assert_eq!(fs.lookup(ids, first.id.short().as_bytes()), Err(FsError::NotFound));
+    // What was open stays readable.
+    assert_eq!(fs.read_at(open, 0, 10).unwrap(), b"one");
+    assert_eq!(list(&fs, shown.ino, &mut rng, false).len(), 3);
+}
