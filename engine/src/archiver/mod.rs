@@ -26,6 +26,8 @@ use crate::pack::{NewSegment, PackWriter, Packed};
 use crate::repo::{Repository, Snapshot, now};
 use crate::source::{SourceDir, SourceFile};
 
+pub(crate) use confirm::FRESH_MARK;
+
 pub struct BackupOptions {
     /// Absolute, without `.`, `..` or trailing `/`.
     pub paths: Vec<PathBytes>,

@@ -17,14 +17,15 @@ use crate::cache::Cache;
 use crate::crypto::Keys;
 use crate::error::{Error, Result};
 use crate::format::{
-    BlobId, BlobKind, Config, ConfigSecret, ContentPage, ObjectId, ObjectKind, ObjectName, TreePage,
+    BlobId, BlobKind, Config, ConfigSecret, ContentPage, Node, ObjectId, ObjectKind, ObjectName,
+    TreePage,
 };
 use crate::index::{Found, Index, Location, SegmentAddr};
 use crate::pack::{Segment, open_segment};
 use crate::store::Store;
 
-/// Decoded pages kept, in bytes of their encoded form.
-const PAGE_CACHE: usize = 8 << 20;
+/// Decoded pages kept, in bytes.
+const PAGE_CACHE: usize = 24 << 20;
 /// Segments of tree blobs kept, in bytes.
 const TREE_SEGMENT_CACHE: usize = 16 << 20;
 /// An unknown blob makes the index be read again, but not more often than this.
@@ -206,7 +207,11 @@ impl Repository {
 
     /// A page of a directory.
     pub fn tree_page(&self, id: &BlobId) -> Result<Arc<TreePage>> {
-        self.tree_pages.get_or(*id, || self.decode_page(id, TreePage::decode))
+        self.tree_pages.get_or(*id, || {
+            let (page, len) = self.decode_page(id, TreePage::decode)?;
+            let nodes = if let TreePage::Leaf(nodes) = &*page { nodes.len() } else { 0 };
+            Ok((page, len + nodes * size_of::<Node>()))
+        })
     }
 
     /// A page of a chunk list.

@@ -140,8 +140,15 @@ impl LocalStore {
         let fail = |e: io::Error| StoreError::io("list", dir.display().to_string(), &e);
         let entries = match std::fs::read_dir(dir) {
             Ok(entries) => entries,
-            // Folders of packs are made when needed.
-            Err(e) if e.kind() == io::ErrorKind::NotFound && self.root.is_dir() => return Ok(()),
+            // Folders of packs are made when needed. Any other one that is missing
+            // has been lost, and what it held must not be taken for deleted.
+            Err(e)
+                if e.kind() == io::ErrorKind::NotFound
+                    && kind == ObjectKind::Pack
+                    && self.root.join(kind.folder()).is_dir() =>
+            {
+                return Ok(());
+            }
             Err(e) => return Err(fail(e)),
         };
         for entry in entries {
@@ -172,10 +179,15 @@ impl LocalStore {
     /// repository has lost its config, and its key slots must not be removed.
     fn refuse_without_config(&self) -> Result<(), StoreError> {
         for kind in [ObjectKind::Snapshot, ObjectKind::Index, ObjectKind::Pack] {
-            if !self.list(kind)?.is_empty() {
-                return Err(self.taken(
-                    "there is a repository whose `config` file is gone; put that back from a copy, or choose another folder",
-                ));
+            match self.list(kind) {
+                Ok(objects) if objects.is_empty() => {}
+                Err(e) if e.is_not_found() => {}
+                Err(e) => return Err(e),
+                Ok(_) => {
+                    return Err(self.taken(
+                        "there is a repository whose `config` file is gone; put that back from a copy, or choose another folder",
+                    ));
+                }
             }
         }
         Ok(())

@@ -35,11 +35,12 @@ pub(super) struct Adapter {
     fs: Arc<SnapshotFs>,
     pool: Pool,
     on_error: OnError,
+    check_permissions: bool,
 }
 
 impl Adapter {
-    pub fn new(fs: Arc<SnapshotFs>, on_error: OnError) -> Self {
-        Self { fs, pool: Pool::new(READERS), on_error }
+    pub fn new(fs: Arc<SnapshotFs>, on_error: OnError, check_permissions: bool) -> Self {
+        Self { fs, pool: Pool::new(READERS), on_error, check_permissions }
     }
 
     /// The errno of an error; one about the repository is reported with the path.
@@ -132,9 +133,10 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_ASYNC_DIO,
-            InitFlags::FUSE_POSIX_ACL,
         ];
-        for flag in wanted {
+        // The kernel takes this one as a wish to check permissions at all.
+        let acl = self.check_permissions.then_some(InitFlags::FUSE_POSIX_ACL);
+        for flag in wanted.into_iter().chain(acl) {
             // What an older kernel lacks is only slower.
             let _ = config.add_capabilities(flag);
         }

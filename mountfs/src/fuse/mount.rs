@@ -12,10 +12,13 @@ use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 use super::adapter::{Adapter, OnError};
 use crate::core::SnapshotFs;
 
+/// Tells our drives from other mounts.
+const SOURCE_PREFIX: &str = "tresor:";
+
 pub struct MountOptions {
     /// Let other users in; the kernel then checks their permissions.
     pub allow_other: bool,
-    /// What `df` and `mount` show as the source.
+    /// What `df` and `mount` show as the source, behind `tresor:`.
     pub source: String,
     /// Folder of the repository, if it is a local one.
     pub repository: Option<PathBuf>,
@@ -90,7 +93,7 @@ pub fn mount(
         MountOption::NoDev,
         MountOption::NoAtime,
         // The option list is separated by commas.
-        MountOption::FSName(options.source.replace([',', '\\'], "_")),
+        MountOption::FSName(SOURCE_PREFIX.to_owned() + &options.source.replace([',', '\\'], "_")),
         MountOption::Subtype("tresor".into()),
     ];
     if options.allow_other {
@@ -101,7 +104,7 @@ pub fn mount(
         config.n_threads = Some(8);
         config.clone_fd = true;
     }
-    let adapter = Adapter::new(fs, options.on_error.clone());
+    let adapter = Adapter::new(fs, options.on_error.clone(), options.allow_other);
     let session = Session::new(adapter, &point, &config)
         .and_then(Session::spawn)
         .map_err(|e| explain(e, &point))?;
@@ -175,8 +178,11 @@ pub fn is_drive(point: &Path) -> bool {
     text.split(|b| *b == b'\n').any(|line| {
         let mut fields = line.split(|b| *b == b' ');
         let at = fields.by_ref().nth(4).map(unescape);
-        let kind = fields.skip_while(|f| *f != b"-").nth(1);
-        kind == Some(b"fuse.tresor")
+        let mut mounted = fields.skip_while(|f| *f != b"-").skip(1);
+        let (kind, source) = (mounted.next().unwrap_or_default(), mounted.next());
+        // Without fusermount3 the kernel is told of no subtype.
+        kind.starts_with(b"fuse")
+            && source.is_some_and(|s| s.starts_with(SOURCE_PREFIX.as_bytes()))
             && at.is_some_and(|at| Path::new(OsStr::from_bytes(&at)) == point)
     })
 }

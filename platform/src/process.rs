@@ -1,0 +1,94 @@
+//! Facts about this machine and user, and settings of this process.
+
+use std::path::PathBuf;
+
+/// The machine's name, as snapshots record it.
+pub fn host_name() -> String {
+    #[cfg(unix)]
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    #[cfg(not(unix))]
+    let name = std::env::var("COMPUTERNAME").unwrap_or_default();
+    if name.is_empty() { "localhost".into() } else { name }
+}
+
+/// The name of the user this process runs as; his number if he has none.
+pub fn user_name() -> String {
+    #[cfg(unix)]
+    {
+        let id = rustix::process::geteuid().as_raw();
+        crate::unix::user(id).unwrap_or_else(|| id.to_string())
+    }
+    #[cfg(not(unix))]
+    std::env::var("USERNAME").unwrap_or_default()
+}
+
+/// Where tresor may keep what it can fetch or compute again. `None` if this
+/// user has no place for that.
+pub fn cache_folder() -> Option<PathBuf> {
+    // A relative path there is to be ignored (XDG base directory specification).
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let home = || std::env::home_dir().filter(|p| p.is_absolute());
+    let base = if cfg!(windows) {
+        absolute("LOCALAPPDATA")
+    } else if cfg!(target_os = "macos") {
+        home().map(|home| home.join("Library/Caches"))
+    } else {
+        absolute("XDG_CACHE_HOME").or_else(|| home().map(|home| home.join(".cache")))
+    };
+    base.map(|base| base.join("tresor"))
+}
+
+/// Lets this process have as many files open as the system allows it. Walks
+/// keep a directory open for each level, and a tree can be thousands deep.
+pub fn raise_file_limit() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let limit = getrlimit(Resource::Nofile);
+        let raise = |to| setrlimit(Resource::Nofile, Rlimit { current: to, ..limit });
+        if raise(limit.maximum).is_err() {
+            // macOS names no limit as the maximum and then refuses more than this.
+            let _ = raise(Some(10_240));
+        }
+    }
+}
+
+/// Keeps keys in memory from other processes of this user and from core dumps.
+/// Best effort: a system that can't do it is no reason not to back up.
+pub fn harden_process() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    }
+    #[cfg(all(unix, not(target_os = "linux")))]
+    {
+        use rustix::process::{Resource, Rlimit, setrlimit};
+        let none = Rlimit { current: Some(0), maximum: Some(0) };
+        let _ = setrlimit(Resource::Core, none);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_there() {
+        assert!(!host_name().is_empty());
+        assert!(!user_name().is_empty());
+    }
+
+    #[test]
+    fn cache_folder_is_ours() {
+        assert!(cache_folder().is_none_or(|p| p.is_absolute() && p.ends_with("tresor")));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn hardened_process_leaves_no_core() {
+        use rustix::process::{DumpableBehavior, dumpable_behavior};
+        harden_process();
+        assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+    }
+}

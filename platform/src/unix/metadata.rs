@@ -1,0 +1,168 @@
+//! Gives an entry of the target the metadata of a node. The order matters:
+//! - a change of owner takes away setuid, setgid and capabilities, so it comes first;
+//! - a user may set attributes only on a file he can write, so they come before
+//!   what can close it to him, an ACL or the mode;
+//! - an ACL also changes the mode and may take away setgid, so the mode comes
+//!   after it (and agrees: the mode's group part is the ACL's mask);
+//! - the times come last.
+
+use std::io;
+
+use rustix::fs::{Gid, Stat, Timespec, Timestamps, Uid};
+use tresor_engine::format::{Node, NodeKind, Time};
+use tresor_engine::sink::MetadataProblem;
+
+use super::handle::Handle;
+use super::stat;
+use super::xattr::{self, is_acl};
+
+/// Sets all that can be set, and tells what can't. What is right already is not touched.
+pub(super) fn apply(handle: &Handle<'_>, node: &Node) -> io::Result<Vec<MetadataProblem>> {
+    let mut setter = Setter { handle, node, problems: Vec::new() };
+    let before = handle.stat()?;
+    if stat::kind(&before)? != node.kind {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "is of another kind now"));
+    }
+    setter.owner(&before);
+    let there = setter.xattr_names();
+    setter.open_up(&there)?;
+    setter.xattrs(&there);
+    setter.mode(&handle.stat()?);
+    setter.times(&handle.stat()?);
+    Ok(setter.problems)
+}
+
+struct Setter<'a> {
+    handle: &'a Handle<'a>,
+    node: &'a Node,
+    problems: Vec<MetadataProblem>,
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn has_owner(stat: &Stat, node: &Node) -> bool {
+    (stat.st_uid, stat.st_gid) == (node.uid, node.gid)
+}
+
+fn invalid(message: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, message)
+}
+
+impl Setter<'_> {
+    fn problem(&mut self, what: impl Into<String>, error: impl Into<io::Error>) {
+        self.problems.push(MetadataProblem { what: what.into(), error: error.into() });
+    }
+
+    /// The recorded numbers. Only root can give files away: for others that is
+    /// no problem, but they try to set at least the group.
+    fn owner(&mut self, now: &Stat) {
+        if has_owner(now, self.node) {
+            return;
+        }
+        // The system takes this number for "leave it".
+        if self.node.uid == u32::MAX || self.node.gid == u32::MAX {
+            return self.problem("owner", invalid("there is no such owner"));
+        }
+        let (user, group) = (Uid::from_raw(self.node.uid), Gid::from_raw(self.node.gid));
+        match self.handle.chown(Some(user), Some(group)) {
+            Ok(()) => {}
+            Err(e) if is_root() => self.problem("owner", e),
+            Err(_) if now.st_gid != self.node.gid => drop(self.handle.chown(None, Some(group))),
+            Err(_) => {}
+        }
+    }
+
+    /// Setuid and setgid are meant for the recorded owner, and set for no other.
+    fn mode(&mut self, now: &Stat) {
+        if self.node.kind == NodeKind::Symlink {
+            return;
+        }
+        let unsafe_bits = if has_owner(now, self.node) { 0 } else { 0o6000 };
+        let mode = self.node.mode & 0o7777 & !unsafe_bits;
+        if stat::mode(now) != mode
+            && let Err(e) = self.handle.chmod(mode)
+        {
+            self.problem("permissions", e);
+        }
+    }
+
+    fn times(&mut self, now: &Stat) {
+        let (mtime, atime) = (self.node.mtime, self.node.atime);
+        if stat::mtime(now) == mtime && stat::atime(now) == atime {
+            return;
+        }
+        match (timespec(mtime), timespec(atime)) {
+            (Some(last_modification), Some(last_access)) => {
+                let times = Timestamps { last_access, last_modification };
+                if let Err(e) = self.handle.set_times(&times) {
+                    self.problem("times", e);
+                }
+            }
+            _ => self.problem("times", invalid("a second has no so many nanoseconds")),
+        }
+    }
+
+    fn xattr_names(&mut self) -> Vec<Vec<u8>> {
+        match self.handle.holder().map(|holder| holder.names()) {
+            Some(Ok(names)) => names,
+            Some(Err(e)) => {
+                self.problem("extended attributes", e);
+                Vec::new()
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// Lets a user read and set attributes of a file that its mode keeps from him.
+    fn open_up(&mut self, there: &[Vec<u8>]) -> io::Result<()> {
+        let any = !there.is_empty() || !self.node.xattrs().is_empty();
+        if !any || is_root() || !matches!(self.node.kind, NodeKind::File | NodeKind::Directory) {
+            return Ok(());
+        }
+        let mode = stat::mode(&self.handle.stat()?);
+        if mode & 0o600 != 0o600 {
+            // If this fails, so will what needs it, and tells.
+            let _ = self.handle.chmod(mode | 0o600);
+        }
+        Ok(())
+    }
+
+    /// Makes the attributes those of the node.
+    fn xattrs(&mut self, there: &[Vec<u8>]) {
+        let node = self.node;
+        let Some(holder) = self.handle.holder() else {
+            for x in node.xattrs() {
+                self.problem(shown(&x.name), io::Error::from(io::ErrorKind::Unsupported));
+            }
+            return;
+        };
+        let is_superfluous = |name: &&Vec<u8>| {
+            xattr::is_removable(name) && node.xattrs().iter().all(|x| x.name != **name)
+        };
+        for name in there.iter().filter(is_superfluous) {
+            if let Err(e) = holder.remove(name) {
+                self.problem(format!("{} (to be removed)", shown(name)), e);
+            }
+        }
+        let (acls, others): (Vec<_>, Vec<_>) = node.xattrs().iter().partition(|x| is_acl(&x.name));
+        for x in others.into_iter().chain(acls) {
+            let is_right = there.contains(&x.name)
+                && holder.get(&x.name).is_ok_and(|now| now.as_ref() == Some(&x.value));
+            if !is_right && let Err(e) = holder.set(&x.name, &x.value) {
+                self.problem(shown(&x.name), e);
+            }
+        }
+    }
+}
+
+fn shown(name: &[u8]) -> String {
+    format!("extended attribute {}", name.escape_ascii())
+}
+
+/// `None` for what can't be a time, such as the numbers that mean "now" and "leave it".
+fn timespec(time: Time) -> Option<Timespec> {
+    (time.nanos < 1_000_000_000)
+        .then_some(Timespec { tv_sec: time.seconds, tv_nsec: time.nanos as _ })
+}

@@ -1,0 +1,200 @@
+//! Writes a file tree. What replaces something gets a passing name first and
+//! the real one when it is complete, so that a name always stands for the old or the new.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Mode, OFlags, linkat, mkdirat, openat, symlinkat, unlinkat};
+use rustix::io::Errno;
+use tresor_engine::format::{Node, NodeKind};
+use tresor_engine::sink::{MetadataProblem, SinkDir, SinkFile};
+use tresor_engine::source::SourceFile;
+
+use super::handle::{self, Handle};
+use super::temp::TempName;
+use super::{check, metadata, stat};
+
+pub(super) struct Directory {
+    fd: Arc<OwnedFd>,
+}
+
+impl Directory {
+    pub fn new(fd: OwnedFd) -> Self {
+        Self { fd: Arc::new(fd) }
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl SinkDir for Directory {
+    fn names(&self) -> io::Result<Vec<Vec<u8>>> {
+        super::names(self.fd())
+    }
+
+    fn stat(&self, name: &[u8]) -> io::Result<Option<Node>> {
+        match stat::stat(self.fd(), name) {
+            Ok(stat) => stat::node(name, &stat).map(Some),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn make_dir(&self, name: &[u8]) -> io::Result<Arc<dyn SinkDir>> {
+        check(name)?;
+        match mkdirat(self.fd(), name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let fd = super::open_dir(self.fd(), name).map_err(|e| match errno(&e) {
+            Some(Errno::NOTDIR | Errno::LOOP) => {
+                let message = "there is something else of that name in the target";
+                io::Error::new(io::ErrorKind::AlreadyExists, message)
+            }
+            _ => e,
+        })?;
+        handle::let_in(fd.as_fd())?;
+        Ok(Arc::new(Self::new(fd)))
+    }
+
+    fn open_dir(&self, name: &[u8]) -> io::Result<Arc<dyn SinkDir>> {
+        Ok(Arc::new(Self::new(super::open_dir(self.fd(), name)?)))
+    }
+
+    fn open_file(&self, name: &[u8]) -> io::Result<Box<dyn SourceFile>> {
+        super::source::open_file(self.fd(), name)
+    }
+
+    fn create_file(&self, node: &Node) -> io::Result<Box<dyn SinkFile>> {
+        check(&node.name)?;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let (temp, fd) = TempName::make(&self.fd, |temp| {
+            Ok(openat(self.fd(), temp, flags, Mode::RUSR | Mode::WUSR)?)
+        })?;
+        Ok(Box::new(NewFile { file: fd.into(), temp, len: 0 }))
+    }
+
+    fn make_special(&self, node: &Node) -> io::Result<Vec<MetadataProblem>> {
+        check(&node.name)?;
+        let (temp, ()) = TempName::make(&self.fd, |temp| special(self.fd(), temp, node))?;
+        let handle = Handle::open(self.fd(), temp.name(), node.kind)?;
+        let problems = metadata::apply(&handle, node)?;
+        drop(handle);
+        temp.rename_to(&node.name)?;
+        Ok(problems)
+    }
+
+    fn link(&self, name: &[u8], target: &dyn SinkDir, target_name: &[u8]) -> io::Result<()> {
+        check(name)?;
+        check(target_name)?;
+        let Some(target) = target.as_any().downcast_ref::<Self>() else {
+            return Err(invalid("a link can't lead to another kind of target"));
+        };
+        let (temp, ()) = TempName::make(&self.fd, |temp| {
+            let none = AtFlags::empty();
+            Ok(linkat(target.fd(), target_name, self.fd(), temp, none)?)
+        })?;
+        temp.rename_link_to(name)
+    }
+
+    fn set_metadata(&self, node: &Node) -> io::Result<Vec<MetadataProblem>> {
+        metadata::apply(&Handle::open(self.fd(), &node.name, node.kind)?, node)
+    }
+
+    fn remove(&self, name: &[u8]) -> io::Result<()> {
+        check(name)?;
+        Ok(unlinkat(self.fd(), name, AtFlags::empty())?)
+    }
+
+    fn remove_dir_all(&self, name: &[u8]) -> io::Result<()> {
+        check(name)?;
+        super::remove::remove_dir_all(self.fd(), name)
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+/// A file that has only a passing name yet.
+struct NewFile {
+    file: File,
+    temp: TempName,
+    /// End of what was written.
+    len: u64,
+}
+
+impl SinkFile for NewFile {
+    fn write_at(&mut self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(data, offset)?;
+        // An empty write makes a file no longer.
+        if !data.is_empty() {
+            self.len = self.len.max(offset + data.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, node: &Node) -> io::Result<Vec<MetadataProblem>> {
+        let Self { file, temp, len } = *self;
+        check(&node.name)?;
+        if len != node.size {
+            file.set_len(node.size)?;
+        }
+        let problems = metadata::apply(&Handle::Open(file.into()), node)?;
+        temp.rename_to(&node.name)?;
+        Ok(problems)
+    }
+}
+
+fn special(dir: BorrowedFd<'_>, name: &[u8], node: &Node) -> io::Result<()> {
+    match node.kind {
+        NodeKind::Symlink => {
+            let target = node.target.as_deref().unwrap_or_default();
+            // The system would say "not found", as if it looked for it.
+            if target.is_empty() {
+                return Err(invalid("a symlink can't have an empty target"));
+            }
+            Ok(symlinkat(target, dir, name)?)
+        }
+        NodeKind::File | NodeKind::Directory => Err(invalid("is no special file")),
+        _ => make_node(dir, name, node),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn make_node(dir: BorrowedFd<'_>, name: &[u8], node: &Node) -> io::Result<()> {
+    use rustix::fs::{FileType, mknodat};
+    let (kind, device) = match node.kind {
+        NodeKind::Fifo => (FileType::Fifo, 0),
+        NodeKind::Socket => (FileType::Socket, 0),
+        NodeKind::CharDevice => (FileType::CharacterDevice, device(node)?),
+        _ => (FileType::BlockDevice, device(node)?),
+    };
+    Ok(mknodat(dir, name, kind, Mode::RUSR | Mode::WUSR, device)?)
+}
+
+/// The system takes 32 bits and would drop the rest unseen.
+#[cfg(target_os = "linux")]
+fn device(node: &Node) -> io::Result<u64> {
+    let device = node.device.filter(|d| u32::try_from(*d).is_ok());
+    device.ok_or_else(|| invalid("has no device number that this system knows"))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn make_node(_: BorrowedFd<'_>, _: &[u8], _: &Node) -> io::Result<()> {
+    let message = "FIFOs, sockets and devices can't be made on this system";
+    Err(io::Error::new(io::ErrorKind::Unsupported, message))
+}
+
+fn invalid(message: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, message)
+}
+
+fn errno(e: &io::Error) -> Option<Errno> {
+    Errno::from_io_error(e)
+}

@@ -1,0 +1,213 @@
+//! Extended attributes, POSIX ACLs and file capabilities among them: on Linux
+//! these are attributes like others, kept as they are.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{self, XattrFlags};
+use rustix::io::Errno;
+use tresor_engine::format::{Node, Xattr};
+
+use super::handle::Handle;
+
+/// What has attributes.
+pub(super) enum Holder<'a> {
+    Open(BorrowedFd<'a>),
+    /// A path whose last part is not followed.
+    #[cfg(target_os = "linux")]
+    Named(&'a [u8]),
+    /// A path whose last part is followed: one in `/proc` that leads to an open file.
+    #[cfg(target_os = "linux")]
+    Followed(&'a [u8]),
+}
+
+#[cfg(target_os = "linux")]
+const NO_SUCH: Errno = Errno::NODATA;
+#[cfg(not(target_os = "linux"))]
+const NO_SUCH: Errno = Errno::NOATTR;
+
+type Result<T> = std::result::Result<T, Errno>;
+
+impl Holder<'_> {
+    fn list(&self, buffer: &mut [u8]) -> Result<usize> {
+        match self {
+            Self::Open(fd) => fs::flistxattr(fd, buffer),
+            #[cfg(target_os = "linux")]
+            Self::Named(path) => fs::llistxattr(*path, buffer),
+            #[cfg(target_os = "linux")]
+            Self::Followed(path) => fs::listxattr(*path, buffer),
+        }
+    }
+
+    fn get_into(&self, name: &[u8], buffer: &mut [u8]) -> Result<usize> {
+        match self {
+            Self::Open(fd) => fs::fgetxattr(fd, name, buffer),
+            #[cfg(target_os = "linux")]
+            Self::Named(path) => fs::lgetxattr(*path, name, buffer),
+            #[cfg(target_os = "linux")]
+            Self::Followed(path) => fs::getxattr(*path, name, buffer),
+        }
+    }
+
+    pub fn set(&self, name: &[u8], value: &[u8]) -> Result<()> {
+        let flags = XattrFlags::empty();
+        match self {
+            Self::Open(fd) => fs::fsetxattr(fd, name, value, flags),
+            #[cfg(target_os = "linux")]
+            Self::Named(path) => fs::lsetxattr(*path, name, value, flags),
+            #[cfg(target_os = "linux")]
+            Self::Followed(path) => fs::setxattr(*path, name, value, flags),
+        }
+    }
+
+    /// Removes an attribute; it is fine if there is none.
+    pub fn remove(&self, name: &[u8]) -> Result<()> {
+        let removed = match self {
+            Self::Open(fd) => fs::fremovexattr(fd, name),
+            #[cfg(target_os = "linux")]
+            Self::Named(path) => fs::lremovexattr(*path, name),
+            #[cfg(target_os = "linux")]
+            Self::Followed(path) => fs::removexattr(*path, name),
+        };
+        if removed == Err(NO_SUCH) { Ok(()) } else { removed }
+    }
+
+    /// `None` if there is no such attribute.
+    pub fn get(&self, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        match growing(|buffer| self.get_into(name, buffer)) {
+            Ok(value) => Ok(Some(value)),
+            Err(NO_SUCH) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Names of the attributes that are kept, in order; none where the file system has none.
+    pub fn names(&self) -> Result<Vec<Vec<u8>>> {
+        let list = match growing(|buffer| self.list(buffer)) {
+            Ok(list) => list,
+            Err(e) if e == Errno::NOTSUP || e == Errno::OPNOTSUPP => return Ok(Vec::new()),
+            Err(e) => return Err(e),
+        };
+        let mut names: Vec<_> =
+            list.split(|b| *b == 0).filter(|n| is_kept(n)).map(<[u8]>::to_vec).collect();
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+
+    fn all(&self) -> Result<Vec<Xattr>> {
+        let mut all = Vec::new();
+        for name in self.names()? {
+            // One that vanished since is passed over.
+            if let Some(value) = self.get(&name)? {
+                all.push(Xattr { name, value });
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// Attributes of an entry of `dir`, in order of their names; `None` rather than none.
+pub(super) fn read(dir: BorrowedFd<'_>, node: &Node) -> io::Result<Option<Vec<Xattr>>> {
+    let all = read_all(dir, node)?;
+    Ok(if all.is_empty() { None } else { Some(all) })
+}
+
+fn read_all(dir: BorrowedFd<'_>, node: &Node) -> io::Result<Vec<Xattr>> {
+    // There are no calls relative to a directory, but a path through `/proc`
+    // to the directory does it, in one call for the many files without any.
+    #[cfg(target_os = "linux")]
+    if super::handle::has_proc() {
+        let mut path = super::handle::proc_path(dir);
+        path.push(b'/');
+        path.extend_from_slice(&node.name);
+        return Ok(Holder::Named(&path).all()?);
+    }
+    match Handle::open(dir, &node.name, node.kind)?.holder() {
+        Some(holder) => Ok(holder.all()?),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Whether an attribute is part of a backup. On Linux the rest of `system.` is
+/// another view of what a file system keeps elsewhere, and can't be set back.
+fn is_kept(name: &[u8]) -> bool {
+    if !cfg!(target_os = "linux") {
+        return !name.is_empty();
+    }
+    let prefixes: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+    is_acl(name) || prefixes.iter().any(|p| name.starts_with(p))
+}
+
+/// Whether a restore removes it where the snapshot doesn't have it. Labels that
+/// the system itself gives each file (SELinux, IMA, macOS' provenance) stay.
+pub(super) fn is_removable(name: &[u8]) -> bool {
+    if !cfg!(target_os = "linux") {
+        return !name.starts_with(b"com.apple.");
+    }
+    !name.starts_with(b"security.") || name == b"security.capability"
+}
+
+pub(super) fn is_acl(name: &[u8]) -> bool {
+    name == b"system.posix_acl_access" || name == b"system.posix_acl_default"
+}
+
+/// Reads something whose length is not known and may change at any time.
+fn growing(mut read: impl FnMut(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {
+    let mut small = [0; 1 << 10];
+    match read(&mut small) {
+        Ok(len) => return Ok(small[..len].to_vec()),
+        Err(Errno::RANGE) => {}
+        Err(e) => return Err(e),
+    }
+    // Linux has at most 64 KiB of each; a resource fork on macOS can be larger.
+    let mut len = 64 << 10;
+    loop {
+        let mut buffer = vec![0; len];
+        match read(&mut buffer) {
+            Ok(read) => {
+                buffer.truncate(read);
+                return Ok(buffer);
+            }
+            Err(Errno::RANGE) if len < 64 << 20 => len *= 4,
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn which_are_kept_and_removed() {
+        for name in [
+            "user.x",
+            "trusted.x",
+            "security.capability",
+            "security.selinux",
+            "system.posix_acl_access",
+            "system.posix_acl_default",
+        ] {
+            assert!(is_kept(name.as_bytes()), "{name}");
+            let own = name != "security.selinux";
+            assert_eq!(is_removable(name.as_bytes()), own, "{name}");
+        }
+        for name in ["", "system.nfs4_acl", "system.posix_acl_accessx", "btrfs.compression"] {
+            assert!(!is_kept(name.as_bytes()), "{name}");
+        }
+    }
+
+    #[test]
+    fn grows_while_it_must() {
+        for len in [0, 1 << 10, (1 << 10) + 1, 64 << 10, 300_000] {
+            let read = |buffer: &mut [u8]| {
+                buffer.get_mut(..len).ok_or(Errno::RANGE)?.fill(7);
+                Ok(len)
+            };
+            assert_eq!(growing(read).unwrap(), vec![7; len]);
+        }
+        assert_eq!(growing(|_| Err(Errno::RANGE)), Err(Errno::RANGE));
+    }
+}

@@ -1,0 +1,137 @@
+//! Owner, mode, times and attributes in a target, whatever they were before.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use common::*;
+use tresor_engine::format::{Node, NodeKind};
+
+#[test]
+fn metadata_becomes_that_of_the_node() {
+    let (sink, folder) = sink_and_folder();
+    let path = folder.path().join("f");
+    fs::write(&path, b"x").unwrap();
+    set_xattr(&path, "user.right", b"1");
+    set_xattr(&path, "user.wrong", b"old");
+    set_xattr(&path, "user.too much", b"1");
+    set_xattr(&path, ACCESS, &acl(6, (1, 7), 7, 7, 7));
+    let mut wanted = node("f", NodeKind::File);
+    wanted.mode = 0o2751;
+    add_xattr(&mut wanted, "user.new", b"2");
+    add_xattr(&mut wanted, "user.right", b"1");
+    add_xattr(&mut wanted, "user.wrong", b"new");
+    assert_eq!(told(&sink.set_metadata(&wanted).unwrap()), [""; 0]);
+    let now = look_in(folder.path(), "f");
+    assert_eq!((now.mode, now.mtime), (0o2751, wanted.mtime));
+    assert_eq!(now.atime, wanted.atime);
+    assert_eq!(now.xattrs, wanted.xattrs);
+    // Nothing to do: nothing is done.
+    assert_eq!(told(&sink.set_metadata(&wanted).unwrap()), [""; 0]);
+    assert_eq!(look_in(folder.path(), "f").ctime, now.ctime);
+    // Neither is a difference in the access time alone overlooked.
+    wanted.atime.seconds -= 1000;
+    assert_eq!(told(&sink.set_metadata(&wanted).unwrap()), [""; 0]);
+    assert_eq!(look_in(folder.path(), "f").atime, wanted.atime);
+}
+
+#[test]
+fn a_mode_and_its_acl_are_both_right() {
+    let (sink, folder) = sink_and_folder();
+    // The mask is the mode's group part; the group's own part is in the ACL alone.
+    for (mask, group) in [(7, 0), (0, 7), (5, 2), (4, 4)] {
+        let mut file = node("f", NodeKind::File);
+        file.mode = 0o604 | u32::from(mask) << 3;
+        let value = acl(6, (4242, 6), group, mask, 4);
+        add_xattr(&mut file, ACCESS, &value);
+        write(&*sink, &file, b"x").unwrap();
+        let check = || {
+            let path = folder.path().join("f");
+            assert_eq!(get_xattr(&path, ACCESS).unwrap(), value);
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, file.mode);
+        };
+        check();
+        // An existing file with another mode gets them too.
+        fs::set_permissions(folder.path().join("f"), Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(told(&sink.set_metadata(&file).unwrap()), [""; 0]);
+        check();
+    }
+}
+
+#[test]
+fn a_default_acl_of_the_target_adds_nothing() {
+    let (outer, folder) = sink_and_folder();
+    let sink = outer.make_dir(b"dir").unwrap();
+    set_xattr(&folder.path().join("dir"), DEFAULT, &acl(7, (4242, 7), 7, 7, 7));
+    let mut dir = node("sub", NodeKind::Directory);
+    dir.mode = 0o2750;
+    sink.make_dir(b"sub").unwrap();
+    let sub = folder.path().join("dir/sub");
+    assert!(get_xattr(&sub, ACCESS).is_some() && get_xattr(&sub, DEFAULT).is_some());
+    assert_eq!(told(&sink.set_metadata(&dir).unwrap()), [""; 0]);
+    write(&*sink, &node("f", NodeKind::File), b"x").unwrap();
+    assert_eq!(told(&sink.make_special(&node("fifo", NodeKind::Fifo)).unwrap()), [""; 0]);
+    for (name, mode) in [("sub", 0o2750), ("f", 0o644), ("fifo", 0o644)] {
+        let path = folder.path().join("dir").join(name);
+        assert_eq!(get_xattr(&path, ACCESS), None, "{name}");
+        assert_eq!(get_xattr(&path, DEFAULT), None, "{name}");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, mode, "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_set_is_told_and_the_rest_is_set() {
+    let (sink, folder) = sink_and_folder();
+    let mut odd = node("f", NodeKind::File);
+    (odd.uid, odd.mode) = (u32::MAX, 0o6755);
+    odd.mtime.nanos = 0x3fff_ffff; // "now" to the system
+    add_xattr(&mut odd, "no namespace", b"1");
+    add_xattr(&mut odd, "user.nul\0", b"1");
+    add_xattr(&mut odd, "", b"1");
+    add_xattr(&mut odd, "user.good", b"1");
+    add_xattr(&mut odd, "user.too long", &vec![0; 1 << 20]);
+    let problems = sink.create_file(&odd).unwrap().finish(&odd).unwrap();
+    let mut what: Vec<_> = problems.iter().map(|p| p.what.as_str()).collect();
+    what.sort_unstable();
+    assert_eq!(
+        what,
+        [
+            "extended attribute ",
+            "extended attribute no namespace",
+            "extended attribute user.nul\\x00",
+            "extended attribute user.too long",
+            "owner",
+            "times",
+        ]
+    );
+    let path = folder.path().join("f");
+    assert_eq!(get_xattr(&path, "user.good").unwrap(), b"1");
+    let mode = fs::metadata(&path).unwrap().mode() & 0o7777;
+    assert_eq!(mode, 0o755, "setuid is not for an owner that it wasn't meant for");
+}
+
+#[test]
+fn ownership_comes_before_setuid_and_capabilities() {
+    if !is_root() {
+        return;
+    }
+    let (sink, folder) = sink_and_folder();
+    let mut file = node("f", NodeKind::File);
+    (file.uid, file.gid, file.mode) = (1234, 4321, 0o6711);
+    add_xattr(&mut file, "security.capability", &capability());
+    write(&*sink, &file, b"x").unwrap();
+    let check = |file: &Node| {
+        let now = look_in(folder.path(), "f");
+        assert_eq!((now.uid, now.gid, now.mode), (file.uid, file.gid, file.mode));
+        assert_eq!(now.xattrs, file.xattrs);
+    };
+    check(&file);
+    file.uid = 99;
+    assert_eq!(told(&sink.set_metadata(&file).unwrap()), [""; 0]);
+    check(&file);
+    file.xattrs = None;
+    assert_eq!(told(&sink.set_metadata(&file).unwrap()), [""; 0]);
+    check(&file);
+}

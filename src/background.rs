@@ -1,0 +1,100 @@
+//! `mount --background`: a second process of this program serves the drive. It
+//! gets the password through a pipe, so that it stands nowhere else, and says
+//! through another one when the drive answers.
+
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use tresor_engine::crypto::Password;
+use tresor_engine::repo::Repository;
+
+use crate::commands::mount::Args;
+use crate::exit::Exit;
+use crate::globals::Globals;
+use crate::{output, password};
+
+const READY: &[u8] = b"ready\n";
+/// Longer passwords don't come through the pipe.
+const MOST_PASSWORD: u64 = 1 << 20;
+
+/// Starts the process that serves the drive and waits until it does.
+pub fn start(args: &Args, globals: &Globals) -> Result<Exit> {
+    let store = globals.existing_store()?;
+    let (password, _) = password::current(&globals.password, &store.describe())?;
+    let mut command = command(args, globals)?;
+    let mut child = command.spawn().context("can't start the process that serves the drive")?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // If it has ended already, its exit code tells more.
+        let _ = pipe.write_all(&password);
+    }
+    let mut answer = Vec::new();
+    if let Some(pipe) = child.stdout.take() {
+        pipe.take(READY.len() as u64).read_to_end(&mut answer)?;
+    }
+    if answer == READY {
+        if globals.wants_text() {
+            let point = args.what.last().map(|p| p.display().to_string()).unwrap_or_default();
+            output::print(&format!(
+                "The drive is at {point}. `tresor umount {point}` removes it.\n"
+            ))?;
+        }
+        return Ok(Exit::Done);
+    }
+    let status = child.wait()?;
+    match status.code() {
+        // It has said why.
+        Some(code) => std::process::exit(code),
+        None => bail!("the process that serves the drive ended ({status})"),
+    }
+}
+
+fn command(args: &Args, globals: &Globals) -> Result<Command> {
+    let program = std::env::current_exe().context("can't find this program's own file")?;
+    let mut command = Command::new(program);
+    command.arg("mount").arg("--serve").arg("--repo").arg(globals.location()?);
+    if let Some(dir) = &globals.cache_dir {
+        command.arg("--cache-dir").arg(dir);
+    }
+    command.args(globals.no_cache.then_some("--no-cache"));
+    command.args(args.allow_other.then_some("--allow-other"));
+    command.arg("--cache-size").arg(args.cache_size.to_string());
+    for (option, values) in [("--host", &args.filter.host), ("--tag", &args.filter.tag)] {
+        command.args(values.iter().map(|value| format!("{option}={value}")));
+    }
+    for path in &args.filter.path {
+        command.arg("--path").arg(path);
+    }
+    command.arg("--").args(&args.what);
+    password::without_secrets(&mut command);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    Ok(command)
+}
+
+/// In the process that serves: opens the repository with the password from the pipe.
+pub fn open(globals: &Globals) -> Result<Arc<Repository>> {
+    // Not to be ended by the terminal of whoever started it.
+    #[cfg(unix)]
+    let _ = rustix::process::setsid();
+    let mut password = Password::default();
+    std::io::stdin().take(MOST_PASSWORD).read_to_end(&mut password)?;
+    globals.open_with(&password)
+}
+
+/// In the process that serves: tells that the drive answers, and lets go of the
+/// terminal and of the folder it was started in.
+pub fn ready() -> Result<()> {
+    let mut out = std::io::stdout();
+    out.write_all(READY)?;
+    out.flush()?;
+    let _ = std::env::set_current_dir("/");
+    #[cfg(unix)]
+    {
+        let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        rustix::stdio::dup2_stdin(&null)?;
+        rustix::stdio::dup2_stdout(&null)?;
+        rustix::stdio::dup2_stderr(&null)?;
+    }
+    Ok(())
+}

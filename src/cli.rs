@@ -1,0 +1,126 @@
+//! The command line as a whole, and the way to each command.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::commands as c;
+use crate::exit::{self, Exit};
+use crate::globals::Globals;
+use crate::signals;
+
+const HELP: &str = "\
+First steps:
+  export TRESOR_REPOSITORY=/mnt/backup/tresor
+  tresor init                                   make a repository
+  tresor backup ~/Documents                     save a folder
+  tresor snapshots                              list what was saved
+  tresor restore latest --target /tmp/restored  bring it back
+
+SNAPSHOT is the first digits of an id, `latest`, `latest~N` (the one N before it), or a
+date such as 2026-11-23 or 2026-11-23T14:30 (the last snapshot up to then).
+
+The password comes from the first of these that is there: --password-file,
+--password-command, TRESOR_PASSWORD_FILE, TRESOR_PASSWORD_COMMAND, TRESOR_PASSWORD, and
+else a prompt on the terminal. It can't be reset: without it nothing can be read.
+
+Environment: TRESOR_REPOSITORY, TRESOR_PASSWORD_FILE, TRESOR_PASSWORD_COMMAND,
+TRESOR_PASSWORD, TRESOR_CACHE_DIR
+
+Exit codes:
+  0    done
+  1    failed (for `check`: the repository has problems)
+  3    done, but some files could not be read or restored
+  10   there is no repository
+  12   wrong password
+  130  interrupted
+  141  whoever read the output has gone away";
+
+/// Encrypted, deduplicated backups with a restore drive
+#[derive(Parser)]
+#[command(
+    name = "tresor",
+    version,
+    after_help = HELP,
+    max_term_width = 100
+)]
+pub struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Init(c::init::Args),
+    Backup(c::backup::Args),
+    Snapshots(c::snapshots::Args),
+    Ls(c::ls::Args),
+    #[cfg(unix)]
+    Mount(c::mount::Args),
+    #[cfg(unix)]
+    Umount(c::umount::Args),
+    Restore(c::restore::Args),
+    Cat(c::cat::Args),
+    Diff(c::diff::Args),
+    Find(c::find::Args),
+    Stats(c::stats::Args),
+    Forget(c::forget::Args),
+    Prune(c::prune::Args),
+    Check(c::check::Args),
+    Key(c::key::Args),
+    Completions(c::completions::Args),
+}
+
+impl Command {
+    fn run(self, globals: &Globals) -> Result<Exit> {
+        match self {
+            Self::Init(args) => c::init::run(args, globals),
+            Self::Backup(args) => c::backup::run(args, globals),
+            Self::Snapshots(args) => c::snapshots::run(args, globals),
+            Self::Ls(args) => c::ls::run(args, globals),
+            #[cfg(unix)]
+            Self::Mount(args) => c::mount::run(args, globals),
+            #[cfg(unix)]
+            Self::Umount(args) => c::umount::run(args, globals),
+            Self::Restore(args) => c::restore::run(args, globals),
+            Self::Cat(args) => c::cat::run(args, globals),
+            Self::Diff(args) => c::diff::run(args, globals),
+            Self::Find(args) => c::find::run(args, globals),
+            Self::Stats(args) => c::stats::run(args, globals),
+            Self::Forget(args) => c::forget::run(args, globals),
+            Self::Prune(args) => c::prune::run(args, globals),
+            Self::Check(args) => c::check::run(args, globals),
+            Self::Key(args) => c::key::run(args, globals),
+            Self::Completions(args) => c::completions::run(args, globals),
+        }
+    }
+}
+
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are errors to clap, but none to us.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Failed } else { Exit::Done }.into();
+        }
+    };
+    tresor_platform::tame_allocator();
+    tresor_platform::harden_process();
+    tresor_platform::raise_file_limit();
+    let done = signals::install().and_then(|()| cli.command.run(&cli.globals));
+    done.map_or_else(|error| exit::report(&error), ExitCode::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

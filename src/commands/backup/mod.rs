@@ -1,0 +1,176 @@
+mod command;
+mod options;
+mod report;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use clap::ArgGroup;
+use tresor_engine::archiver::{BackupOptions, Outcome, backup, backup_stream};
+use tresor_engine::repo::Repository;
+use tresor_engine::source::SourceFile;
+
+use crate::exit::Exit;
+use crate::globals::Globals;
+use crate::parse;
+use crate::progress::{FILES, Json, PATIENCE, Reporter};
+use crate::scan;
+use command::CommandOutput;
+
+const EXAMPLES: &str = "\
+Examples:
+  tresor backup ~/Documents ~/Pictures
+  tresor backup / --one-file-system --exclude-caches -e /var/cache -e '*.tmp'
+  tresor backup /srv --tag daily --exclude-file /etc/tresor.exclude --dry-run -v
+  mysqldump shop | tresor backup --stdin --stdin-filename shop.sql
+  tresor backup --stdin-filename shop.sql --stdin-from-command -- mysqldump shop
+
+Patterns: one that begins with / is about the whole path, any other about the last part
+of it (*.o, build/tmp). * stays within a name, ** doesn't. A trailing / means directories
+only, a leading ! takes back what an earlier pattern left out. In a file there is one
+pattern on a line, and lines that begin with # don't count. The repository and tresor's
+own cache are always left out.
+
+What is unchanged since the latest snapshot of the same host and paths is not read
+again, and what the repository has already is not stored again.
+
+Exit codes: 0 done, 1 failed (no snapshot), 3 done but some files could not be read,
+10 no repository, 12 wrong password, 130 interrupted";
+
+/// Save files and folders as a new snapshot
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+#[command(group = ArgGroup::new("stream").args(["stdin", "stdin_from_command"]))]
+pub struct Args {
+    /// Files and folders to save; after --stdin-from-command --, the command
+    #[arg(value_name = "PATH")]
+    paths: Vec<OsString>,
+
+    /// Leave out what matches (may be repeated)
+    #[arg(short, long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+
+    /// Leave out what matches a pattern in this file (may be repeated)
+    #[arg(long, value_name = "FILE")]
+    exclude_file: Vec<PathBuf>,
+
+    /// Leave out the contents of folders with a CACHEDIR.TAG
+    #[arg(long)]
+    exclude_caches: bool,
+
+    /// Leave out files longer than this, such as 500M
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    exclude_larger_than: Option<u64>,
+
+    /// Stay on the file systems of the given paths
+    #[arg(short = 'x', long)]
+    one_file_system: bool,
+
+    /// Save the paths listed in this file too, one on a line (- for standard input)
+    #[arg(long, value_name = "FILE", conflicts_with = "stream")]
+    files_from: Vec<PathBuf>,
+
+    /// Tags of the snapshot (may be repeated)
+    #[arg(long, value_name = "TAG[,TAG…]")]
+    tag: Vec<String>,
+
+    /// Host to write down [default: this one]
+    #[arg(short = 'H', long, value_name = "HOST")]
+    host: Option<String>,
+
+    /// Time to write down, on the clock of this place [default: now]
+    #[arg(long, value_name = "\"YYYY-MM-DD HH:MM:SS\"", value_parser = parse::local_time)]
+    time: Option<jiff::Zoned>,
+
+    /// Snapshot to compare with [default: the latest of the same host and paths]
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = ["force", "stream"])]
+    parent: Option<OsString>,
+
+    /// Compare with no snapshot: read every file
+    #[arg(short, long)]
+    force: bool,
+
+    /// Tell what would be done, store nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+
+    /// Save what comes from standard input as one file
+    #[arg(long)]
+    stdin: bool,
+
+    /// Save what a command prints as one file; no snapshot is made if it fails
+    #[arg(long)]
+    stdin_from_command: bool,
+
+    /// Name of that file
+    #[arg(long, value_name = "NAME", default_value = "stdin", requires = "stream")]
+    stdin_filename: OsString,
+}
+
+pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
+    if args.stdin || args.stdin_from_command {
+        return run_stream(args, globals);
+    }
+    let paths = options::paths(&args)?;
+    let mut exclude = options::excludes(&args)?;
+    let repo = globals.open()?;
+    // Opening may have made the cache.
+    options::exclude_own(&mut exclude, globals)?;
+    let parent = options::parent(&args, &repo, &paths)?;
+    let options = BackupOptions { parent, exclude, paths, ..options::common(&args) };
+    let reporter = Reporter::start(globals, FILES, Json::Messages);
+    let result = save(&repo, &options, &reporter);
+    report::print(&reporter.end(result)?, &options, globals)
+}
+
+/// Runs the backup, and finds out meanwhile how much there is to do.
+fn save(repo: &Arc<Repository>, options: &BackupOptions, reporter: &Reporter) -> Result<Outcome> {
+    let root = tresor_platform::source_root().context("can't open the file system")?;
+    std::thread::scope(|scope| {
+        if let Some(parent) = &options.parent {
+            let before = &parent.data.summary;
+            let entries = before.files + before.directories + before.others;
+            reporter.expect(entries, before.bytes, true);
+        } else if reporter.is_seen() {
+            let root = root.clone();
+            scope.spawn(move || {
+                if !reporter.wait(PATIENCE)
+                    && let Some(all) = scan::count(&root, options, &|| reporter.is_over())
+                {
+                    reporter.expect(all.entries, all.bytes, false);
+                }
+            });
+        }
+        let result = backup(repo, root, options, reporter.monitor());
+        reporter.finish();
+        Ok(result?)
+    })
+}
+
+fn run_stream(args: Args, globals: &Globals) -> Result<Exit> {
+    let name = options::stream_name(&args)?;
+    if args.stdin && !args.paths.is_empty() {
+        bail!("--stdin saves standard input only; save paths with another `tresor backup`");
+    }
+    if args.stdin_from_command && args.paths.is_empty() {
+        bail!("--stdin-from-command needs the command: tresor backup --stdin-from-command -- CMD");
+    }
+    let repo = globals.open()?;
+    let path = [b"/", name.as_slice()].concat();
+    let paths = vec![tresor_engine::format::PathBytes(path)];
+    let options = BackupOptions { paths, ..options::common(&args) };
+    let reporter = Reporter::start(globals, FILES, Json::Messages);
+    let result = stream(&args)
+        .and_then(|stream| Ok(backup_stream(&repo, &name, stream, &options, reporter.monitor())?));
+    report::print(&reporter.end(result)?, &options, globals)
+}
+
+fn stream(args: &Args) -> Result<Box<dyn SourceFile>> {
+    Ok(if args.stdin_from_command {
+        tresor_platform::stream_source(Box::new(CommandOutput::start(&args.paths)?))
+    } else {
+        tresor_platform::stream_source(Box::new(std::io::stdin()))
+    })
+}

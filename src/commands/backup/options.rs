@@ -1,0 +1,141 @@
+//! From the command line to what the archiver wants to know.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use jiff::Zoned;
+use tresor_engine::archiver::BackupOptions;
+use tresor_engine::exclude::Patterns;
+use tresor_engine::format::{PathBytes, is_valid_name};
+use tresor_engine::repo::{Repository, Snapshot};
+
+use super::Args;
+use crate::choose::{self, FilterArgs};
+use crate::globals::Globals;
+use crate::{output, parse};
+
+/// Everything but paths, patterns and parent.
+pub(super) fn common(args: &Args) -> BackupOptions {
+    let clock = args.time.clone().unwrap_or_else(Zoned::now);
+    BackupOptions {
+        paths: Vec::new(),
+        exclude: Patterns::default(),
+        exclude_larger_than: args.exclude_larger_than,
+        exclude_caches: args.exclude_caches,
+        one_file_system: args.one_file_system,
+        parent: None,
+        host: args.host.clone().unwrap_or_else(tresor_platform::host_name),
+        user: tresor_platform::user_name(),
+        tags: parse::tags(&args.tag),
+        time: args.time.as_ref().map(parse::engine_time),
+        utc_offset: clock.offset().seconds(),
+        program: concat!("tresor ", env!("CARGO_PKG_VERSION")).into(),
+        dry_run: args.dry_run,
+    }
+}
+
+/// The paths to save. One that isn't there is left to the archiver, which says so.
+pub(super) fn paths(args: &Args) -> Result<Vec<PathBytes>> {
+    let mut asked: Vec<PathBuf> = args.paths.iter().map(PathBuf::from).collect();
+    for list in &args.files_from {
+        asked.extend(listed(list)?);
+    }
+    if asked.is_empty() {
+        bail!("nothing to save: name files or folders, like `tresor backup ~/Documents`");
+    }
+    let missing: Vec<_> =
+        asked.iter().filter_map(|path| tresor_platform::absolute_path(path).err()).collect();
+    if missing.len() == asked.len() {
+        let all = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        bail!("none of the paths can be saved, so no snapshot was made: {all}");
+    }
+    let mut paths: Vec<_> = asked.iter().map(|path| choose::absolute(path)).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    Ok(paths)
+}
+
+fn listed(file: &Path) -> Result<Vec<PathBuf>> {
+    let mut bytes = Vec::new();
+    let read = if file == Path::new("-") {
+        std::io::stdin().read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(file).and_then(|mut f| f.read_to_end(&mut bytes))
+    };
+    read.with_context(|| format!("can't read the list of files {}", file.display()))?;
+    let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| from_bytes(line).map(PathBuf::from)).collect()
+}
+
+#[cfg(unix)]
+fn from_bytes(bytes: &[u8]) -> Result<OsString> {
+    Ok(std::os::unix::ffi::OsStringExt::from_vec(bytes.to_vec()))
+}
+
+#[cfg(not(unix))]
+fn from_bytes(bytes: &[u8]) -> Result<OsString> {
+    Ok(String::from_utf8(bytes.to_vec()).context("the list of files is no UTF-8")?.into())
+}
+
+pub(super) fn excludes(args: &Args) -> Result<Patterns> {
+    let mut patterns = Patterns::new(&args.exclude)?;
+    for file in &args.exclude_file {
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("can't read the patterns in {}", file.display()))?;
+        patterns.add_file(&text).with_context(|| file.display().to_string())?;
+    }
+    Ok(patterns)
+}
+
+/// Leaves out the repository and the caches: the last word, so that nothing takes it back.
+pub(super) fn exclude_own(patterns: &mut Patterns, globals: &Globals) -> Result<()> {
+    for own in [Some(globals.location()?), globals.cache_folder()].into_iter().flatten() {
+        // What isn't there needs not be left out.
+        let Ok(own) = own.canonicalize() else { continue };
+        match own.to_str() {
+            Some(own) => patterns.add_path(own)?,
+            None => output::complain(&format!(
+                "{} has a name that is no UTF-8, so it is not left out of the backup by itself",
+                own.display()
+            )),
+        }
+    }
+    Ok(())
+}
+
+/// The snapshot to compare with.
+pub(super) fn parent(
+    args: &Args,
+    repo: &Repository,
+    paths: &[PathBytes],
+) -> Result<Option<Snapshot>> {
+    if args.force {
+        return Ok(None);
+    }
+    let host = args.host.clone().unwrap_or_else(tresor_platform::host_name);
+    if let Some(name) = &args.parent {
+        let filter = FilterArgs { host: vec![host], tag: Vec::new(), path: Vec::new() };
+        let place = choose::place(repo, &filter, name)?;
+        if !place.names.is_empty() {
+            bail!("--parent takes a whole snapshot, without a path in it");
+        }
+        return Ok(Some(place.snapshot));
+    }
+    let same = |s: &Snapshot| {
+        let mut of = s.data.paths.clone();
+        of.sort_unstable();
+        s.data.host == host && of == paths
+    };
+    Ok(choose::all(repo)?.into_iter().rfind(same))
+}
+
+pub(super) fn stream_name(args: &Args) -> Result<Vec<u8>> {
+    let name = args.stdin_filename.as_encoded_bytes();
+    let name = name.strip_prefix(b"/").unwrap_or(name);
+    if !is_valid_name(name) {
+        bail!("--stdin-filename {:?} is no name of a file", args.stdin_filename);
+    }
+    Ok(name.to_vec())
+}

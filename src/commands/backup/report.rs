@@ -1,0 +1,71 @@
+//! What a backup says at its end.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+use serde::Serialize;
+use tresor_engine::archiver::{BackupOptions, Outcome};
+
+use crate::exit::Exit;
+use crate::globals::Globals;
+use crate::human::{self, plural, size};
+use crate::{json, output};
+
+#[derive(Serialize)]
+struct Summary {
+    message_type: &'static str,
+    dry_run: bool,
+    snapshot_id: Option<String>,
+    parent: Option<String>,
+    time: String,
+    #[serde(flatten)]
+    summary: json::Summary,
+}
+
+pub(super) fn print(outcome: &Outcome, options: &BackupOptions, globals: &Globals) -> Result<Exit> {
+    if globals.json {
+        let data = &outcome.data;
+        output::print_json(&Summary {
+            message_type: "summary",
+            dry_run: options.dry_run,
+            snapshot_id: outcome.snapshot.map(|id| id.to_string()),
+            parent: options.parent.as_ref().map(|p| p.id.to_string()),
+            time: human::rfc3339(data.time, data.utc_offset),
+            summary: json::Summary::new(&data.summary),
+        })?;
+    } else if globals.wants_text() {
+        output::print(&text(outcome, options))?;
+    }
+    Ok(Exit::unless(outcome.data.summary.errors))
+}
+
+fn text(outcome: &Outcome, options: &BackupOptions) -> String {
+    let s = &outcome.data.summary;
+    let [new, changed, same] = [s.files_new, s.files_changed, s.files_unchanged].map(human::count);
+    let mut text = String::new();
+    let parent = match &options.parent {
+        Some(parent) => format!("compared with {}", parent.id.short()),
+        None => "every file was read".into(),
+    };
+    let added = if options.dry_run { "would be added" } else { "added" };
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{:<16}{value}", format!("{name}:"));
+    };
+    line("files", format!("{new} new, {changed} changed, {same} unchanged ({parent})"));
+    line("directories", human::count(s.directories));
+    if s.others > 0 {
+        line("others", format!("{} (links, sockets, devices)", human::count(s.others)));
+    }
+    let files = plural(s.files, "file", "files");
+    line("processed", format!("{files}, {} in {}", size(s.bytes), human::duration(s.seconds)));
+    line(added, format!("{}, {} stored", size(s.bytes_added), size(s.bytes_stored)));
+    if s.errors > 0 {
+        let what = plural(s.errors, "problem", "problems");
+        line("not all saved", format!("{what}, named above; everything else is in the snapshot"));
+    }
+    let _ = match outcome.snapshot {
+        Some(id) => writeln!(text, "snapshot {} saved", id.short()),
+        None => writeln!(text, "dry run: nothing was stored"),
+    };
+    text
+}

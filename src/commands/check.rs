@@ -1,0 +1,126 @@
+use std::fmt::Write;
+
+use anyhow::Result;
+use serde::Serialize;
+use tresor_engine::maintenance::{CheckOptions, CheckProblem, CheckReport, check};
+
+use crate::exit::Exit;
+use crate::globals::Globals;
+use crate::human::{plural, size};
+use crate::progress::{Json, PACKS, Reporter};
+use crate::{output, parse};
+
+const EXAMPLES: &str = "\
+Examples:
+  tresor check
+  tresor check --read-data
+  tresor check --read-data-subset 5%
+
+Without --read-data the packs' lengths are checked, not their contents: damage to
+contents shows only when they are read.
+
+Exit codes: 0 no problems, 1 problems found or failed, 10 no repository,
+12 wrong password, 130 interrupted";
+
+/// Check that everything the snapshots need is there and intact
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Read every byte of every pack and check it
+    #[arg(long)]
+    read_data: bool,
+
+    /// Read this share of the packs, chosen at random
+    #[arg(long, value_name = "PERCENT", value_parser = parse::percent, conflicts_with = "read_data")]
+    read_data_subset: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    problems: Vec<Problem<'a>>,
+    snapshots: u64,
+    packs: u64,
+    blobs: u64,
+    bytes_read: u64,
+    unused_packs: u64,
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    object: &'a str,
+    message: &'a str,
+    files: &'a [String],
+    more_files: u64,
+}
+
+pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
+    let options = CheckOptions { read_data: args.read_data, subset_percent: args.read_data_subset };
+    let repo = globals.open()?;
+    let reporter = Reporter::start(globals, PACKS, Json::Answer);
+    let result = check(&repo, &options, &*reporter.monitor());
+    let report = reporter.end(result)?;
+    if globals.json {
+        output::print_json(&answer(&report))?;
+    } else {
+        output::print(&text(&report, globals))?;
+    }
+    Ok(if report.problems.is_empty() { Exit::Done } else { Exit::Failed })
+}
+
+fn answer<'a>(report: &'a CheckReport) -> Answer<'a> {
+    let problem = |p: &'a CheckProblem| {
+        let CheckProblem { object, message, files, more_files } = p;
+        Problem { object, message, files, more_files: *more_files }
+    };
+    Answer {
+        problems: report.problems.iter().map(problem).collect(),
+        snapshots: report.snapshots,
+        packs: report.packs,
+        blobs: report.blobs,
+        bytes_read: report.bytes_read,
+        unused_packs: report.unused_packs,
+    }
+}
+
+fn text(report: &CheckReport, globals: &Globals) -> String {
+    let mut text = String::new();
+    for problem in &report.problems {
+        let _ = writeln!(text, "{}: {}", problem.object, output::tidy(&problem.message));
+        for file in &problem.files {
+            let _ = writeln!(text, "    touches {file}");
+        }
+        if problem.more_files > 0 {
+            let _ = writeln!(text, "    and {}", plural(problem.more_files, "more", "more"));
+        }
+    }
+    if globals.quiet {
+        return text;
+    }
+    let read = match report.bytes_read {
+        0 => "contents not read".to_owned(),
+        bytes => format!("{} read", size(bytes)),
+    };
+    let parts = [
+        plural(report.snapshots, "snapshot", "snapshots"),
+        plural(report.packs, "pack", "packs"),
+        plural(report.blobs, "blob", "blobs"),
+        read,
+    ];
+    let _ = writeln!(text, "checked {}", parts.join(", "));
+    if report.unused_packs > 0 {
+        let packs = plural(report.unused_packs, "pack", "packs");
+        let _ = writeln!(
+            text,
+            "{packs} belong to no index: of an interrupted or running backup; `tresor prune` deals with them"
+        );
+    }
+    let _ = match report.problems.len() as u64 {
+        0 => writeln!(text, "no errors found"),
+        n => writeln!(
+            text,
+            "{} found: put the objects named above back from another copy of the repository, if there is one",
+            plural(n, "problem", "problems")
+        ),
+    };
+    text
+}

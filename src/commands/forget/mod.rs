@@ -1,0 +1,196 @@
+mod policy;
+
+use std::fmt::Write;
+
+use anyhow::Result;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+use tresor_engine::format::ObjectId;
+use tresor_engine::maintenance::retention::{
+    Decision, GroupBy, GroupKey, RetentionPolicy, apply, groups,
+};
+use tresor_engine::repo::{Repository, Snapshot, now};
+
+use super::prune::{self, PruneArgs};
+use crate::choose::{self, FilterArgs};
+use crate::exit::Exit;
+use crate::globals::Globals;
+use crate::human::{self, plural};
+use crate::table::Table;
+use crate::{json, output};
+use policy::PolicyArgs;
+
+const EXAMPLES: &str = "\
+Examples:
+  tresor forget --policy service --prune
+  tresor forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --dry-run
+  tresor forget --host web --keep-within 1y --keep-first-of-month
+  tresor forget 1a2b3c4d 5e6f7a8b
+
+A snapshot is kept if one of the rules wants it. The rules apply to each group of
+snapshots by itself (--group-by), and never remove the newest one of a group. Months and
+days are those of this machine's time zone. What snapshots alone held takes space until
+the next `tresor prune`.
+
+Exit codes: 0 done, 1 failed, 10 no repository, 12 wrong password, 130 interrupted";
+
+/// Remove snapshots, by name or by what to keep
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Snapshots to remove
+    #[arg(value_name = "SNAPSHOT")]
+    snapshots: Vec<String>,
+
+    /// Show what would be removed and why the rest stays, change nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+
+    /// Free their space too, as `tresor prune` does
+    #[arg(long)]
+    prune: bool,
+
+    /// What the snapshots of a group have in common; '' for one group
+    #[arg(short, long, value_name = "host,paths,tags", default_value = "host,paths")]
+    group_by: String,
+
+    #[command(flatten)]
+    filter: FilterArgs,
+
+    #[command(flatten)]
+    policy: PolicyArgs,
+
+    #[command(flatten, next_help_heading = "With --prune")]
+    prune_args: PruneArgs,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    dry_run: bool,
+    groups: Vec<Group>,
+    removed: Vec<String>,
+    prune: Option<prune::Answer>,
+}
+
+#[derive(Serialize)]
+struct Group {
+    host: Option<String>,
+    paths: Option<Vec<String>>,
+    tags: Option<Vec<String>>,
+    keep: Vec<Kept>,
+    remove: Vec<json::Snapshot>,
+}
+
+#[derive(Serialize)]
+struct Kept {
+    #[serde(flatten)]
+    snapshot: json::Snapshot,
+    reasons: Vec<String>,
+}
+
+type Decisions = Vec<(GroupKey, Vec<Decision>)>;
+
+pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
+    let policy = args.policy.policy(!args.snapshots.is_empty())?;
+    let by: GroupBy = args.group_by.parse()?;
+    let repo = globals.open()?;
+    let chosen = choose::several(&repo, &args.filter, &args.snapshots)?;
+    let decisions = match policy {
+        Some(policy) => decide(&policy, &chosen, by),
+        None => Vec::new(),
+    };
+    let removed: Vec<ObjectId> = if args.snapshots.is_empty() {
+        let all = decisions.iter().flat_map(|(_, group)| group);
+        all.filter(|d| !d.keep).map(|d| d.snapshot.id).collect()
+    } else {
+        chosen.iter().map(|s| s.id).collect()
+    };
+    if !args.dry_run {
+        repo.forget(&removed)?;
+    }
+    if !globals.json && (globals.wants_text() || args.dry_run) {
+        output::print(&text(&args, &chosen, &decisions, &removed))?;
+    }
+    let prune = prune_after(&repo, &args, globals)?;
+    if globals.json {
+        let removed = removed.iter().map(ObjectId::to_string).collect();
+        let groups = decisions.iter().map(|(key, group)| Group::new(key, group)).collect();
+        output::print_json(&Answer { dry_run: args.dry_run, groups, removed, prune })?;
+    } else if let Some(answer) = prune.filter(|_| globals.wants_text()) {
+        output::print(&answer.text())?;
+    }
+    Ok(Exit::Done)
+}
+
+fn prune_after(
+    repo: &std::sync::Arc<Repository>,
+    args: &Args,
+    globals: &Globals,
+) -> Result<Option<prune::Answer>> {
+    if !args.prune || args.dry_run {
+        return Ok(None);
+    }
+    prune::carry_out(repo, &args.prune_args, false, globals).map(Some)
+}
+
+fn decide(policy: &RetentionPolicy, snapshots: &[Snapshot], by: GroupBy) -> Decisions {
+    let (zone, now) = (TimeZone::system(), now());
+    let decided = |(key, group): (GroupKey, Vec<Snapshot>)| {
+        let decisions = apply(policy, &group, now, &zone);
+        (key, decisions)
+    };
+    groups(snapshots, by).into_iter().map(decided).collect()
+}
+
+impl Group {
+    fn new(key: &GroupKey, group: &[Decision]) -> Self {
+        let (keep, remove): (Vec<_>, Vec<_>) = group.iter().partition(|d| d.keep);
+        let kept = |d: &Decision| Kept {
+            snapshot: json::Snapshot::new(&d.snapshot),
+            reasons: d.reasons.clone(),
+        };
+        Self {
+            host: key.host.clone(),
+            paths: key
+                .paths
+                .as_ref()
+                .map(|all| all.iter().map(|p| json::path_text(&p.0)).collect()),
+            tags: key.tags.clone(),
+            keep: keep.into_iter().map(kept).collect(),
+            remove: remove.into_iter().map(|d| json::Snapshot::new(&d.snapshot)).collect(),
+        }
+    }
+}
+
+fn text(args: &Args, chosen: &[Snapshot], decisions: &Decisions, removed: &[ObjectId]) -> String {
+    let zone = TimeZone::system();
+    let mut text = String::new();
+    for (key, group) in decisions {
+        let _ = writeln!(text, "{key}:");
+        let mut table = Table::new(["", "ID", "Time", "Tags", "Why"], &[]);
+        for d in group {
+            table.row([
+                if d.keep { "keep" } else { "forget" }.into(),
+                d.snapshot.id.short(),
+                human::time(d.snapshot.data.time, &zone),
+                d.snapshot.data.tags.join(","),
+                if d.keep { d.reasons.join("\n") } else { "no rule keeps it".into() },
+            ]);
+        }
+        text.push_str(&table.text());
+        text.push('\n');
+    }
+    if decisions.is_empty() {
+        for s in chosen {
+            let time = human::time(s.data.time, &zone);
+            let _ = writeln!(text, "forget  {}  {time}  {}", s.id.short(), s.data.host);
+        }
+    }
+    let what = plural(removed.len() as u64, "snapshot", "snapshots");
+    let _ = match (args.dry_run, removed.is_empty() || args.prune) {
+        (true, _) => writeln!(text, "dry run: {what} would be removed"),
+        (_, true) => writeln!(text, "removed {what}"),
+        (_, false) => writeln!(text, "removed {what}; `tresor prune` frees their space"),
+    };
+    text
+}

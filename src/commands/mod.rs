@@ -1,0 +1,20 @@
+//! One file for each command: its `Args`, and `run`, which carries it out.
+
+pub mod backup;
+pub mod cat;
+pub mod check;
+pub mod completions;
+pub mod diff;
+pub mod find;
+pub mod forget;
+pub mod init;
+pub mod key;
+pub mod ls;
+#[cfg(unix)]
+pub mod mount;
+pub mod prune;
+pub mod restore;
+pub mod snapshots;
+pub mod stats;
+#[cfg(unix)]
+pub mod umount;

@@ -1,0 +1,129 @@
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use jiff::tz::TimeZone;
+use tresor_engine::repo::{Repository, Snapshot};
+use tresor_mountfs::fuse::{MountOptions, Mounted, mount, unmount};
+use tresor_mountfs::{DriveOptions, SnapshotFs};
+
+use crate::background;
+use crate::choose::{self, FilterArgs};
+use crate::exit::Exit;
+use crate::globals::Globals;
+use crate::{output, parse, signals};
+
+const EXAMPLES: &str = "\
+Examples:
+  tresor mount /mnt/restore                     every snapshot, in folders by time, host and tag
+  tresor mount latest /mnt/restore              the newest snapshot
+  tresor mount --background 2026-11-23 /mnt/r   the last one of that day; returns at once
+  tresor umount /mnt/restore
+
+The drive is read-only. Files are fetched and decrypted when they are read. `.tresor-status`
+at its root tells what that has cost; docs/drive.md describes the rest.
+
+Exit codes: 0 unmounted, 1 failed, 10 no repository, 12 wrong password";
+
+/// How long programs that still use the drive have after a signal.
+const LAST_READS: Duration = Duration::from_secs(2);
+
+/// Show snapshots as a drive
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES, override_usage = "tresor mount [OPTIONS] [SNAPSHOT] MOUNTPOINT")]
+pub struct Args {
+    /// A snapshot, if only that one shall be shown, and an empty folder
+    #[arg(value_name = "[SNAPSHOT] MOUNTPOINT", num_args = 1..=2, required = true)]
+    pub what: Vec<OsString>,
+
+    #[command(flatten)]
+    pub filter: FilterArgs,
+
+    /// Go into the background as soon as the drive answers
+    #[arg(long)]
+    pub background: bool,
+
+    /// Let other users in, each to what the recorded permissions allow
+    #[arg(long)]
+    pub allow_other: bool,
+
+    /// Memory for decrypted blocks
+    #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = parse::size)]
+    pub cache_size: u64,
+
+    /// The part of `--background` that stays: password on standard input, one line when ready.
+    #[arg(long, hide = true)]
+    pub serve: bool,
+}
+
+impl Args {
+    fn point(&self) -> Result<&Path> {
+        Ok(Path::new(self.what.last().context("no mount point given")?))
+    }
+
+    fn snapshot(&self, repo: &Repository) -> Result<Option<Snapshot>> {
+        let [name, _] = self.what.as_slice() else { return Ok(None) };
+        let place = choose::place(repo, &self.filter, name)?;
+        if !place.names.is_empty() {
+            bail!(
+                "{}: a drive shows whole snapshots; mount the snapshot and open {} there",
+                name.display(),
+                place.shown()
+            );
+        }
+        Ok(Some(place.snapshot))
+    }
+}
+
+pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
+    if args.background {
+        return background::start(&args, globals);
+    }
+    let repo = if args.serve { background::open(globals)? } else { globals.open()? };
+    let mounted = mount_drive(&args, globals, repo)?;
+    let point = mounted.point().to_owned();
+    if args.serve {
+        background::ready()?;
+    } else if globals.wants_text() {
+        let shown = point.display();
+        output::print(&format!(
+            "The drive is at {shown}. Ctrl-C or `tresor umount {shown}` removes it.\n"
+        ))?;
+    }
+    let _guard = signals::on_stop(move || leave(point.clone()));
+    mounted.wait().context("the drive ended")?;
+    Ok(Exit::Done)
+}
+
+fn mount_drive(args: &Args, globals: &Globals, repo: Arc<Repository>) -> Result<Mounted> {
+    let snapshot = args.snapshot(&repo)?;
+    let location = globals.location()?;
+    let drive = DriveOptions {
+        snapshot,
+        filter: args.filter.filter(),
+        time_zone: TimeZone::system(),
+        cache_size: args.cache_size,
+    };
+    let fs = Arc::new(SnapshotFs::new(repo, drive)?);
+    let options = MountOptions {
+        allow_other: args.allow_other,
+        source: location.display().to_string(),
+        repository: Some(location.clone()),
+        on_error: Arc::new(output::complain),
+    };
+    Ok(mount(fs, args.point()?, &options)?)
+}
+
+/// Unmounts after a signal, also if something is open there, and ends the
+/// program though that keeps the drive alive.
+fn leave(point: PathBuf) {
+    std::thread::spawn(move || {
+        if let Err(e) = unmount(&point, true) {
+            output::complain(&e.to_string());
+        }
+        std::thread::sleep(LAST_READS);
+        std::process::exit(Exit::Done.code().into());
+    });
+}

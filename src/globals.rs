@@ -1,0 +1,116 @@
+//! What every command is told: which repository, which password, how to talk.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use tresor_engine::Error;
+use tresor_engine::crypto::Password;
+use tresor_engine::format::ObjectName;
+use tresor_engine::repo::{OpenOptions, Repository};
+use tresor_engine::store::{LocalStore, Store};
+
+use crate::password::{self, PasswordArgs};
+
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Global options")]
+pub struct Globals {
+    /// Folder of the repository [env: TRESOR_REPOSITORY]
+    #[arg(short, long, global = true, value_name = "FOLDER")]
+    pub repo: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub password: PasswordArgs,
+
+    /// Where to keep local caches [default: the user's cache folder] [env: TRESOR_CACHE_DIR]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+
+    /// Keep no local cache between runs
+    #[arg(long, global = true)]
+    pub no_cache: bool,
+
+    /// Answer as JSON; docs/json.md describes the fields
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Say nothing but problems, and what was asked for
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Tell more; for a backup or restore, name each file that is new or changed (-vv: every file)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+impl Globals {
+    /// Whether a text for people is wanted that nobody asked for, such as a summary.
+    pub fn wants_text(&self) -> bool {
+        !self.quiet && !self.json
+    }
+
+    /// Folder of the repository.
+    pub fn location(&self) -> Result<PathBuf> {
+        let given = self.repo.clone().or_else(|| env_path("TRESOR_REPOSITORY"));
+        let Some(folder) = given.filter(|f| !f.as_os_str().is_empty()) else {
+            bail!("no repository given: use -r FOLDER or set TRESOR_REPOSITORY");
+        };
+        const SCHEMES: [&str; 7] = ["sftp:", "s3:", "rest:", "rclone:", "b2:", "azure:", "gs:"];
+        let text = folder.to_string_lossy();
+        if text.contains("://") || SCHEMES.iter().any(|s| text.starts_with(s)) {
+            bail!("{text}: this version of tresor keeps repositories in local folders only");
+        }
+        Ok(folder)
+    }
+
+    pub fn store(&self) -> Result<Store> {
+        Ok(Arc::new(LocalStore::new(self.location()?)))
+    }
+
+    /// The store of a repository that is there; known before anyone is asked for a password.
+    pub fn existing_store(&self) -> Result<Store> {
+        let store = self.store()?;
+        match store.size(&ObjectName::CONFIG) {
+            Ok(_) => Ok(store),
+            Err(e) if e.is_not_found() => bail!(Error::NoRepository(store.describe())),
+            Err(e) => bail!(e),
+        }
+    }
+
+    /// Opens the repository with a password that is known.
+    pub fn open_with(&self, password: &Password) -> Result<Arc<Repository>> {
+        let options = OpenOptions { cache: self.cache_folder() };
+        Ok(Repository::open(self.store()?, password, &options)?)
+    }
+
+    /// Opens the repository, asking for the password if need be.
+    pub fn open(&self) -> Result<Arc<Repository>> {
+        let store = self.existing_store()?;
+        let options = OpenOptions { cache: self.cache_folder() };
+        let mut asked = 0;
+        loop {
+            let (password, from) = password::current(&self.password, &store.describe())?;
+            asked += 1;
+            match Repository::open(store.clone(), &password, &options) {
+                Err(Error::WrongPassword(_)) if from.is_prompt() && asked < password::ATTEMPTS => {
+                    password::try_again()?;
+                }
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// Where local caches of all repositories are, if they are wanted.
+    pub fn cache_folder(&self) -> Option<PathBuf> {
+        if self.no_cache {
+            return None;
+        }
+        let given = self.cache_dir.clone().or_else(|| env_path("TRESOR_CACHE_DIR"));
+        given.or_else(tresor_platform::cache_folder)
+    }
+}
+
+/// An empty variable is as good as none.
+fn env_path(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}

@@ -1,0 +1,124 @@
+//! Sizes, lengths of time and the like, as people type them.
+
+use std::time::Duration;
+
+use jiff::Zoned;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use tresor_engine::format::Time;
+
+/// `1500`, `100K`, `1.5GiB`: units are powers of 1024.
+pub fn size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no size: write a number with K, M, G or T, like 500M");
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let shift = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return Err(wrong()),
+    };
+    Ok((number * (1u64 << shift) as f64) as u64)
+}
+
+/// `5%` or `5`.
+pub fn percent(text: &str) -> Result<f64, String> {
+    let number: Option<f64> = text.strip_suffix('%').unwrap_or(text).trim().parse().ok();
+    number
+        .filter(|n| (0.0..=100.0).contains(n))
+        .ok_or_else(|| format!("{text:?} is no percentage: write a number from 0 to 100, like 5%"))
+}
+
+/// `24h`, `7d`, `1d12h`, `0`.
+pub fn length(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no length of time: write it like 24h, 7d, 1d12h or 30m");
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let mut seconds = 0u64;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let number: u64 = rest[..end].parse().map_err(|_| wrong())?;
+        let unit = match rest.as_bytes()[end] {
+            b's' => 1,
+            b'm' => 60,
+            b'h' => 3600,
+            b'd' => 86400,
+            b'w' => 7 * 86400,
+            _ => return Err(wrong()),
+        };
+        seconds =
+            number.checked_mul(unit).and_then(|s| s.checked_add(seconds)).ok_or_else(wrong)?;
+        rest = &rest[end + 1..];
+    }
+    if text.is_empty() { Err(wrong()) } else { Ok(Duration::from_secs(seconds)) }
+}
+
+/// `2026-11-23 14:30:05` on the clock of this place.
+pub fn local_time(text: &str) -> Result<Zoned, String> {
+    let wrong = || format!("{text:?} is no time: write it like \"2026-11-23 14:30:05\"");
+    let time = DateTime::strptime("%Y-%m-%d %H:%M:%S", text)
+        .or_else(|_| DateTime::strptime("%Y-%m-%dT%H:%M:%S", text))
+        .map_err(|_| wrong())?;
+    time.to_zoned(TimeZone::system()).map_err(|_| wrong())
+}
+
+pub fn engine_time(time: &Zoned) -> Time {
+    let time = time.timestamp();
+    Time::new(time.as_second(), time.subsec_nanosecond().max(0) as u32)
+}
+
+/// Comma lists of tags, joined: without doubles, in order.
+pub fn tags(lists: &[String]) -> Vec<String> {
+    let words = lists.iter().flat_map(|list| list.split(',')).map(str::trim);
+    let mut tags: Vec<_> = words.filter(|t| !t.is_empty()).map(str::to_owned).collect();
+    tags.sort_unstable();
+    tags.dedup();
+    tags
+}
+
+/// Each option is a list of tags that a snapshot must all have.
+pub fn tag_lists(lists: &[String]) -> Vec<Vec<String>> {
+    lists.iter().map(|list| list.split(',').map(|t| t.trim().to_owned()).collect()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        let good =
+            [("0", 0), ("1500", 1500), ("10k", 10 << 10), ("1.5GiB", 3 << 29), ("2 M", 2 << 20)];
+        for (text, bytes) in good {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "x", "-1", "1X", "1..2", "M"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn lengths_of_time() {
+        let good = [("0", 0), ("24h", 86400), ("1d12h", 129_600), ("2w", 1_209_600), ("90s", 90)];
+        for (text, seconds) in good {
+            assert_eq!(length(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "5", "h", "1y", "1hx", "-1h", "99999999999999999999d", "1ü"] {
+            assert!(length(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn percentages_times_and_tags() {
+        assert_eq!((percent("5%"), percent("0"), percent("2.5 %")), (Ok(5.0), Ok(0.0), Ok(2.5)));
+        assert!(percent("101%").is_err() && percent("x").is_err() && percent("NaN").is_err());
+        assert!(local_time("2026-11-23 14:30:05").is_ok() && local_time("2026-11-23").is_err());
+        assert_eq!(tags(&["b, a".into(), "a,".into()]), ["a", "b"]);
+        assert_eq!(tag_lists(&["a,b".into(), "".into()]), [vec!["a", "b"], vec![""]]);
+    }
+}

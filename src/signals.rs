@@ -1,0 +1,77 @@
+//! Ctrl-C and its kin: the first one asks what runs to stop, the second one ends the program.
+
+use std::sync::{Mutex, MutexGuard};
+
+use anyhow::Result;
+
+type Hook = Box<dyn Fn() + Send>;
+
+struct State {
+    hooks: Vec<(u64, Hook)>,
+    next: u64,
+    asked: bool,
+}
+
+static STATE: Mutex<State> = Mutex::new(State { hooks: Vec::new(), next: 0, asked: false });
+
+fn state() -> MutexGuard<'static, State> {
+    STATE.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+/// While it lives, a signal calls the hook instead of ending the program.
+pub struct Guard(u64);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        state().hooks.retain(|(number, _)| *number != self.0);
+    }
+}
+
+/// Has a hook called, on another thread, when the first signal comes. It must not block.
+pub fn on_stop(hook: impl Fn() + Send + 'static) -> Guard {
+    let mut state = state();
+    let number = state.next;
+    state.next += 1;
+    state.hooks.push((number, Box::new(hook)));
+    Guard(number)
+}
+
+#[cfg(unix)]
+fn arrived() {
+    let mut state = state();
+    if state.asked || state.hooks.is_empty() {
+        signal_hook::low_level::exit(crate::exit::Exit::Interrupted.code().into());
+    }
+    state.asked = true;
+    state.hooks.iter().for_each(|(_, hook)| hook());
+}
+
+/// Listens from now on. Without a hook, the first signal ends the program.
+#[cfg(unix)]
+pub fn install() -> Result<()> {
+    use anyhow::Context;
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+    let ignored = hangup_is_ignored();
+    let all: &[_] = if ignored { &[SIGINT, SIGTERM] } else { &[SIGINT, SIGTERM, SIGHUP] };
+    let mut signals =
+        signal_hook::iterator::Signals::new(all).context("can't listen to signals")?;
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || signals.forever().for_each(|_| arrived()))
+        .context("can't start a thread")?;
+    Ok(())
+}
+
+/// Whether we were started by `nohup`, which must stay in force.
+#[cfg(unix)]
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok()).is_some_and(|m| m & 1 != 0)
+}
+
+#[cfg(not(unix))]
+pub fn install() -> Result<()> {
+    Ok(())
+}
