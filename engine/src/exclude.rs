@@ -13,6 +13,8 @@ use globset::{GlobBuilder, GlobMatcher};
 #[derive(Default)]
 pub struct Patterns {
     rules: Vec<Rule>,
+    /// Left out whatever the rules say.
+    paths: Vec<Vec<u8>>,
 }
 
 struct Rule {
@@ -65,17 +67,20 @@ impl Patterns {
         Ok(())
     }
 
-    /// Leaves out exactly this path and what is below.
-    pub fn add_path(&mut self, path: &str) -> Result<(), BadPattern> {
-        self.add(&globset::escape(path))
+    /// Leaves out exactly this path (absolute, raw bytes), whatever the patterns say.
+    pub fn add_path(&mut self, path: &[u8]) {
+        self.paths.push(path.to_vec());
     }
 
     pub fn is_empty(&self) -> bool {
-        self.rules.is_empty()
+        self.rules.is_empty() && self.paths.is_empty()
     }
 
     /// Whether this entry (absolute path, raw bytes) matches. The last rule that says something decides.
     pub fn matches(&self, path: &[u8], is_dir: bool) -> bool {
+        if self.paths.iter().any(|p| p == path) {
+            return true;
+        }
         let path = Path::new(os_str(path));
         let hit = |rule: &&Rule| (is_dir || !rule.directories_only) && rule.glob.is_match(path);
         self.rules.iter().rev().find(hit).is_some_and(|rule| !rule.negated)
@@ -123,7 +128,7 @@ mod tests {
     #[test]
     fn a_literal_path_and_names_that_are_no_utf8() {
         let mut set = Patterns::default();
-        set.add_path("/a/[x]*").unwrap();
+        set.add_path(b"/a/[x]*");
         assert!(set.matches(b"/a/[x]*", true));
         assert!(!set.matches(b"/a/x", true));
         assert!(Patterns::new(["*.o"]).unwrap().matches(b"/\xff\xfe.o", false));

@@ -20,7 +20,7 @@ use crossbeam_channel::bounded;
 use crate::chunker::Chunker;
 use crate::error::{Error, Result};
 use crate::exclude::Patterns;
-use crate::format::{Node, ObjectId, PathBytes, SnapshotData, Summary, Time};
+use crate::format::{Node, NodeKind, ObjectId, PathBytes, SnapshotData, Summary, Time};
 use crate::monitor::Monitor;
 use crate::pack::{NewSegment, PackWriter, Packed};
 use crate::repo::{Repository, Snapshot, now};
@@ -258,6 +258,22 @@ fn join(thread: std::thread::ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
 }
 
 impl Counts {
+    /// An entry has been saved.
+    fn add(&self, node: &Node) {
+        let kind = match node.kind {
+            NodeKind::File => &self.files,
+            NodeKind::Directory => &self.directories,
+            _ => &self.others,
+        };
+        kind.fetch_add(1, Relaxed);
+        if node.is_file() {
+            self.bytes.fetch_add(node.size, Relaxed);
+        }
+        if node.xattrs.is_some() {
+            self.xattr_entries.fetch_add(1, Relaxed);
+        }
+    }
+
     fn summary(&self) -> Summary {
         Summary {
             files: self.files.load(Relaxed),

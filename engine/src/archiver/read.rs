@@ -10,7 +10,7 @@ use super::walk::{Job, Work};
 use super::{Details, LOOK_AGAIN, Shared};
 use crate::contents::ContentBuilder;
 use crate::error::{Error, Result};
-use crate::format::{BlobKind, Content, Extent, Node, Time, display_name};
+use crate::format::{BlobKind, Content, Extent, Node, NodeKind, Time, display_name};
 use crate::pack::NewSegment;
 use crate::repo::now;
 use crate::source::SourceFile;
@@ -44,7 +44,6 @@ pub(super) fn reader(
             Job::Stream { mut node, mut stream, reply } => {
                 let (content, size) = reader.stream(&mut *stream, &node.name)?;
                 (node.content, node.size) = (Some(content), size);
-                shared.counts.bytes.fetch_add(size, Relaxed);
                 let _ = reply.send(Some(node));
             }
         }
@@ -67,7 +66,8 @@ impl Reader<'_> {
         let Work { dir, mut node, path, before, reply } = work;
         let shared = self.shared;
         let details = shared.details(&*dir, &mut node, &path);
-        if details == Details::Vanished || details == Details::Partial && !node.is_file() {
+        let useless = node.kind == NodeKind::Symlink && node.target.is_none();
+        if details == Details::Vanished || useless {
             let _ = reply.send(None);
             return Ok(());
         }

@@ -75,9 +75,7 @@ pub(super) fn build(shared: &Shared, events: Receiver<Event>) -> Result<BlobId> 
                 node
             }
         };
-        if node.xattrs.is_some() {
-            shared.counts.xattr_entries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        }
+        shared.counts.add(&node);
         match dirs.last_mut() {
             Some((_, dir)) => dir.push(*node, &mut sink)?,
             None => return Err(Error::Interrupted),

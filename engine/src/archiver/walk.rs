@@ -140,7 +140,6 @@ pub(super) fn single(
     }
     let mut node = stream.stat().map_err(|e| Error::io("standard input", e))?;
     node.name = name.to_vec();
-    shared.counts.files.fetch_add(1, Relaxed);
     shared.counts.new.fetch_add(1, Relaxed);
     let (reply, receiver) = bounded(1);
     jobs.send(Job::Stream { node: Box::new(node), stream, reply })
@@ -238,8 +237,14 @@ impl<'a> Walker<'a> {
         before: Option<Node>,
     ) -> Result<Option<Frame<'a>>> {
         let shared = self.shared;
-        let opened = frame.dir.open_dir(&node.name);
-        let opened = match opened {
+        // The limit counts from the paths that were asked for.
+        let limit = frame
+            .device
+            .or_else(|| (self.options.one_file_system && selection.0.is_empty()).then_some(device));
+        let leaves = limit.is_some_and(|limit| limit != device);
+        // Another file system isn't even opened: it may be dead, or be mounted by that.
+        let opened = if leaves { None } else { Some(frame.dir.open_dir(&node.name)) };
+        let opened = match opened.transpose() {
             Ok(dir) => dir,
             Err(e) => {
                 shared.problem(&path, &format!("can't open this directory: {e}"));
@@ -254,18 +259,13 @@ impl<'a> Walker<'a> {
                 }
             }
         }
-        shared.counts.directories.fetch_add(1, Relaxed);
         shared.monitor.progress().add(1, 0);
         self.flush()?;
         self.send(Event::Enter(Box::new(node)))?;
-        // The limit counts from the paths that were asked for.
-        let limit = frame
-            .device
-            .or_else(|| (self.options.one_file_system && selection.0.is_empty()).then_some(device));
-        if limit.is_some_and(|limit| limit != device) {
+        let Some(opened) = opened else {
             self.send(Event::Leave)?;
             return Ok(None);
-        }
+        };
         let parent =
             before.and_then(|b| b.tree).map(|tree| tree::entries(&shared.repo, &tree).peekable());
         self.frame(opened, path, selection, parent, limit).map(Some)
@@ -279,21 +279,14 @@ impl<'a> Walker<'a> {
         before: Option<Node>,
     ) -> Result<()> {
         let shared = self.shared;
-        let counts = &shared.counts;
         let is_file = node.is_file();
-        if is_file {
-            counts.files.fetch_add(1, Relaxed);
-            counts.bytes.fetch_add(node.size, Relaxed);
-        } else {
-            counts.others.fetch_add(1, Relaxed);
-        }
         let unchanged =
             |b: &&Node| node.same_stamp(b) && node.link == b.link && is_stored(&shared.repo, b);
         if let Some(before) = before.as_ref().filter(unchanged) {
             keep_details(&mut node, before);
             node.content = before.content.clone();
             if is_file {
-                counts.unchanged.fetch_add(1, Relaxed);
+                shared.counts.unchanged.fetch_add(1, Relaxed);
                 shared.monitor.entry("unchanged", &|| crate::format::display_name(&path));
             }
             shared.monitor.progress().add(1, node.size);

@@ -48,12 +48,6 @@ impl TreePage {
                 if !nodes.iter().all(|n| is_valid_name(&n.name)) {
                     return Err("an entry has an impossible name".into());
                 }
-                if let Some(node) = nodes.iter().find(|n| !n.has_whole_content()) {
-                    let name = super::display_name(&node.name);
-                    return Err(format!(
-                        "the content of {name} is of a kind this version doesn't know, or not as long as the file"
-                    ));
-                }
                 nodes.is_sorted_by(|a, b| a.name < b.name)
             }
             Self::Branch(pages) => pages.is_sorted_by(|a, b| a.first < b.first),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::{Counters, PAGE_CACHE, Repository, TREE_SEGMENT_CACHE};
+use super::{CONTENT_CACHE, Counters, PAGE_CACHE, Repository, TREE_SEGMENT_CACHE};
 use crate::cache::Cache;
 use crate::crypto::{KdfCost, Keys, MasterKey, Password};
 use crate::error::{Error, Result};
@@ -68,7 +68,7 @@ impl Repository {
             index: Index::new(cache_folder.clone()),
             refreshed: Mutex::new(Instant::now()),
             tree_pages: Cache::new(PAGE_CACHE),
-            content_pages: Cache::new(PAGE_CACHE / 2),
+            content_pages: Cache::new(CONTENT_CACHE),
             tree_segments: Cache::new(TREE_SEGMENT_CACHE),
             snapshots: Default::default(),
             counters: Counters::default(),

@@ -50,6 +50,7 @@ impl Repository {
                 Ok(data) => known().insert(id, Ok(Arc::new(data))),
                 // Forgotten meanwhile.
                 Err(Error::Store(e)) if e.is_not_found() => None,
+                Err(Error::Damaged { reason, .. }) => known().insert(id, Err(reason)),
                 Err(e) if e.is_damage() => known().insert(id, Err(e.to_string())),
                 Err(e) => return Err(e),
             };

@@ -12,7 +12,9 @@ use crate::repo::Repository;
 pub(super) fn check_content(node: &Node) -> Result<()> {
     let reason = match &node.content {
         _ if node.has_whole_content() => return Ok(()),
-        None => "its content is of a kind that this version of tresor doesn't know; use a newer one",
+        None => {
+            "its content is of a kind that this version of tresor doesn't know; use a newer one"
+        }
         Some(_) => "what it consists of doesn't add up to its length",
     };
     Err(Error::Invalid(reason.into()))

@@ -1,15 +1,17 @@
 //! Workers: each restores files, taking what is right already from the target.
+//! A file that can't be restored leaves what lies under its name as it is.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::Shared;
+use super::extents::{Extents, check_content};
 use super::fetch::{self, Failure, Target};
-use super::walk::clear_the_way;
-use crate::error::Result;
-use crate::format::{BlobId, BlobKind, Content, Node, display_name};
-use crate::sink::{SinkDir, SinkFile};
+use super::place::in_the_way;
+use super::{Counts, Shared};
+use crate::error::{Error, Result};
+use crate::format::{BlobId, BlobKind, Content, MAX_SEGMENT, Node, display_name};
+use crate::sink::{MetadataProblem, SinkDir, SinkFile};
 use crate::source::SourceFile;
 
 pub(super) struct FileJob {
@@ -22,85 +24,120 @@ pub(super) struct FileJob {
 pub(super) type Batch = Vec<FileJob>;
 
 /// How a file ended up.
-enum Done {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Done {
     Unchanged,
     Restored,
 }
 
-pub(super) fn restore(shared: &Shared<'_>, batch: Batch) -> Result<()> {
-    for job in batch {
-        shared.monitor.progress().check()?;
-        let (counts, path) = (&shared.counts, &job.path);
-        counts.files.fetch_add(1, Relaxed);
-        counts.bytes.fetch_add(job.node.size, Relaxed);
-        match file(shared, &job) {
-            Ok(Done::Unchanged) => {
+impl Done {
+    pub fn count(self, counts: &Counts) -> &'static str {
+        match self {
+            Self::Unchanged => {
                 counts.unchanged.fetch_add(1, Relaxed);
-                shared.monitor.progress().add(0, job.node.size);
-                shared.monitor.entry("unchanged", &|| display_name(path));
+                "unchanged"
             }
-            Ok(Done::Restored) => {
+            Self::Restored => {
                 counts.restored.fetch_add(1, Relaxed);
-                shared.monitor.entry("restored", &|| display_name(path));
+                "restored"
             }
-            Err(Failure::Target(e)) if is_full(&e) => {
-                return Err(crate::Error::io(
-                    format!(
-                        "the target is full; {} and what follows was not restored (free some space and run this again with --overwrite)",
-                        display_name(path)
-                    ),
-                    e,
-                ));
-            }
-            Err(Failure::Target(e)) => shared.problem(path, &format!("can't be written: {e}")),
-            Err(Failure::Engine(crate::Error::Interrupted)) => {
-                return Err(crate::Error::Interrupted);
-            }
-            Err(Failure::Engine(e)) => shared.problem(path, &format!("not restored: {e}")),
         }
-        shared.monitor.progress().add(1, 0);
     }
-    Ok(())
+}
+
+/// Restores a file; false, and reported, if that can't be done. An error ends the restore.
+pub(super) fn restore(shared: &Shared<'_>, job: &FileJob) -> Result<bool> {
+    let progress = shared.monitor.progress();
+    progress.check()?;
+    let (counts, path) = (&shared.counts, &job.path);
+    counts.files.fetch_add(1, Relaxed);
+    counts.bytes.fetch_add(job.node.size, Relaxed);
+    let mut told = 0;
+    let result = file(shared, job, &mut told);
+    // Holes and what is not restored count as done, too.
+    progress.add(1, job.node.size.saturating_sub(told));
+    let message = match result {
+        Ok(done) => {
+            let action = done.count(counts);
+            shared.monitor.entry(action, &|| display_name(path));
+            return Ok(true);
+        }
+        Err(Failure::Target(e)) if is_full(&e) => {
+            let path = display_name(path);
+            let what = format!(
+                "the target is full; {path} and what follows was not restored (free some space and run this again with --overwrite)"
+            );
+            return Err(Error::io(what, e));
+        }
+        Err(Failure::Target(e)) => format!("can't be written: {e}"),
+        Err(Failure::Engine(e)) => format!("not restored: {}", shared.survive(e)?),
+    };
+    shared.problem(path, &message);
+    shared.fail(&job.node, path);
+    Ok(false)
 }
 
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-fn file(shared: &Shared<'_>, job: &FileJob) -> Result<Done, Failure> {
-    let FileJob { dir, node, path } = job;
+/// `told` is how many bytes the progress was told of.
+fn file(shared: &Shared<'_>, job: &FileJob, told: &mut u64) -> Result<Done, Failure> {
+    let (options, FileJob { dir, node, path }) = (shared.options, job);
+    check_content(node)?;
     let Some(dir) = dir else { return Ok(Done::Restored) };
-    let there = dir.stat(&node.name)?.filter(Node::is_file);
-    if let Some(there) = &there {
-        let looks_same = there.size == node.size && there.mtime == node.mtime;
-        if looks_same && (!shared.options.verify || is_right(shared, &**dir, node)?) {
-            if !shared.options.dry_run {
-                shared.metadata_problems(path, &dir.set_metadata(node)?);
-            }
-            return Ok(Done::Unchanged);
-        }
+    let there = dir.stat(&node.name)?;
+    if !options.delete && there.as_ref().is_some_and(Node::is_dir) {
+        return Err(in_the_way().into());
     }
-    if shared.options.dry_run {
+    let there = there.filter(Node::is_file);
+    let looks_same = |there: &Node| there.size == node.size && there.mtime == node.mtime;
+    if there.as_ref().is_some_and(looks_same) && (!options.verify || holds(shared, &**dir, node)?) {
+        if !options.dry_run {
+            shared.metadata_problems(path, &dir.set_metadata(node)?);
+        }
+        return Ok(Done::Unchanged);
+    }
+    if options.dry_run {
         return Ok(Done::Restored);
     }
-    clear_the_way(shared, &**dir, node)?;
-    let old = match there {
-        Some(_) => dir.open_file(&node.name).ok(),
-        None => None,
-    };
-    let problems = write(shared, &**dir, node, old)?;
+    let old = there.and_then(|_| dir.open_file(&node.name).ok());
+    let problems = write(shared, &**dir, node, old, told)?;
     shared.metadata_problems(path, &problems);
-    if shared.options.verify {
-        if is_right(shared, &**dir, node)? {
-            shared.counts.verified.fetch_add(1, Relaxed);
-        } else {
-            shared.problem(
-                path,
-                "reads differently from what was restored: the target's disk is not to be trusted",
-            );
-        }
+    if options.verify {
+        verify(shared, &**dir, node, path)?;
     }
     Ok(Done::Restored)
+}
+
+/// Whether the target's file, unchanged by its looks, is what it should be.
+fn holds(shared: &Shared<'_>, dir: &dyn SinkDir, node: &Node) -> Result<bool, Failure> {
+    match is_right(shared, dir, node) {
+        Ok(true) => {
+            shared.counts.verified.fetch_add(1, Relaxed);
+            Ok(true)
+        }
+        // What can't be read is written anew.
+        Ok(false) | Err(Failure::Target(_)) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Compares what was restored with the snapshot.
+fn verify(shared: &Shared<'_>, dir: &dyn SinkDir, node: &Node, path: &[u8]) -> Result<()> {
+    let message = match is_right(shared, dir, node) {
+        Ok(true) => {
+            shared.counts.verified.fetch_add(1, Relaxed);
+            return Ok(());
+        }
+        Ok(false) => "reads differently from what was restored: either something else writes there, or the target's disk is not to be trusted".to_owned(),
+        Err(Failure::Target(e)) => format!("was restored, but can't be read again: {e}"),
+        Err(Failure::Engine(e)) => {
+            format!("was restored, but can't be compared: {}", shared.survive(e)?)
+        }
+    };
+    shared.problem(path, &message);
+    Ok(())
 }
 
 fn write(
@@ -108,10 +145,19 @@ fn write(
     dir: &dyn SinkDir,
     node: &Node,
     old: Option<Box<dyn SourceFile>>,
-) -> Result<Vec<crate::sink::MetadataProblem>, Failure> {
-    let mut writing = Writing { shared, file: dir.create_file(node)?, old, buffer: Vec::new() };
+    told: &mut u64,
+) -> Result<Vec<MetadataProblem>, Failure> {
+    let file = dir.create_file(node)?;
+    let mut writing = Writing { shared, file, old, buffer: Vec::new(), told };
     if let Some(content) = &node.content {
         fetch::fetch(shared.repo, &shared.segments, content, node.size, &mut writing)?;
+    }
+    // Not before there is something to put in its place.
+    if dir.stat(&node.name)?.is_some_and(|there| there.is_dir()) {
+        if !shared.options.delete {
+            return Err(in_the_way().into());
+        }
+        dir.remove_dir_all(&node.name)?;
     }
     Ok(writing.file.finish(node)?)
 }
@@ -122,16 +168,25 @@ struct Writing<'a> {
     file: Box<dyn SinkFile>,
     old: Option<Box<dyn SourceFile>>,
     buffer: Vec<u8>,
+    told: &'a mut u64,
+}
+
+impl Writing<'_> {
+    fn tell(&mut self, bytes: u64) {
+        *self.told += bytes;
+        self.shared.monitor.progress().add(0, bytes);
+    }
 }
 
 impl Target for Writing<'_> {
     fn has(&mut self, at: u64, len: u64, id: &BlobId) -> Result<bool, Failure> {
+        self.shared.monitor.progress().check()?;
         let Some(old) = self.old.as_deref_mut() else { return Ok(false) };
-        if !holds(self.shared, old, at, len, id, &mut self.buffer) {
+        if !has_chunk(self.shared, old, at, len, id, &mut self.buffer) {
             return Ok(false);
         }
         self.file.write_at(&self.buffer, at)?;
-        self.shared.monitor.progress().add(0, len);
+        self.tell(len);
         Ok(true)
     }
 
@@ -139,13 +194,13 @@ impl Target for Writing<'_> {
         self.shared.monitor.progress().check()?;
         self.file.write_at(bytes, at)?;
         self.shared.counts.written.fetch_add(bytes.len() as u64, Relaxed);
-        self.shared.monitor.progress().add(0, bytes.len() as u64);
+        self.tell(bytes.len() as u64);
         Ok(())
     }
 }
 
 /// Whether the file has these bytes at this place; they are then in `buffer`.
-fn holds(
+fn has_chunk(
     shared: &Shared<'_>,
     file: &mut dyn SourceFile,
     at: u64,
@@ -154,18 +209,12 @@ fn holds(
     buffer: &mut Vec<u8>,
 ) -> bool {
     // No chunk is longer than a segment may be; a longer claim is false.
-    if len > crate::format::MAX_SEGMENT as u64 {
+    if len > MAX_SEGMENT as u64 {
         return false;
     }
     buffer.resize(len as usize, 0);
-    let mut done = 0;
-    while done < buffer.len() {
-        match file.read_at(&mut buffer[done..], at + done as u64) {
-            Ok(0) | Err(_) => return false,
-            Ok(n) => done += n,
-        }
-    }
-    shared.repo.keys().blob_id(BlobKind::Data, buffer) == *id
+    read_full(file, buffer, at).is_ok_and(|read| read == buffer.len())
+        && shared.repo.keys().blob_id(BlobKind::Data, buffer) == *id
 }
 
 /// Reads a file of the target and compares it with the snapshot.
@@ -174,39 +223,61 @@ fn is_right(shared: &Shared<'_>, dir: &dyn SinkDir, node: &Node) -> Result<bool,
     if file.stat()?.size != node.size {
         return Ok(false);
     }
-    match &node.content {
-        Some(Content::Inline(bytes)) => {
-            let mut buffer = vec![0; bytes.len() + 1];
-            let read = file.read_at(&mut buffer, 0)?;
-            Ok(buffer[..read] == **bytes)
-        }
-        Some(content) => {
-            let mut buffer = Vec::new();
-            fetch::for_each_extent(shared.repo, content, node.size, &mut |at, extent| {
-                Ok(match extent.id {
-                    Some(id) => holds(shared, &mut *file, at, extent.len, &id, &mut buffer),
-                    None => is_zero(&mut *file, at, extent.len)?,
-                })
-            })
-        }
-        None => Ok(true),
+    let Some(content) = &node.content else { return Ok(true) };
+    let mut buffer = Vec::new();
+    if let Content::Inline(bytes) = content {
+        buffer.resize(bytes.len() + 1, 0);
+        let read = read_full(&mut *file, &mut buffer, 0)?;
+        return Ok(buffer[..read] == **bytes);
     }
+    for next in Extents::new(shared.repo, content, node.size) {
+        shared.monitor.progress().check()?;
+        let (at, extent) = next?;
+        let right = match extent.id {
+            Some(id) => has_chunk(shared, &mut *file, at, extent.len, &id, &mut buffer),
+            None => is_zero(shared, &mut *file, at, extent.len)?,
+        };
+        if !right {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
-fn is_zero(file: &mut dyn SourceFile, mut at: u64, len: u64) -> io::Result<bool> {
-    let end = at + len;
+fn is_zero(
+    shared: &Shared<'_>,
+    file: &mut dyn SourceFile,
+    mut at: u64,
+    len: u64,
+) -> Result<bool, Failure> {
+    let end = at.saturating_add(len);
     let mut buffer = vec![0; 1 << 16];
     while at < end {
         match file.next_data(at)? {
             Some(data) if data.start < end => at = data.start.max(at),
             _ => return Ok(true),
         }
+        shared.monitor.progress().check()?;
         let want = (end - at).min(buffer.len() as u64) as usize;
-        let read = file.read_at(&mut buffer[..want], at)?;
-        if read == 0 || buffer[..read].iter().any(|b| *b != 0) {
+        let read = read_full(file, &mut buffer[..want], at)?;
+        if read < want || buffer[..read].iter().any(|b| *b != 0) {
             return Ok(false);
         }
         at += read as u64;
     }
     Ok(true)
+}
+
+/// Reads until the buffer is full or the file ends.
+fn read_full(file: &mut dyn SourceFile, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], at + done as u64) {
+            Ok(0) => break,
+            Ok(read) => done += read,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
 }

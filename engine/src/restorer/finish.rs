@@ -1,121 +1,312 @@
-//! The second walk: further names of files, then the metadata of directories
-//! from the inside out, since making entries changes their times.
+//! The second walk, when no worker writes any more: further names of files,
+//! what shall not be there, and then the metadata of directories, from the
+//! inside out, since making entries changes their times.
 
-use std::io;
+use std::collections::HashSet;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::walk::{Links, clear_the_way};
+use super::files::{self, Done, FileJob};
+use super::place;
+use super::walk::{Walked, extend_path, identity};
 use super::{Shared, What};
 use crate::error::Result;
-use crate::format::{Node, display_name};
+use crate::format::{BlobId, Node, display_name};
 use crate::sink::SinkDir;
 use crate::tree::{self, Entries};
 
+/// A directory on the way to where the walk is.
 struct Frame<'r> {
+    tree: BlobId,
     entries: Entries<'r>,
-    path: Vec<u8>,
+    /// Length of its path.
+    path: usize,
     dir: Arc<dyn SinkDir>,
+    /// Whether everything in it was asked for.
     included: bool,
-    /// The directory itself; none for the target.
+    /// The directory itself if its metadata is to be set.
     node: Option<Node>,
+    /// The names in it, to tell what is superfluous.
+    names: HashSet<Vec<u8>>,
+    whole: bool,
+    /// Whether it is, or is in, one that the target can't tell from another one.
+    mixed: bool,
+}
+
+struct Finisher<'a> {
+    shared: &'a Shared<'a>,
+    walked: Walked,
+    target: Arc<dyn SinkDir>,
+    /// Length of the target's path in the snapshot.
+    base: usize,
+    /// Path of the current entry.
+    path: Vec<u8>,
 }
 
 pub(super) fn finish(
     shared: &Shared<'_>,
     what: &What,
     target: Arc<dyn SinkDir>,
-    links: &Links,
+    walked: Walked,
 ) -> Result<()> {
     let What::Contents(tree, base) = what else { return Ok(()) };
     let mut stack = vec![Frame {
+        tree: *tree,
         entries: tree::entries(shared.repo, tree),
-        path: base.clone(),
-        dir: target,
-        included: shared.options.include.is_empty(),
+        path: base.len(),
+        dir: target.clone(),
+        included: shared.includes(base),
         node: None,
+        names: HashSet::new(),
+        whole: true,
+        mixed: false,
     }];
+    let mut finisher = Finisher { shared, walked, target, base: base.len(), path: base.clone() };
     while let Some(frame) = stack.last_mut() {
         shared.monitor.progress().check()?;
         match frame.entries.next() {
             Some(Ok(node)) => {
-                if let Some(below) = entry(shared, &stack, base, node, links)? {
-                    stack.push(below);
+                let below = finisher.entry(frame, node)?;
+                stack.extend(below);
+            }
+            Some(Err(e)) => {
+                let message = shared.survive(e)?;
+                frame.whole = false;
+                finisher.path.truncate(frame.path);
+                if !finisher.walked.not_whole.contains(&finisher.path) {
+                    shared.problem(&finisher.path, &format!("not whole: {message}"));
                 }
             }
-            // Reported by the first walk.
-            Some(Err(e)) if e.is_damage() => leave(shared, &mut stack),
-            Some(Err(e)) => return Err(e),
-            None => leave(shared, &mut stack),
+            None => {
+                let done = stack.pop();
+                done.into_iter().for_each(|done| finisher.leave(&done, stack.last()));
+            }
         }
     }
     Ok(())
 }
 
-fn entry<'r>(
-    shared: &Shared<'r>,
-    stack: &[Frame<'r>],
-    base: &[u8],
-    mut node: Node,
-    links: &Links,
-) -> Result<Option<Frame<'r>>> {
-    let Some(frame) = stack.last() else { return Ok(None) };
-    let path = [frame.path.as_slice(), b"/", &node.name].concat();
-    if shared.options.exclude.matches(&path, node.is_dir()) {
-        return Ok(None);
-    }
-    let included = frame.included || shared.options.include.matches(&path, node.is_dir());
-    if let Some(tree) = node.tree.take() {
-        // Not there: nothing in it was included, or it was reported.
-        let Ok(dir) = frame.dir.open_dir(&node.name) else { return Ok(None) };
-        let entries = tree::entries(shared.repo, &tree);
-        return Ok(Some(Frame { entries, path, dir, included, node: Some(node) }));
-    }
-    let first =
-        node.link.and_then(|link| links.get(&link)).filter(|first| included && **first != path);
-    if let Some(first) = first {
-        if node.is_file() {
-            shared.counts.files.fetch_add(1, Relaxed);
-        } else {
-            shared.counts.others.fetch_add(1, Relaxed);
+impl<'a> Finisher<'a> {
+    /// Deals with one entry; a directory gives the frame to go into.
+    fn entry(&mut self, frame: &mut Frame<'a>, mut node: Node) -> Result<Option<Frame<'a>>> {
+        let options = self.shared.options;
+        extend_path(&mut self.path, frame.path, &node.name);
+        if options.delete && frame.included {
+            frame.names.insert(node.name.clone());
         }
-        match link(shared, stack, base, &node, first) {
-            Ok(()) => shared.monitor.entry("restored", &|| display_name(&path)),
+        if options.exclude.matches(&self.path, node.is_dir()) {
+            return Ok(None);
+        }
+        let included = frame.included || options.include.matches(&self.path, node.is_dir());
+        let mixed = (included || node.is_dir()) && self.is_mixed(frame, &node, included);
+        if node.is_dir() {
+            let Some(tree) = node.tree.take() else { return Ok(None) };
+            let below = self.directory(frame, node, tree, included);
+            return Ok(below.map(|below| Frame { mixed: mixed || frame.mixed, ..below }));
+        }
+        if included && !options.dry_run {
+            self.further_name(frame, node)?;
+        }
+        Ok(None)
+    }
+
+    /// Whether an entry is one with another in the target, which is reported once
+    /// if it was asked for.
+    fn is_mixed(&self, frame: &Frame<'a>, node: &Node, included: bool) -> bool {
+        let (shared, above) = (self.shared, &self.path[..frame.path]);
+        let clashes = &self.walked.clashes;
+        let other = clashes.find(shared.repo, &frame.tree, above, &*frame.dir, node);
+        if let Some(other) = other.as_ref().filter(|other| included && **other < node.name) {
+            let other = display_name(other);
+            let message = format!(
+                "the target can't tell its name from {other}: one of them has taken the other's place, so restore one of them elsewhere"
+            );
+            shared.problem(&self.path, &message);
+        }
+        other.is_some()
+    }
+
+    /// Goes only where the first walk has been.
+    fn directory(
+        &self,
+        above: &Frame<'a>,
+        node: Node,
+        tree: BlobId,
+        included: bool,
+    ) -> Option<Frame<'a>> {
+        let is_ours = match included {
+            true if self.walked.not_made.contains(&self.path) => return None,
+            true => true,
+            // One that was there before stays as it was.
+            false => *self.walked.passed.get(&self.path)?,
+        };
+        match above.dir.open_dir(&node.name) {
+            Ok(dir) => Some(Frame {
+                tree,
+                entries: tree::entries(self.shared.repo, &tree),
+                path: self.path.len(),
+                dir,
+                included,
+                node: Some(node).filter(|_| is_ours && !self.shared.options.dry_run),
+                names: HashSet::new(),
+                whole: true,
+                mixed: false,
+            }),
+            // A dry run hasn't made it.
+            Err(_) if self.shared.options.dry_run => None,
             Err(e) => {
-                let first = display_name(first);
-                shared.problem(&path, &format!("can't be made another name of {first}: {e}"));
+                let message = format!("can't be opened to finish what is in it: {e}");
+                self.shared.problem(&self.path, &message);
+                None
             }
         }
     }
-    Ok(None)
-}
 
-/// Makes `node` another name of the file that was restored as `first`.
-fn link(
-    shared: &Shared<'_>,
-    stack: &[Frame<'_>],
-    base: &[u8],
-    node: &Node,
-    first: &[u8],
-) -> io::Result<()> {
-    let (Some(root), Some(here)) = (stack.first(), stack.last()) else { return Ok(()) };
-    let below = first.get(base.len() + 1..).unwrap_or_default();
-    let mut names: Vec<&[u8]> = below.split(|b| *b == b'/').collect();
-    let Some(name) = names.pop() else { return Ok(()) };
-    let mut dir = root.dir.clone();
-    for part in names {
-        dir = dir.open_dir(part)?;
+    /// Makes an entry another name of the file that it was on the source, or else
+    /// a file of its own.
+    fn further_name(&mut self, frame: &Frame<'_>, node: Node) -> Result<()> {
+        let (shared, path) = (self.shared, &self.path);
+        let Some(identity) = identity(&node) else { return Ok(()) };
+        let Some(first) = self.walked.links.get(&identity).filter(|first| *first != path) else {
+            return Ok(());
+        };
+        // What lies under the first name may be an older file.
+        if !shared.failed().contains(first) {
+            match self.link(frame, &node, first) {
+                Ok(done) => {
+                    count(shared, &node, done, path);
+                    return Ok(());
+                }
+                Err(e) => {
+                    let first = display_name(first);
+                    let message =
+                        format!("can't be made another name of {first}, only a file like it: {e}");
+                    shared.problem(path, &message);
+                }
+            }
+        }
+        let job = FileJob { dir: Some(frame.dir.clone()), node, path: path.clone() };
+        if job.node.is_file() {
+            files::restore(shared, &job)?;
+        } else {
+            place::special(shared, job.dir.as_deref(), &job.node, path);
+        }
+        // If that went well, the names to come are linked to this one.
+        self.walked.links.insert(identity, job.path);
+        Ok(())
     }
-    clear_the_way(shared, &*here.dir, node)?;
-    here.dir.link(&node.name, &*dir, name)
-}
 
-fn leave(shared: &Shared<'_>, stack: &mut Vec<Frame<'_>>) {
-    let Some(done) = stack.pop() else { return };
-    if let (Some(node), Some(above)) = (done.node, stack.last()) {
-        match above.dir.set_metadata(&node) {
-            Ok(problems) => shared.metadata_problems(&done.path, &problems),
-            Err(e) => shared.problem(&done.path, &format!("can't set its metadata: {e}")),
+    fn link(&self, here: &Frame<'_>, node: &Node, first: &[u8]) -> io::Result<Done> {
+        let below = first.get(self.base + 1..).unwrap_or_default();
+        let mut names: Vec<&[u8]> = below.split(|b| *b == b'/').collect();
+        let name = names.pop().unwrap_or_default();
+        let mut dir = self.target.clone();
+        for part in names {
+            dir = dir.open_dir(part)?;
+        }
+        let inode = |there: Option<Node>| there.and_then(|n| n.link).map(|link| link.key());
+        let there = inode(here.dir.stat(&node.name)?);
+        if there.is_some() && there == inode(dir.stat(name)?) {
+            return Ok(Done::Unchanged);
+        }
+        let link = || here.dir.link(&node.name, &*dir, name);
+        place::replace(self.shared, &*here.dir, &node.name, link)?;
+        Ok(Done::Restored)
+    }
+
+    fn leave(&mut self, done: &Frame<'_>, above: Option<&Frame<'_>>) {
+        let shared = self.shared;
+        self.path.truncate(done.path);
+        // What isn't known, or belongs to another directory, can't be told from
+        // what is superfluous.
+        if shared.options.delete && done.included && done.whole && !done.mixed {
+            self.delete_others(done);
+            self.path.truncate(done.path);
+        }
+        if let (Some(node), Some(above)) = (&done.node, above) {
+            match above.dir.set_metadata(node) {
+                Ok(problems) => shared.metadata_problems(&self.path, &problems),
+                Err(e) => shared.problem(&self.path, &format!("can't set its metadata: {e}")),
+            }
         }
     }
+
+    fn delete_others(&mut self, frame: &Frame<'_>) {
+        let shared = self.shared;
+        let superfluous = match superfluous(&*frame.dir, &frame.names) {
+            Ok(superfluous) => superfluous,
+            Err(e) => {
+                let message = format!("can't tell what in it is to be removed, so all stays: {e}");
+                return shared.problem(&self.path, &message);
+            }
+        };
+        for (name, is_dir) in superfluous {
+            extend_path(&mut self.path, frame.path, &name);
+            if shared.options.exclude.matches(&self.path, is_dir) {
+                continue;
+            }
+            let removed = match (shared.options.dry_run, is_dir) {
+                (true, _) => Ok(()),
+                (false, true) => frame.dir.remove_dir_all(&name),
+                (false, false) => frame.dir.remove(&name),
+            };
+            match removed {
+                Ok(()) => {
+                    shared.counts.deleted.fetch_add(1, Relaxed);
+                    shared.monitor.entry("deleted", &|| display_name(&self.path));
+                }
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => shared.problem(&self.path, &format!("can't be removed: {e}")),
+            }
+        }
+    }
+}
+
+/// Entries of a directory that are none of `kept`, and whether they are directories.
+///
+/// A target that folds case or normalises names lists a kept entry under
+/// another spelling. Such a one is found by its own name all the same, so that
+/// what has its inode stays. No worker may be writing.
+fn superfluous(dir: &dyn SinkDir, kept: &HashSet<Vec<u8>>) -> io::Result<Vec<(Vec<u8>, bool)>> {
+    let listed: HashSet<Vec<u8>> = dir.names()?.into_iter().collect();
+    let mut respelled = HashSet::new();
+    if listed.iter().any(|name| !kept.contains(name)) {
+        for name in kept.difference(&listed) {
+            match dir.stat(name) {
+                Ok(there) => respelled.extend(there.map(|node| node.inode)),
+                // It can't be there under a name that the target refuses.
+                Err(e)
+                    if matches!(e.kind(), ErrorKind::InvalidFilename | ErrorKind::InvalidInput) => {
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    let mut superfluous = Vec::new();
+    for name in listed.into_iter().filter(|name| !kept.contains(name)) {
+        match dir.stat(&name)? {
+            Some(node) if !respelled.contains(&node.inode) => {
+                superfluous.push((name, node.is_dir()));
+            }
+            _ => {}
+        }
+    }
+    superfluous.sort_unstable();
+    Ok(superfluous)
+}
+
+/// Counts a further name as the first one was.
+fn count(shared: &Shared<'_>, node: &Node, done: Done, path: &[u8]) {
+    let counts = &shared.counts;
+    let action = if node.is_file() {
+        counts.files.fetch_add(1, Relaxed);
+        counts.bytes.fetch_add(node.size, Relaxed);
+        done.count(counts)
+    } else {
+        counts.others.fetch_add(1, Relaxed);
+        "restored"
+    };
+    shared.monitor.progress().add(1, if node.is_file() { node.size } else { 0 });
+    shared.monitor.entry(action, &|| display_name(path));
 }

@@ -1,14 +1,21 @@
 //! A restore: the walk makes directories and hands files to workers; a second
-//! walk, when all files are there, makes further names of files and gives
-//! directories their metadata.
+//! walk, when all files are there, makes further names of files, removes what
+//! shall not be there, and gives directories their metadata.
+//!
+//! What can't be restored is reported, leaves what is in the target as it is,
+//! and doesn't keep the rest from being restored.
 
+mod clash;
+mod extents;
 mod fetch;
 mod files;
 mod finish;
+mod place;
 mod walk;
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crossbeam_channel::bounded;
 
@@ -17,7 +24,7 @@ pub use fetch::read_file;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::exclude::Patterns;
-use crate::format::{BlobId, Node, ObjectId, display_name};
+use crate::format::{BlobId, Node, ObjectId, ObjectName, display_name};
 use crate::monitor::Monitor;
 use crate::pack::Segment;
 use crate::repo::Repository;
@@ -34,7 +41,8 @@ pub struct RestoreOptions {
     /// Read every restored file again and compare it with the snapshot; also
     /// don't trust times of files that are there already.
     pub verify: bool,
-    /// Remove what is in the target's directories and not in the snapshot.
+    /// Remove what is in the target's directories and not in the snapshot, save
+    /// what `exclude` matches. Without it, no directory makes room for a file.
     pub delete: bool,
 }
 
@@ -82,12 +90,45 @@ struct Shared<'a> {
     monitor: Arc<dyn Monitor>,
     counts: Counts,
     segments: Cache<(ObjectId, u32), Segment>,
+    /// Paths of files with several names that could not be restored.
+    failed: Mutex<HashSet<Vec<u8>>>,
 }
 
 impl Shared<'_> {
     fn problem(&self, path: &[u8], message: &str) {
         self.counts.errors.fetch_add(1, Relaxed);
+        let path = if path.is_empty() { b"/" } else { path };
         self.monitor.problem(&display_name(path), message);
+    }
+
+    /// Gives back an error that is about one entry. One that ends the restore is
+    /// passed on: an interruption, and a store that is gone altogether.
+    fn survive(&self, error: Error) -> Result<Error> {
+        let gone = || self.repo.store().size(&ObjectName::CONFIG).is_err();
+        match error {
+            Error::Interrupted => Err(error),
+            Error::Store(_) if gone() => Err(error),
+            _ => Ok(error),
+        }
+    }
+
+    fn failed(&self) -> MutexGuard<'_, HashSet<Vec<u8>>> {
+        self.failed.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Notes that no further name can be linked to this one.
+    fn fail(&self, node: &Node, path: &[u8]) {
+        if node.link.is_some() {
+            self.failed().insert(path.to_vec());
+        }
+    }
+
+    /// Whether everything in this directory was asked for.
+    fn includes(&self, path: &[u8]) -> bool {
+        let include = &self.options.include;
+        let ends = path.iter().enumerate().skip(1).filter(|(_, b)| **b == b'/').map(|(at, _)| at);
+        let is_asked = |end: usize| end > 0 && include.matches(&path[..end], true);
+        include.is_empty() || ends.chain([path.len()]).any(is_asked)
     }
 
     /// What could not be set on an entry that is otherwise restored.
@@ -110,43 +151,64 @@ pub fn restore(
 ) -> Result<Restored> {
     let what = find(repo, root, path)?;
     let segments = Cache::new(SEGMENT_CACHE);
-    let shared = Shared { repo, options, monitor, counts: Counts::default(), segments };
-    let (jobs, queue) = bounded(JOB_QUEUE);
+    let (counts, failed) = Default::default();
+    let shared = Shared { repo, options, monitor, counts, segments, failed };
+    let walked = first_walk(&shared, &what, target.clone())?;
+    shared.monitor.progress().check()?;
+    if !options.dry_run || options.delete {
+        shared.monitor.phase("setting times and owners of directories");
+        finish::finish(&shared, &what, target, walked)?;
+    }
+    Ok(shared.counts.sum())
+}
+
+fn first_walk(shared: &Shared<'_>, what: &What, target: Arc<dyn SinkDir>) -> Result<walk::Walked> {
+    let (jobs, queue) = bounded::<files::Batch>(JOB_QUEUE);
     let workers = std::thread::available_parallelism().map_or(2, |n| n.get()).max(2);
-    let links = std::thread::scope(|scope| {
-        let shared = &shared;
+    std::thread::scope(|scope| {
+        let work = |batch: files::Batch| {
+            batch.iter().try_for_each(|job| files::restore(shared, job).map(drop))
+        };
         let workers: Vec<_> = (0..workers)
             .map(|_| {
                 let queue = queue.clone();
-                scope.spawn(move || queue.iter().try_for_each(|job| files::restore(shared, job)))
+                scope.spawn(move || queue.iter().try_for_each(work))
             })
             .collect();
         drop(queue);
-        let walked = walk::walk(shared, &what, target.clone(), jobs);
-        let mut errors = Vec::new();
+        let (walked, mut errors) = match walk::walk(shared, what, target, jobs) {
+            Ok(walked) => (Some(walked), Vec::new()),
+            Err(e) => (None, vec![e]),
+        };
         for worker in workers {
             let panicked =
                 || Err(Error::Invalid("a restore thread panicked; please report it".into()));
             errors.extend(worker.join().unwrap_or_else(|_| panicked()).err());
         }
-        match (walked, errors.pop()) {
-            (_, Some(error)) | (Err(error), None) => Err(error),
-            (Ok(links), None) => Ok(links),
+        // A walk without workers ends as "interrupted"; the cause is another error.
+        errors.sort_by_key(|e| matches!(e, Error::Interrupted));
+        match (walked, errors.into_iter().next()) {
+            (Some(walked), None) => Ok(walked),
+            (_, error) => Err(error.unwrap_or(Error::Interrupted)),
         }
-    })?;
-    shared.monitor.progress().check()?;
-    if !options.dry_run {
-        shared.monitor.phase("setting times and owners of directories");
-        finish::finish(&shared, &what, target, &links)?;
-    }
-    Ok(shared.counts.sum())
+    })
 }
 
 /// What to restore.
 enum What {
     /// The entries of this directory; its path for messages and patterns.
     Contents(BlobId, Vec<u8>),
+    /// This entry, and the path of its directory.
     One(Box<Node>, Vec<u8>),
+}
+
+impl What {
+    /// Path in the snapshot of what the target stands for.
+    fn base(&self) -> &[u8] {
+        match self {
+            Self::Contents(_, path) | Self::One(_, path) => path,
+        }
+    }
 }
 
 fn find(repo: &Repository, root: &BlobId, path: &[Vec<u8>]) -> Result<What> {
@@ -160,10 +222,14 @@ fn find(repo: &Repository, root: &BlobId, path: &[Vec<u8>]) -> Result<What> {
         let shown = display_name(&full(&names));
         Error::Snapshot(format!("the snapshot holds no {shown}; `tresor ls` shows what it holds"))
     })?;
-    Ok(match node.tree {
-        Some(tree) => What::Contents(tree, full(&names)),
-        None => What::One(Box::new(node), full(&names[..names.len() - 1])),
-    })
+    match (node.is_dir(), node.tree) {
+        (true, Some(tree)) => Ok(What::Contents(tree, full(&names))),
+        (true, None) => {
+            let shown = display_name(&full(&names));
+            Err(Error::Invalid(format!("the snapshot doesn't tell what is in {shown}")))
+        }
+        (false, _) => Ok(What::One(Box::new(node), full(&names[..names.len() - 1]))),
+    }
 }
 
 impl Counts {

@@ -1,52 +1,86 @@
 //! The first walk: directories, special files, and work for the workers.
 
-use std::collections::HashMap;
 use std::collections::HashSet;
-use std::io;
+use std::collections::hash_map::{Entry, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam_channel::Sender;
 
+use super::clash::{Clashes, Folded};
 use super::files::{Batch, FileJob};
+use super::place::{self, Place, Way};
 use super::{Shared, What};
 use crate::error::{Error, Result};
-use crate::format::{LinkId, Node, display_name};
+use crate::format::{BlobId, LinkId, Node};
 use crate::sink::SinkDir;
 use crate::tree::{self, Entries};
-
-/// Files with several names: where the first of them was restored.
-pub(super) type Links = HashMap<LinkId, Vec<u8>>;
 
 /// Files handed out together.
 const BATCH: usize = 64;
 const BATCH_BYTES: u64 = 1 << 20;
+/// Directories that files handed out together may be in; each is an open file.
+const BATCH_DIRS: usize = 8;
 
-struct Frame<'r> {
-    entries: Entries<'r>,
-    path: Vec<u8>,
-    dir: Place,
-    /// Whether an `include` pattern covers everything here.
-    included: bool,
-    names: HashSet<Vec<u8>>,
+/// What the second walk needs to know of the first. Paths are as in the snapshot.
+#[derive(Default)]
+pub(super) struct Walked {
+    /// Files with several names, and where the first of them is.
+    pub links: HashMap<Identity, Vec<u8>>,
+    /// Directories that only something in them was asked for, and whether they are new.
+    pub passed: HashMap<Vec<u8>, bool>,
+    /// Directories that could not be made.
+    pub not_made: HashSet<Vec<u8>>,
+    /// Directories reported as not whole.
+    pub not_whole: HashSet<Vec<u8>>,
+    pub clashes: Clashes,
 }
 
-/// A directory of the target that is made when something goes into it.
-#[derive(Clone)]
-enum Place {
-    There(Arc<dyn SinkDir>),
-    /// Not there, and a dry run won't make it.
-    Missing,
-    /// To be made under this name in the frame before.
-    Later(Vec<u8>),
+/// What names of the same file have in common.
+pub(super) type Identity = [u8; 32];
+
+/// Names with the same inode are one file only if the rest agrees: during a
+/// backup an inode may be freed and used again, or a file may change between
+/// the readings of two of its names.
+pub(super) fn identity(node: &Node) -> Option<Identity> {
+    let link = node.link?;
+    let mut same = Node::new("", node.kind);
+    same.link = Some(LinkId { names: 0, ..link });
+    (same.size, same.mtime, same.device) = (node.size, node.mtime, node.device);
+    (same.content, same.target) = (node.content.clone(), node.target.clone());
+    let bytes = minicbor::to_vec(&same).ok()?;
+    Some(*blake3::hash(&bytes).as_bytes())
+}
+
+/// `path` and a name below it, in place of what followed it.
+pub(super) fn extend_path(path: &mut Vec<u8>, above: usize, name: &[u8]) {
+    path.truncate(above);
+    path.push(b'/');
+    path.extend_from_slice(name);
+}
+
+/// A directory on the way to where the walk is.
+struct Frame<'r> {
+    entries: Entries<'r>,
+    /// Length of its path.
+    path: usize,
+    dir: Place,
+    /// Whether everything in it was asked for.
+    included: bool,
+    way: Way,
+    /// The names in it so far.
+    folded: Folded,
 }
 
 struct Walker<'a> {
     shared: &'a Shared<'a>,
+    /// Path of the current entry.
+    path: Vec<u8>,
     jobs: Sender<Batch>,
     batch: Batch,
-    bytes: u64,
-    links: Links,
+    batch_bytes: u64,
+    batch_dirs: usize,
+    walked: Walked,
 }
 
 pub(super) fn walk(
@@ -54,27 +88,34 @@ pub(super) fn walk(
     what: &What,
     target: Arc<dyn SinkDir>,
     jobs: Sender<Batch>,
-) -> Result<Links> {
-    let mut walker = Walker { shared, jobs, batch: Vec::new(), bytes: 0, links: Links::new() };
-    let included = shared.options.include.is_empty();
+) -> Result<Walked> {
+    let mut walker = Walker {
+        shared,
+        path: what.base().to_vec(),
+        jobs,
+        batch: Vec::new(),
+        batch_bytes: 0,
+        batch_dirs: 0,
+        walked: Walked::default(),
+    };
     match what {
-        What::One(node, dir) => {
-            let path = [dir.as_slice(), b"/", &node.name].concat();
-            walker.leaf(&Place::There(target), (**node).clone(), path)?;
+        What::One(node, base) => {
+            extend_path(&mut walker.path, base.len(), &node.name);
+            walker.leaf(Place::There(target), Node::clone(node))?;
         }
-        What::Contents(tree, path) => {
-            let first = Frame {
+        What::Contents(tree, base) => {
+            walker.tree(Frame {
                 entries: tree::entries(shared.repo, tree),
-                path: path.clone(),
+                path: base.len(),
                 dir: Place::There(target),
-                included,
-                names: HashSet::new(),
-            };
-            walker.tree(first)?;
+                included: shared.includes(base),
+                way: Way::Asked,
+                folded: Folded::default(),
+            })?;
         }
     }
     walker.flush()?;
-    Ok(walker.links)
+    Ok(walker.walked)
 }
 
 impl<'a> Walker<'a> {
@@ -84,17 +125,13 @@ impl<'a> Walker<'a> {
             self.shared.monitor.progress().check()?;
             match frame.entries.next() {
                 Some(Ok(node)) => self.entry(&mut stack, node)?,
-                Some(Err(e)) if e.is_damage() => {
-                    let path = frame.path.clone();
-                    self.shared.problem(&path, &format!("this directory is not whole: {e}"));
-                    // What isn't known can't be told from what is superfluous.
-                    stack.pop();
+                Some(Err(e)) => {
+                    let message = self.shared.survive(e)?;
+                    self.path.truncate(frame.path);
+                    self.shared.problem(&self.path, &format!("not whole: {message}"));
+                    self.walked.not_whole.insert(self.path.clone());
                 }
-                Some(Err(e)) => return Err(e),
-                None => {
-                    self.delete_others(frame)?;
-                    stack.pop();
-                }
+                None => drop(stack.pop()),
             }
         }
         Ok(())
@@ -103,76 +140,131 @@ impl<'a> Walker<'a> {
     fn entry(&mut self, stack: &mut Vec<Frame<'a>>, node: Node) -> Result<()> {
         let shared = self.shared;
         let Some(frame) = stack.last_mut() else { return Ok(()) };
-        let path = [frame.path.as_slice(), b"/", &node.name].concat();
-        if shared.options.delete {
-            frame.names.insert(node.name.clone());
-        }
-        if shared.options.exclude.matches(&path, node.is_dir()) {
+        extend_path(&mut self.path, frame.path, &node.name);
+        if shared.options.exclude.matches(&self.path, node.is_dir()) {
             return Ok(());
         }
-        let included = frame.included || shared.options.include.matches(&path, node.is_dir());
-        let Some(tree) = node.tree else {
-            if included {
-                match make(shared, stack) {
-                    Some(place) => self.leaf(&place, node, path)?,
-                    None => shared.problem(&path, "its directory can't be made"),
+        let included = frame.included || shared.options.include.matches(&self.path, node.is_dir());
+        if (included || node.is_dir()) && frame.folded.add(&node.name) {
+            self.walked.clashes.add(&self.path[..frame.path], &node.name);
+        }
+        match (node.is_dir(), node.tree) {
+            (true, Some(tree)) => self.directory(stack, node.name, &tree, included),
+            (true, None) if included => {
+                shared.problem(&self.path, "not restored: the snapshot doesn't tell what is in it");
+            }
+            (false, _) if included => {
+                if let Some(place) = self.make(stack) {
+                    return self.leaf(place, node);
                 }
             }
-            return Ok(());
-        };
-        shared.monitor.progress().add(1, 0);
-        stack.push(Frame {
-            entries: tree::entries(shared.repo, &tree),
-            path: path.clone(),
-            dir: Place::Later(node.name),
-            included,
-            names: HashSet::new(),
-        });
-        if included && make(shared, stack).is_none() {
-            shared.problem(&path, "nothing below it is restored");
-            stack.pop();
+            _ => {}
         }
         Ok(())
     }
 
-    /// A file or special file.
-    fn leaf(&mut self, place: &Place, node: Node, path: Vec<u8>) -> Result<()> {
+    fn directory(
+        &mut self,
+        stack: &mut Vec<Frame<'a>>,
+        name: Vec<u8>,
+        tree: &BlobId,
+        included: bool,
+    ) {
         let shared = self.shared;
-        let dir = match place {
-            Place::There(dir) => Some(dir.clone()),
-            _ => None,
+        shared.monitor.progress().add(1, 0);
+        let way = match included {
+            true if shared.repo.tree_page(tree).is_ok() => Way::Asked,
+            true => Way::Unreadable,
+            false => Way::Passing,
         };
-        if let Some(link) = node.link {
-            // A further name: linked when the first one is there.
-            if self.links.contains_key(&link) {
-                return Ok(());
-            }
-            self.links.insert(link, path.clone());
-        }
-        if node.is_file() {
-            self.bytes += node.size;
-            self.batch.push(FileJob { dir, node, path });
-            if self.batch.len() >= BATCH || self.bytes >= BATCH_BYTES {
-                self.flush()
-            } else {
-                Ok(())
-            }
-        } else {
-            shared.counts.others.fetch_add(1, Relaxed);
-            shared.monitor.progress().add(1, 0);
-            if let Some(dir) = dir.filter(|_| !shared.options.dry_run) {
-                match make_special(shared, &*dir, &node) {
-                    Ok(problems) => shared.metadata_problems(&path, &problems),
-                    Err(e) => shared.problem(&path, &format!("can't be made: {e}")),
-                }
-            }
-            shared.monitor.entry("restored", &|| display_name(&path));
-            Ok(())
+        stack.push(Frame {
+            entries: tree::entries(shared.repo, tree),
+            path: self.path.len(),
+            dir: Place::Later(name),
+            included,
+            way,
+            folded: Folded::default(),
+        });
+        if included && self.make(stack).is_none() {
+            stack.pop();
         }
     }
 
+    /// Makes the directories that the innermost frame stands for; `None` if one
+    /// can't be made, which is reported once for all that would go into it.
+    fn make(&mut self, stack: &mut [Frame<'a>]) -> Option<Place> {
+        let later = stack.iter().position(|f| matches!(f.dir, Place::Later(_)));
+        for at in later.unwrap_or(stack.len())..stack.len() {
+            let (above, below) = stack.split_at_mut(at);
+            let (Some(above), Some(frame)) = (above.last(), below.first_mut()) else { break };
+            frame.dir = match (&above.dir, &frame.dir) {
+                (Place::There(above), Place::Later(name)) => self.make_one(&**above, name, frame),
+                (Place::Missing, _) => {
+                    self.shared.counts.directories.fetch_add(1, Relaxed);
+                    Place::Missing
+                }
+                _ => Place::Failed,
+            };
+        }
+        stack.last().map(|f| f.dir.clone()).filter(|dir| !matches!(dir, Place::Failed))
+    }
+
+    fn make_one(&mut self, above: &dyn SinkDir, name: &[u8], frame: &Frame<'_>) -> Place {
+        let (shared, path) = (self.shared, &self.path[..frame.path]);
+        match place::directory(shared, above, name, frame.way) {
+            Ok((place, new)) => {
+                shared.counts.directories.fetch_add(1, Relaxed);
+                if frame.way == Way::Passing {
+                    self.walked.passed.insert(path.to_vec(), new);
+                }
+                place
+            }
+            Err(e) => {
+                let message = format!("can't be made, so nothing in it is restored: {e}");
+                shared.problem(path, &message);
+                self.walked.not_made.insert(path.to_vec());
+                Place::Failed
+            }
+        }
+    }
+
+    /// A file or special file.
+    fn leaf(&mut self, place: Place, node: Node) -> Result<()> {
+        let shared = self.shared;
+        let dir = match place {
+            Place::There(dir) => Some(dir),
+            _ => None,
+        };
+        // A dry run looks at each name by itself.
+        if let Some(identity) = identity(&node).filter(|_| !shared.options.dry_run) {
+            match self.walked.links.entry(identity) {
+                // A further name: the second walk links it to the first.
+                Entry::Occupied(_) => return Ok(()),
+                Entry::Vacant(first) => drop(first.insert(self.path.clone())),
+            }
+        }
+        if !node.is_file() {
+            place::special(shared, dir.as_deref(), &node, &self.path);
+            return Ok(());
+        }
+        let is_same = |job: &FileJob| match (&job.dir, &dir) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        self.batch_dirs += usize::from(!self.batch.last().is_some_and(is_same));
+        self.batch_bytes = self.batch_bytes.saturating_add(node.size);
+        self.batch.push(FileJob { dir, node, path: self.path.clone() });
+        if self.batch.len() >= BATCH
+            || self.batch_bytes >= BATCH_BYTES
+            || self.batch_dirs >= BATCH_DIRS
+        {
+            return self.flush();
+        }
+        Ok(())
+    }
+
     fn flush(&mut self) -> Result<()> {
-        self.bytes = 0;
+        (self.batch_bytes, self.batch_dirs) = (0, 0);
         let batch = std::mem::take(&mut self.batch);
         if batch.is_empty() {
             Ok(())
@@ -180,94 +272,4 @@ impl<'a> Walker<'a> {
             self.jobs.send(batch).map_err(|_| Error::Interrupted)
         }
     }
-
-    fn delete_others(&self, frame: &Frame<'_>) -> Result<()> {
-        let shared = self.shared;
-        let Place::There(dir) = &frame.dir else { return Ok(()) };
-        // The contents of directories that are only on the way to an included entry stay.
-        if !shared.options.delete || !frame.included {
-            return Ok(());
-        }
-        for name in dir.names().map_err(|e| Error::io(display_name(&frame.path), e))? {
-            let path = [frame.path.as_slice(), b"/", &name].concat();
-            // Another worker's unfinished file is not there for good.
-            if frame.names.contains(&name) || name.starts_with(b".tresor-") {
-                continue;
-            }
-            shared.counts.deleted.fetch_add(1, Relaxed);
-            shared.monitor.entry("deleted", &|| display_name(&path));
-            if !shared.options.dry_run
-                && let Err(e) = remove(&**dir, &name)
-            {
-                shared.problem(&path, &format!("can't be removed: {e}"));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn make_special(
-    shared: &Shared<'_>,
-    dir: &dyn SinkDir,
-    node: &Node,
-) -> io::Result<Vec<crate::sink::MetadataProblem>> {
-    clear_the_way(shared, dir, node)?;
-    dir.make_special(node)
-}
-
-/// Removes a directory where something else shall be, if deleting was asked for.
-pub(super) fn clear_the_way(shared: &Shared<'_>, dir: &dyn SinkDir, node: &Node) -> io::Result<()> {
-    match dir.stat(&node.name)? {
-        Some(there) if there.is_dir() && !node.is_dir() => {
-            if shared.options.delete {
-                return dir.remove_dir_all(&node.name);
-            }
-            let message =
-                "there is a directory of that name in the target (--delete would remove it)";
-            Err(io::Error::new(io::ErrorKind::AlreadyExists, message))
-        }
-        Some(there) if !there.is_dir() && node.is_dir() => dir.remove(&node.name),
-        _ => Ok(()),
-    }
-}
-
-fn remove(dir: &dyn SinkDir, name: &[u8]) -> io::Result<()> {
-    match dir.stat(name)? {
-        Some(node) if node.is_dir() => dir.remove_dir_all(name),
-        Some(_) => dir.remove(name),
-        None => Ok(()),
-    }
-}
-
-/// Makes the directories that the innermost frame stands for; `None`, reported, if one can't be made.
-fn make(shared: &Shared<'_>, stack: &mut [Frame<'_>]) -> Option<Place> {
-    let mut above: Option<Place> = None;
-    for frame in stack.iter_mut() {
-        if let Place::Later(name) = &frame.dir {
-            let made = match above.as_ref()? {
-                Place::There(parent) => make_in(shared, &**parent, name),
-                _ => Ok(Place::Missing),
-            };
-            match made {
-                Ok(place) => frame.dir = place,
-                Err(e) => {
-                    shared.problem(&frame.path, &format!("can't make this directory: {e}"));
-                    return None;
-                }
-            }
-            shared.counts.directories.fetch_add(1, Relaxed);
-        }
-        above = Some(frame.dir.clone());
-    }
-    above
-}
-
-fn make_in(shared: &Shared<'_>, parent: &dyn SinkDir, name: &[u8]) -> io::Result<Place> {
-    if shared.options.dry_run {
-        let there = parent.stat(name)?.is_some_and(|n| n.is_dir());
-        return Ok(if there { Place::There(parent.open_dir(name)?) } else { Place::Missing });
-    }
-    let node = Node::new(name, crate::format::NodeKind::Directory);
-    clear_the_way(shared, parent, &node)?;
-    parent.make_dir(name).map(Place::There)
 }

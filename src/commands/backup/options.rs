@@ -14,7 +14,7 @@ use tresor_engine::repo::{Repository, Snapshot};
 use super::Args;
 use crate::choose::{self, FilterArgs};
 use crate::globals::Globals;
-use crate::{output, parse};
+use crate::parse;
 
 /// Everything but paths, patterns and parent.
 pub(super) fn common(args: &Args) -> BackupOptions {
@@ -89,17 +89,12 @@ pub(super) fn excludes(args: &Args) -> Result<Patterns> {
     Ok(patterns)
 }
 
-/// Leaves out the repository and the caches: the last word, so that nothing takes it back.
+/// Leaves out the repository and the caches, whatever the patterns say.
 pub(super) fn exclude_own(patterns: &mut Patterns, globals: &Globals) -> Result<()> {
     for own in [Some(globals.location()?), globals.cache_folder()].into_iter().flatten() {
         // What isn't there needs not be left out.
-        let Ok(own) = own.canonicalize() else { continue };
-        match own.to_str() {
-            Some(own) => patterns.add_path(own)?,
-            None => output::complain(&format!(
-                "{} has a name that is no UTF-8, so it is not left out of the backup by itself",
-                own.display()
-            )),
+        if let Ok(own) = own.canonicalize() {
+            patterns.add_path(own.as_os_str().as_encoded_bytes());
         }
     }
     Ok(())

@@ -1,0 +1,147 @@
+//! Trees that nobody saved: nothing gets out of the target, and nothing hangs.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::time::{Duration, Instant};
+
+use tresor_engine::format::{Content, ContentPage, ExtentPage, Node, NodeKind};
+use tresor_engine::restorer::RestoreOptions;
+
+use crate::kit::*;
+
+#[test]
+fn impossible_names() {
+    let maker = Maker::new();
+    for name in ["", ".", "..", "../out", "a/b", "/tmp/out", "a\0b"] {
+        let evil = maker.page(vec![maker.file(name, b"evil")]);
+        let evil_dir = maker.page(vec![dir(name, maker.page(vec![maker.file("out", b"evil")]))]);
+        let mut link = node(name, NodeKind::Symlink);
+        link.target = Some(b"x".to_vec());
+        let evil_link = maker.page(vec![link]);
+        let root = maker.dir(vec![
+            dir("1", evil),
+            dir("2", evil_dir),
+            dir("3", evil_link),
+            maker.file("good", b"good"),
+        ]);
+        let mut outer = Target::new();
+        let mut target = Target::new();
+        // The target is in the outer folder, so that what gets out is seen.
+        target.folder = tempfile::tempdir_in(outer.folder.path()).unwrap();
+        let options = RestoreOptions { delete: true, ..Default::default() };
+        let (restored, problems) = target.try_restore(&maker.open(), &root, &options);
+        assert_eq!((restored.files_restored, problems.len()), (1, 3), "{name:?} {problems:?}");
+        assert_eq!(fs::read_dir(outer.folder.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(target.folder.path()).unwrap().count(), 4);
+        assert_eq!(target.read("good"), b"good");
+        drop(target);
+        outer.progress = (0, 0);
+    }
+}
+
+/// A symlink in the target, or one that the snapshot itself brings, leads nowhere.
+#[test]
+fn symlinks_on_the_way() {
+    let maker = Maker::new();
+    let below = maker.dir(vec![maker.file("f", b"new")]);
+    let root = maker.dir(vec![dir("home", maker.dir(vec![dir("u", below)]))]);
+    let repo = maker.open();
+    let outside = Target::new();
+    outside.write("u/f", b"outside");
+    let mut target = Target::new();
+    symlink(outside.folder.path(), target.path("home")).unwrap();
+    let before = outside.listing();
+
+    // Only on the way to what was asked for, it isn't ours to remove.
+    let include = patterns(&["/home/u/f"]);
+    let options = RestoreOptions { include, ..Default::default() };
+    let (restored, problems) = target.try_restore(&repo, &root, &options);
+    assert_eq!((restored.files_restored, problems.len()), (0, 1), "{problems:?}");
+    assert!(problems[0].starts_with("/home: can't be made"), "{problems:?}");
+    assert!(target.path("home").is_symlink());
+
+    target.restore(&repo, &root);
+    assert!(!target.path("home").is_symlink());
+    assert_eq!(target.read("home/u/f"), b"new");
+    assert_eq!(outside.listing(), before);
+}
+
+/// A node that claims to be a file and has entries, and the other way round.
+#[test]
+fn nodes_that_are_two_things() {
+    let maker = Maker::new();
+    let below = maker.dir(vec![maker.file("x", b"x")]);
+    let mut both = maker.file("both", b"both");
+    both.tree = Some(below);
+    let neither = node("neither", NodeKind::Directory);
+    let root = maker.dir(vec![both, neither]);
+    let mut target = Target::new();
+    let (restored, problems) = target.try_restore(&maker.open(), &root, &Default::default());
+    assert_eq!((restored.files_restored, problems.len()), (1, 1), "{problems:?}");
+    assert!(problems[0].starts_with("/neither: "), "{problems:?}");
+    assert_eq!(target.read("both"), b"both");
+}
+
+fn quickly<T>(work: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let done = work();
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    done
+}
+
+const TIB: u64 = 1 << 40;
+
+#[test]
+fn a_huge_sparse_file() {
+    let maker = Maker::new();
+    let chunk = maker.chunk(&[5; 4096]);
+    let page = |extents| maker.content_page(&ContentPage::Extents(extents));
+    let half = TIB / 2;
+    let pages = vec![
+        ExtentPage { len: half, id: page(vec![hole(half - 4096), chunk]) },
+        ExtentPage { len: half, id: page(vec![chunk, hole(half - 8192), chunk]) },
+    ];
+    let root = maker.dir(vec![
+        file("a", TIB, Content::Extents(vec![hole(TIB)])),
+        file("b", TIB, Content::Pages { level: 1, pages }),
+    ]);
+    let repo = maker.open();
+    let mut target = Target::new();
+    let options = RestoreOptions { verify: true, ..Default::default() };
+    let restored = quickly(|| target.restore_with(&repo, &root, &options));
+    assert_eq!((restored.bytes_written, restored.verified), (3 * 4096, 2));
+    assert_eq!(target.progress, (2, 2 * TIB));
+    for name in ["a", "b"] {
+        let m = fs::metadata(target.path(name)).unwrap();
+        assert_eq!(m.len(), TIB);
+        assert!(m.blocks() < 1000, "{name} has {} blocks", m.blocks());
+    }
+    let again = quickly(|| target.restore_with(&repo, &root, &options));
+    assert_eq!((again.files_unchanged, again.verified), (2, 2));
+    // One that is compared with what lies there.
+    fs::write(target.path("b"), b"short").unwrap();
+    quickly(|| target.restore_with(&repo, &root, &options));
+}
+
+#[test]
+fn sizes_that_no_file_has() {
+    let maker = Maker::new();
+    let chunk = maker.chunk(&[5; 4096]);
+    let sizes = [1 << 63, u64::MAX, i64::MAX as u64];
+    let mut nodes: Vec<Node> = Vec::new();
+    for (i, size) in sizes.into_iter().enumerate() {
+        let extents = |rest| Content::Extents(vec![hole(size - rest), chunk]);
+        nodes.push(file(&format!("hole{i}"), size, Content::Extents(vec![hole(size)])));
+        nodes.push(file(&format!("data{i}"), size, extents(4096)));
+    }
+    let names: Vec<_> = nodes.iter().map(|n| n.name.clone()).collect();
+    let root = maker.dir(nodes);
+    for verify in [false, true] {
+        let options = RestoreOptions { verify, ..Default::default() };
+        let mut target = Target::new();
+        let (restored, problems) = quickly(|| target.try_restore(&maker.open(), &root, &options));
+        // The largest possible ones may work on some file systems.
+        assert!(problems.len() >= 4, "{problems:?}");
+        assert_eq!(restored.files_restored + restored.errors, names.len() as u64);
+    }
+}
