@@ -1,0 +1,357 @@
+//! Retention: which snapshots of a group a policy keeps.
+//!
+//! The `keep_…` rules mean what restic's `--keep-…` options do: a snapshot is kept
+//! if one of them wants it; hours, days, weeks (from Monday), months and years are
+//! those of the calendar; of each, the last snapshot is kept, the most recent ones
+//! first, and only those count that have a snapshot. While a rule still has counts
+//! left at the oldest snapshot, it keeps that one too, so that history reaches as
+//! far back as it can. Lengths are counted back from the newest snapshot, not from
+//! now: a client that has stopped making backups loses nothing by waiting.
+//!
+//! Two rules are tresor's own: [`RetentionPolicy::keep_first_of_month`] and
+//! [`RetentionPolicy::keep_restorable`].
+//!
+//! # Wrong and forged times
+//! - A snapshot from the future (more than a day ahead of now) is kept, and counts
+//!   in no rule. So it can't push good ones out, and is never removed silently.
+//! - A snapshot whose time was set by hand (it isn't when the client's clock says
+//!   that it was saved) can't push one out whose time is the clock's: the rules are
+//!   applied once to all snapshots and once to those alone, and what either keeps
+//!   is kept. The client writes both times, so this guards against mistakes, not
+//!   against a client that lies.
+//!
+//! # What never happens
+//! A policy never removes the newest snapshot of a group, and one that says nothing
+//! removes nothing; callers refuse it ([`RetentionPolicy::is_empty`]).
+//!
+//! Always use the same time zone for a repository: in another one, another snapshot
+//! may be the first of its month, and the one that was may be gone.
+
+use std::cmp::Reverse;
+use std::collections::HashSet;
+
+use jiff::Zoned;
+use jiff::tz::TimeZone;
+
+use crate::error::{Error, Result};
+use crate::format::{SnapshotData, Time};
+use crate::repo::Snapshot;
+use crate::select::{has_tags, timestamp};
+
+mod age;
+mod group;
+#[cfg(test)]
+mod tests;
+
+pub use age::Age;
+pub use group::{GroupBy, GroupKey, groups};
+
+const DAY: i64 = 24 * 60 * 60;
+
+/// A count that never runs out.
+pub const UNLIMITED: u32 = u32::MAX;
+
+/// Reads a count: a number, or `unlimited`.
+pub fn parse_count(text: &str) -> Result<u32> {
+    if text == "unlimited" {
+        return Ok(UNLIMITED);
+    }
+    let wrong = || format!("{text:?} is no count: give a number, or `unlimited`");
+    text.parse().map_err(|_| Error::Invalid(wrong()))
+}
+
+/// What to keep. Rules that are `None` or zero are off.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetentionPolicy {
+    /// The last so many snapshots.
+    pub keep_last: Option<u32>,
+    pub keep_hourly: Option<u32>,
+    pub keep_daily: Option<u32>,
+    pub keep_weekly: Option<u32>,
+    pub keep_monthly: Option<u32>,
+    pub keep_yearly: Option<u32>,
+    /// Everything made in this time before the newest snapshot.
+    pub keep_within: Option<Age>,
+    /// The last snapshot of each hour in this time before the newest, and so on.
+    pub keep_within_hourly: Option<Age>,
+    pub keep_within_daily: Option<Age>,
+    pub keep_within_weekly: Option<Age>,
+    pub keep_within_monthly: Option<Age>,
+    pub keep_within_yearly: Option<Age>,
+    /// What was changed or deleted stays restorable for this time: like `keep_within`,
+    /// and the snapshot before that too. It alone holds what was deleted between
+    /// it and the first one within.
+    pub keep_restorable: Option<Age>,
+    /// Snapshots with all tags of one of these lists; a list of nothing stands for
+    /// snapshots without tags.
+    pub keep_tags: Vec<Vec<String>>,
+    /// The first snapshot of every calendar month, for ever.
+    pub keep_first_of_month: bool,
+}
+
+impl RetentionPolicy {
+    /// What the service promises: the last 28 backups, the first of every month for
+    /// ever, and whatever was changed or deleted in the last 28 days.
+    pub fn service() -> Self {
+        Self {
+            keep_last: Some(28),
+            keep_restorable: Some(Age { days: 28, ..Age::default() }),
+            keep_first_of_month: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether no rule is on. Such a policy keeps everything, and is surely a
+    /// mistake; don't accept it from people.
+    pub fn is_empty(&self) -> bool {
+        let ages = [self.keep_within, self.keep_restorable];
+        count(self.keep_last) == 0
+            && self.periods().iter().all(|(_, n, within)| count(*n) == 0 && age(*within).is_none())
+            && ages.into_iter().all(|a| age(a).is_none())
+            && self.keep_tags.is_empty()
+            && !self.keep_first_of_month
+    }
+
+    fn periods(&self) -> [(Period, Option<u32>, Option<Age>); 5] {
+        [
+            (Period::Hour, self.keep_hourly, self.keep_within_hourly),
+            (Period::Day, self.keep_daily, self.keep_within_daily),
+            (Period::Week, self.keep_weekly, self.keep_within_weekly),
+            (Period::Month, self.keep_monthly, self.keep_within_monthly),
+            (Period::Year, self.keep_yearly, self.keep_within_yearly),
+        ]
+    }
+}
+
+fn count(n: Option<u32>) -> u32 {
+    n.unwrap_or(0)
+}
+
+fn age(age: Option<Age>) -> Option<Age> {
+    age.filter(|a| *a != Age::default())
+}
+
+/// What a policy says about one snapshot.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    pub snapshot: Snapshot,
+    pub keep: bool,
+    /// Why it is kept, for people; empty if it isn't.
+    pub reasons: Vec<String>,
+}
+
+/// Applies a policy to the snapshots of one group. The decisions come in the order
+/// of the snapshots, whatever that is.
+pub fn apply(
+    policy: &RetentionPolicy,
+    snapshots: &[Snapshot],
+    now: Time,
+    zone: &TimeZone,
+) -> Vec<Decision> {
+    let mut reasons = Reasons(vec![Vec::new(); snapshots.len()]);
+    let tomorrow = Time::new(now.seconds.saturating_add(DAY), now.nanos);
+    let items = newest_first(snapshots, zone);
+    let (ahead, counted): (Vec<_>, Vec<_>) =
+        items.iter().partition(|item| item.data.time > tomorrow);
+    if policy.is_empty() {
+        items.iter().for_each(|item| reasons.add(item, "the policy is empty"));
+    } else {
+        ahead.iter().for_each(|item| reasons.add(item, "its time lies in the future"));
+        let by_clock: Vec<_> = counted.iter().copied().filter(|i| !set_by_hand(i.data)).collect();
+        Rules { policy, items: &counted, now, zone }.mark(&mut reasons);
+        if by_clock.len() < counted.len() {
+            Rules { policy, items: &by_clock, now, zone }.mark(&mut reasons);
+        }
+    }
+    let decide = |(snapshot, reasons): (&Snapshot, Vec<String>)| Decision {
+        snapshot: snapshot.clone(),
+        keep: !reasons.is_empty(),
+        reasons,
+    };
+    snapshots.iter().zip(reasons.0).map(decide).collect()
+}
+
+/// A snapshot to decide about.
+struct Item<'a> {
+    /// Its place among those that were asked about.
+    place: usize,
+    data: &'a SnapshotData,
+    at: Zoned,
+}
+
+/// Newest first; those of one moment by their ids, as everywhere.
+fn newest_first<'a>(snapshots: &'a [Snapshot], zone: &TimeZone) -> Vec<Item<'a>> {
+    let mut order: Vec<_> = snapshots.iter().enumerate().collect();
+    order.sort_by_key(|(_, s)| Reverse((s.data.time, s.id)));
+    let item = |(place, s): (usize, &'a Snapshot)| Item {
+        place,
+        data: &s.data,
+        at: timestamp(s.data.time).to_zoned(zone.clone()),
+    };
+    order.into_iter().map(item).collect()
+}
+
+/// Whether a snapshot's time isn't that of the clock when it was made.
+fn set_by_hand(data: &SnapshotData) -> bool {
+    // Casting takes care of what is no number, or too large.
+    let run = data.summary.seconds.max(0.0) as i64;
+    let end = data.time.seconds.saturating_add(run);
+    // A day, since a notebook may sleep during a backup.
+    data.saved.seconds.abs_diff(end) > DAY.unsigned_abs()
+}
+
+/// Why each snapshot is kept, by its place.
+struct Reasons(Vec<Vec<String>>);
+
+impl Reasons {
+    fn add(&mut self, item: &Item<'_>, reason: impl Into<String>) {
+        let reason = reason.into();
+        if let Some(reasons) = self.0.get_mut(item.place).filter(|r| !r.contains(&reason)) {
+            reasons.push(reason);
+        }
+    }
+
+    fn is_kept(&self, item: &Item<'_>) -> bool {
+        self.0.get(item.place).is_some_and(|r| !r.is_empty())
+    }
+}
+
+/// A policy on its way through the snapshots that count, newest first.
+struct Rules<'a> {
+    policy: &'a RetentionPolicy,
+    items: &'a [&'a Item<'a>],
+    now: Time,
+    zone: &'a TimeZone,
+}
+
+impl Rules<'_> {
+    fn mark(&self, reasons: &mut Reasons) {
+        let newest = self.newest();
+        for item in self.items.iter().take(count(self.policy.keep_last) as usize) {
+            reasons.add(item, "last snapshot");
+        }
+        for (period, n, within) in self.policy.periods() {
+            self.each_period(period, count(n), reasons);
+            if let Some(within) = age(within) {
+                self.each_period_within(period, within, &newest, reasons);
+            }
+        }
+        self.within(&newest, reasons);
+        self.tagged(reasons);
+        if self.policy.keep_first_of_month {
+            self.first_of_months(reasons);
+        }
+        if let Some(newest) = self.items.first().filter(|item| !reasons.is_kept(item)) {
+            reasons.add(newest, "newest snapshot");
+        }
+    }
+
+    /// Where lengths are counted back from: the newest snapshot, which is always
+    /// kept, so that deciding again decides the same; but not the future.
+    fn newest(&self) -> Zoned {
+        let now = timestamp(self.now).to_zoned(self.zone.clone());
+        self.items.first().map_or(now.clone(), |newest| newest.at.clone().min(now))
+    }
+
+    fn each_period(&self, period: Period, mut left: u32, reasons: &mut Reasons) {
+        let mut seen = HashSet::new();
+        for (n, item) in self.items.iter().enumerate() {
+            if left == 0 {
+                return;
+            }
+            if seen.insert(period.of(&item.at)) {
+                left -= u32::from(left != UNLIMITED);
+                reasons.add(item, format!("{} snapshot", period.word()));
+            } else if n + 1 == self.items.len() {
+                reasons.add(item, format!("oldest {} snapshot", period.word()));
+            }
+        }
+    }
+
+    fn each_period_within(&self, period: Period, age: Age, newest: &Zoned, reasons: &mut Reasons) {
+        let mut seen = HashSet::new();
+        for item in self.younger(age, newest) {
+            if seen.insert(period.of(&item.at)) {
+                reasons.add(item, format!("{} within {age}", period.word()));
+            }
+        }
+    }
+
+    /// The snapshots made less than `age` before the newest.
+    fn younger(&self, age: Age, newest: &Zoned) -> &[&Item<'_>] {
+        let start = age.before(newest);
+        let older = |item: &&Item<'_>| start.is_some_and(|start| item.at.timestamp() <= start);
+        let end = self.items.iter().position(older).unwrap_or(self.items.len());
+        &self.items[..end]
+    }
+
+    fn within(&self, newest: &Zoned, reasons: &mut Reasons) {
+        if let Some(age) = age(self.policy.keep_within) {
+            let younger = self.younger(age, newest);
+            younger.iter().for_each(|item| reasons.add(item, format!("within {age}")));
+        }
+        if let Some(age) = age(self.policy.keep_restorable) {
+            let needed = self.younger(age, newest).len() + 1;
+            for item in self.items.iter().take(needed) {
+                reasons.add(item, format!("restorable for {age}"));
+            }
+        }
+    }
+
+    fn tagged(&self, reasons: &mut Reasons) {
+        for (item, list) in self.items.iter().flat_map(|item| {
+            let lists = self.policy.keep_tags.iter().filter(|list| has_tags(item.data, list));
+            lists.map(move |list| (item, list))
+        }) {
+            let tags = list.join(",");
+            let none = tags.is_empty();
+            reasons.add(item, if none { "has no tags".into() } else { format!("has tags {tags}") });
+        }
+    }
+
+    fn first_of_months(&self, reasons: &mut Reasons) {
+        let mut seen = HashSet::new();
+        for item in self.items.iter().rev() {
+            if seen.insert(Period::Month.of(&item.at)) {
+                reasons.add(item, format!("first of {}", item.at.strftime("%Y-%m")));
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Period {
+    Hour,
+    Day,
+    Week,
+    Month,
+    Year,
+}
+
+impl Period {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Hour => "hourly",
+            Self::Day => "daily",
+            Self::Week => "weekly",
+            Self::Month => "monthly",
+            Self::Year => "yearly",
+        }
+    }
+
+    /// Which one a moment is in. The hour that comes twice when clocks are set
+    /// back is two hours.
+    fn of(self, at: &Zoned) -> [i32; 4] {
+        let [year, month, day] = [at.year().into(), at.month().into(), at.day().into()];
+        match self {
+            Self::Hour => [year, month * 100 + day, at.hour().into(), at.offset().seconds()],
+            Self::Day => [year, month, day, 0],
+            Self::Week => {
+                let week = at.date().iso_week_date();
+                [week.year().into(), week.week().into(), 0, 0]
+            }
+            Self::Month => [year, month, 0, 0],
+            Self::Year => [year, 0, 0, 0],
+        }
+    }
+}
