@@ -21,12 +21,20 @@ impl Ino {
         Self::hash(b"name", parent, name)
     }
 
+    /// The entry `name` of a virtual folder.
+    pub fn of_place(parent: Ino, name: &[u8], place: &Place) -> Self {
+        match place {
+            Place::Link(target) => Self::hash(b"link", Self::of_name(parent, name), target),
+            _ => Self::of_name(parent, name),
+        }
+    }
+
     /// A hard-linked file of the snapshot whose root is `root`.
     pub fn of_link(root: Ino, link: &LinkId) -> Self {
         let mut key = [0; 16];
         key[..8].copy_from_slice(&link.device.to_le_bytes());
         key[8..].copy_from_slice(&link.inode.to_le_bytes());
-        Self::hash(b"link", root, &key)
+        Self::hash(b"file", root, &key)
     }
 
     fn hash(what: &[u8; 4], parent: Ino, key: &[u8]) -> Self {
@@ -59,8 +67,9 @@ pub enum Folder {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     Folder(Box<Folder>),
-    /// The link to the newest snapshot of a folder.
-    Latest(Box<Folder>),
+    /// A link, by its target. Kernels keep targets, so a link that points
+    /// elsewhere is another inode.
+    Link(Box<[u8]>),
     /// The hidden file that tells what reading has cost.
     Status,
     /// The root of a snapshot.

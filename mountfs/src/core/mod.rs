@@ -102,7 +102,7 @@ impl SnapshotFs {
                 let place = self.namespace.lookup(folder, name).ok_or(FsError::NotFound)?;
                 self.enter(parent, name, &dir, place)
             }
-            Place::Latest(_) | Place::Status => Err(FsError::NotADirectory),
+            Place::Link(_) | Place::Status => Err(FsError::NotADirectory),
             Place::Snapshot(_) | Place::Node { .. } => {
                 let root = self.tree(&dir)?.ok_or(FsError::NotADirectory)?;
                 let node = tree::lookup(&self.repo, &root, name)?.ok_or(FsError::NotFound)?;
@@ -129,7 +129,7 @@ impl SnapshotFs {
     pub fn readlink(&self, ino: Ino) -> FsResult<Vec<u8>> {
         let inode = self.inode(ino)?;
         match inode.place {
-            Place::Latest(folder) => self.namespace.latest(&folder).ok_or(FsError::NotFound),
+            Place::Link(target) => Ok(target.into_vec()),
             Place::Node { page, number } => {
                 let node = NodeAt::load(&self.repo, &page, number)?;
                 node.target.clone().ok_or(FsError::Invalid)
@@ -220,7 +220,7 @@ impl SnapshotFs {
                     .map_or_else(|_| "?".into(), |node| display_name(&node.name)),
                 Place::Snapshot(id) => id.short(),
                 Place::Folder(folder) => format!("{folder:?}").to_lowercase(),
-                Place::Latest(_) => "latest".into(),
+                Place::Link(target) => display_name(target),
                 Place::Status => status::NAME.into(),
             });
             at = inode.parent;
@@ -259,7 +259,7 @@ impl SnapshotFs {
     }
 
     fn enter(&self, parent: Ino, name: &[u8], dir: &Inode, place: Place) -> FsResult<Attr> {
-        let ino = Ino::of_name(parent, name);
+        let ino = Ino::of_place(parent, name, &place);
         let root = if matches!(place, Place::Snapshot(_)) { ino } else { dir.root };
         let ino = self.inodes.remember(ino, Inode { parent, root, place: place.clone() }, false);
         self.virtual_attr(ino, &place).inspect_err(|_| self.inodes.forget(ino, 1))
@@ -277,10 +277,9 @@ impl SnapshotFs {
         Ok(match place {
             Place::Folder(folder) => directory(self.namespace.time(folder)),
             Place::Snapshot(id) => Attr { changes: false, ..directory(self.snapshot(id)?.time) },
-            Place::Latest(folder) => {
-                let len = self.namespace.latest(folder).map_or(0, |target| target.len());
-                let time = self.namespace.time(folder);
-                Attr::of_virtual(ino, NodeKind::Symlink, len as u64, time)
+            Place::Link(target) => {
+                let time = self.namespace.time(&Folder::Snapshots);
+                Attr::of_virtual(ino, NodeKind::Symlink, target.len() as u64, time)
             }
             Place::Status => Attr::of_virtual(ino, NodeKind::File, 0, Default::default()),
             Place::Node { .. } => return Err(FsError::Stale),

@@ -18,7 +18,7 @@ use tresor_engine::select::{SnapshotFilter, time_name};
 use super::inode::{Folder, Place};
 
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
-pub const LATEST: &[u8] = b"latest";
+const LATEST: &[u8] = b"latest";
 
 /// An entry of a virtual folder.
 #[derive(Clone, Debug)]
@@ -97,13 +97,6 @@ impl Namespace {
         state.of(folder).last().map(|(_, s)| s.data.time).unwrap_or_default()
     }
 
-    /// Name of the newest snapshot of a folder: what `latest` points to.
-    pub fn latest(&self, folder: &Folder) -> Option<Vec<u8>> {
-        let state = self.read();
-        let newest = state.of(folder).last()?;
-        Some(entry_name(folder, &newest.0, &newest.1).into_bytes())
-    }
-
     pub fn entries(&self, folder: &Folder) -> Vec<VirtualEntry> {
         let state = self.read();
         let dir = |name: &str, folder: Folder| VirtualEntry {
@@ -134,8 +127,8 @@ impl Namespace {
                         place: Place::Snapshot(Box::new(snapshot.id)),
                     })
                     .collect();
-                if !entries.is_empty() {
-                    let place = Place::Latest(Box::new(folder.clone()));
+                if let Some(newest) = entries.last().map(|e| e.name.clone()) {
+                    let place = Place::Link(newest.into());
                     entries.push(VirtualEntry { name: LATEST.to_vec(), place });
                 }
                 entries
