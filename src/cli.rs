@@ -19,7 +19,7 @@ First steps:
   tresor restore latest --target /tmp/restored  bring it back
 
 SNAPSHOT is the first digits of an id, `latest`, `latest~N` (the one N before it), or a
-date such as 2026-11-23 or 2026-11-23T14:30 (the last snapshot up to then).
+date such as 2026-11-23, yesterday or 2026-11-23T14:30 (the last snapshot up to then).
 
 The password comes from the first of these that is there: --password-file,
 --password-command, TRESOR_PASSWORD_FILE, TRESOR_PASSWORD_COMMAND, TRESOR_PASSWORD, and

@@ -92,7 +92,7 @@ impl DateSpec {
 
 impl SnapshotSpec {
     /// Reads `latest`, `latest~N`, the first digits of an id, a day
-    /// (`2026-11-23`), or a time (`2026-11-23T14:30`, with seconds if wanted; a
+    /// (`2026-11-23`, `yesterday`, `today`), or a time (`2026-11-23T14:30`, with seconds if wanted; a
     /// space may stand for the `T`, and dots for the colons, as in
     /// [`time_name`]). Digits without dashes, like `20261123`, are an id.
     pub fn parse(text: &str, zone: &TimeZone) -> Result<Self> {
@@ -105,8 +105,20 @@ impl SnapshotSpec {
         if is_id_prefix(text) {
             return Ok(Self::Prefix(text.to_owned()));
         }
-        let end = end_of(text).ok_or_else(|| not_a_snapshot(text))?;
+        let end = match named_day(text, zone) {
+            Some(day) => day.to_datetime(civil::Time::midnight()).saturating_add(1.day()),
+            None => end_of(text).ok_or_else(|| not_a_snapshot(text))?,
+        };
         Ok(Self::Date(DateSpec { text: text.to_owned(), end, zone: zone.clone() }))
+    }
+}
+
+fn named_day(text: &str, zone: &TimeZone) -> Option<civil::Date> {
+    let today = zone.to_datetime(Timestamp::now()).date();
+    match text {
+        "today" => Some(today),
+        "yesterday" => today.yesterday().ok(),
+        _ => None,
     }
 }
 
@@ -564,5 +576,15 @@ mod tests {
         Arc::make_mut(&mut s[1].data).time = Time::new(i64::MAX, u32::MAX);
         assert!(find(&s, &all(), "2026-11-23").is_ok());
         assert!(s.iter().all(|s| !time_name(s.data.time, &berlin()).contains(':')));
+    }
+
+    #[test]
+    fn today_and_yesterday() {
+        let ago =
+            |hours: i64| (Timestamp::now() - jiff::SignedDuration::from_hours(hours)).to_string();
+        let snapshots = [snapshot(1, &ago(72)), snapshot(2, &ago(24)), snapshot(3, &ago(0))];
+        assert_eq!(find(&snapshots, &all(), "today"), Ok(3));
+        assert_eq!(find(&snapshots, &all(), "yesterday"), Ok(2));
+        assert!(find(&snapshots[2..], &all(), "yesterday").is_err());
     }
 }

@@ -197,6 +197,12 @@ fn folders_show_every_snapshot_and_follow_new_and_forgotten_ones() {
         let latest = fs.lookup(folder(path), b"latest").unwrap();
         assert_eq!(fs.readlink(latest.ino).unwrap(), inside[2].0);
     }
+    for name in ["@latest", "@today", &format!("@{}", first.id.short()), "@9999-12-31T23.59"] {
+        assert_eq!(list(&fs, folder(&[name]), &mut rng, false)[2].0, b"f", "{name}");
+    }
+    for name in ["@latest~1", "@1999-12-31", "@nonsense", "@", "@\u{fffd}"] {
+        assert_eq!(fs.lookup(Ino::ROOT, name.as_bytes()), Err(FsError::NotFound), "{name}");
+    }
     let ids = folder(&["ids"]);
     let latest = fs.lookup(ids, b"latest").unwrap().ino;
     let shown = fs.lookup(ids, first.id.short().as_bytes()).unwrap();

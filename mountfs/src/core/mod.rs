@@ -276,7 +276,8 @@ impl SnapshotFs {
         let directory = |time| Attr::of_virtual(ino, NodeKind::Directory, 0, time);
         Ok(match place {
             Place::Folder(folder) => directory(self.namespace.time(folder)),
-            Place::Snapshot(id) => Attr { changes: false, ..directory(self.snapshot(id)?.time) },
+            // Its tree doesn't change, but its name may go.
+            Place::Snapshot(id) => directory(self.snapshot(id)?.time),
             Place::Link(target) => {
                 let time = self.namespace.time(&Folder::Snapshots);
                 Attr::of_virtual(ino, NodeKind::Symlink, target.len() as u64, time)

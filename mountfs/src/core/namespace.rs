@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use jiff::tz::TimeZone;
 use tresor_engine::format::{ObjectId, SnapshotData, Time};
 use tresor_engine::repo::{Repository, Snapshot};
-use tresor_engine::select::{SnapshotFilter, time_name};
+use tresor_engine::select::{SnapshotFilter, SnapshotSpec, select, time_name};
 
 use super::inode::{Folder, Place};
 
@@ -137,7 +137,18 @@ impl Namespace {
     }
 
     pub fn lookup(&self, folder: &Folder, name: &[u8]) -> Option<Place> {
+        if let (Folder::Root, Some(spec)) = (folder, name.strip_prefix(b"@")) {
+            return self.select(std::str::from_utf8(spec).ok()?);
+        }
         self.entries(folder).into_iter().find(|e| e.name == name).map(|e| e.place)
+    }
+
+    /// What `@…` means: a snapshot as it is named on the command line.
+    fn select(&self, spec: &str) -> Option<Place> {
+        let spec = SnapshotSpec::parse(spec, &self.time_zone).ok()?;
+        let snapshots: Vec<_> = self.read().listed.iter().map(|(_, s)| s.clone()).collect();
+        let snapshot = select(&snapshots, &SnapshotFilter::default(), &spec).ok()?;
+        Some(Place::Snapshot(Box::new(snapshot.id)))
     }
 
     /// Bytes and entries of the newest snapshot: what `df` shows.
