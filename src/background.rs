@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use tresor_engine::crypto::Password;
 use tresor_engine::repo::Repository;
 
-use crate::commands::mount::Args;
+use crate::commands::mount::{Args, LayoutArg};
 use crate::exit::Exit;
 use crate::globals::Globals;
 use crate::{output, password};
@@ -59,6 +59,9 @@ fn command(args: &Args, globals: &Globals) -> Result<Command> {
     }
     command.args(globals.no_cache.then_some("--no-cache"));
     command.args(args.allow_other.then_some("--allow-other"));
+    if args.layout == LayoutArg::PreviousVersions {
+        command.arg("--layout=previous-versions");
+    }
     command.arg("--cache-size").arg(args.cache_size.to_string());
     for (option, values) in [("--host", &args.filter.host), ("--tag", &args.filter.tag)] {
         command.args(values.iter().map(|value| format!("{option}={value}")));

@@ -9,4 +9,4 @@ pub mod core;
 pub mod fuse;
 pub mod read;
 
-pub use core::{Attr, DriveOptions, Entry, FsError, Ino, SnapshotFs};
+pub use core::{Attr, DriveOptions, Entry, FsError, Ino, Layout, SnapshotFs};

@@ -7,12 +7,18 @@ use jiff::tz::TimeZone;
 use tresor_engine::format::{LinkId, NodeKind};
 use tresor_engine::repo::{Repository, Snapshot};
 use tresor_engine::select::SnapshotFilter;
-use tresor_mountfs::{Attr, DriveOptions, FsError, Ino, SnapshotFs};
+use tresor_mountfs::{Attr, DriveOptions, FsError, Ino, Layout, SnapshotFs};
 use tresor_testkit::{Body, Item, backup, options, random_tree, repository};
 
 fn drive(repo: &Arc<Repository>, snapshot: Option<Snapshot>) -> SnapshotFs {
     let filter = SnapshotFilter::default();
-    let options = DriveOptions { snapshot, filter, time_zone: TimeZone::UTC, cache_size: 4 << 20 };
+    let options = DriveOptions {
+        snapshot,
+        filter,
+        time_zone: TimeZone::UTC,
+        layout: Layout::Folders,
+        cache_size: 4 << 20,
+    };
     SnapshotFs::new(repo.clone(), options).unwrap()
 }
 

@@ -9,13 +9,18 @@ use tresor_engine::format::ObjectKind;
 use tresor_engine::repo::{Repository, Snapshot};
 use tresor_engine::select::SnapshotFilter;
 use tresor_engine::store::{MemoryStore, Store};
-use tresor_mountfs::{DriveOptions, FsError, Ino, SnapshotFs};
+use tresor_mountfs::{DriveOptions, FsError, Ino, Layout, SnapshotFs};
 use tresor_testkit::{Call, HookedStore, Item, backup, init, open, options, random_bytes};
 
 fn drive(repo: &Arc<Repository>, snapshot: Snapshot, cache_size: u64) -> Arc<SnapshotFs> {
     let filter = SnapshotFilter::default();
-    let options =
-        DriveOptions { snapshot: Some(snapshot), filter, time_zone: TimeZone::UTC, cache_size };
+    let options = DriveOptions {
+        snapshot: Some(snapshot),
+        filter,
+        time_zone: TimeZone::UTC,
+        layout: Layout::Folders,
+        cache_size,
+    };
     Arc::new(SnapshotFs::new(repo.clone(), options).unwrap())
 }
 

@@ -1,22 +1,32 @@
-# Installs Debian packages that are missing: `need_packages PROGRAM=PACKAGE…`.
+# Installs Debian packages that are missing.
 
+# need_packages PROGRAM=PACKAGE…: those whose program is not there. A program
+# with a slash in it is a file, and may have a `*` for the architecture.
 need_packages() {
-    local missing=() pair
+    local missing=() pair program
     for pair in "$@"; do
-        command -v "${pair%%=*}" >/dev/null 2>&1 || missing+=("${pair#*=}")
+        program=${pair%%=*}
+        case $program in
+            */*) compgen -G "$program" >/dev/null || missing+=("${pair#*=}") ;;
+            *) command -v "$program" >/dev/null 2>&1 || missing+=("${pair#*=}") ;;
+        esac
     done
     [ ${#missing[@]} -gt 0 ] || return 0
+    install_packages "${missing[@]}"
+}
+
+install_packages() {
     if ! command -v apt-get >/dev/null 2>&1; then
-        echo "These packages are needed; install them and try again: ${missing[*]}" >&2
+        echo "These packages are needed; install them and try again: $*" >&2
         return 1
     fi
-    echo "Installing ${missing[*]}"
+    echo "Installing $*"
     local sudo=()
     [ "$(id -u)" = 0 ] || sudo=(sudo)
     "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive sh -c \
         'apt-get install -qq -y --no-install-recommends "$@" >/dev/null 2>&1 ||
          { apt-get update -qq && apt-get install -qq -y --no-install-recommends "$@" >/dev/null; }' \
-        sh "${missing[@]}"
+        sh "$@"
 }
 
 need_rust() {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use jiff::tz::TimeZone;
 use tresor_engine::repo::{Repository, Snapshot};
 use tresor_mountfs::fuse::{MountOptions, Mounted, mount, unmount};
-use tresor_mountfs::{DriveOptions, SnapshotFs};
+use tresor_mountfs::{DriveOptions, Layout, SnapshotFs};
 
 use crate::background;
 use crate::choose::{self, FilterArgs};
@@ -49,6 +49,10 @@ pub struct Args {
     #[arg(long)]
     pub allow_other: bool,
 
+    /// What the root of the drive holds
+    #[arg(long, value_enum, default_value_t = LayoutArg::Folders)]
+    pub layout: LayoutArg,
+
     /// Memory for decrypted blocks
     #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = parse::size)]
     pub cache_size: u64,
@@ -56,6 +60,23 @@ pub struct Args {
     /// The part of `--background` that stays: password on standard input, one line when ready.
     #[arg(long, hide = true)]
     pub serve: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LayoutArg {
+    /// Folders by time, host, tag and id
+    Folders,
+    /// @GMT-… folders for Samba's shadow_copy2, see docs/samba.md
+    PreviousVersions,
+}
+
+impl From<LayoutArg> for Layout {
+    fn from(layout: LayoutArg) -> Self {
+        match layout {
+            LayoutArg::Folders => Self::Folders,
+            LayoutArg::PreviousVersions => Self::PreviousVersions,
+        }
+    }
 }
 
 impl Args {
@@ -104,6 +125,7 @@ fn mount_drive(args: &Args, globals: &Globals, repo: Arc<Repository>) -> Result<
         snapshot,
         filter: args.filter.filter(),
         time_zone: TimeZone::system(),
+        layout: args.layout.into(),
         cache_size: args.cache_size,
     };
     let fs = Arc::new(SnapshotFs::new(repo, drive)?);

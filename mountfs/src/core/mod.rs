@@ -22,6 +22,7 @@ pub use attr::Attr;
 pub use dir::Entry;
 pub use error::{FsError, FsResult};
 pub use inode::{Folder, Ino, Inode, Place};
+pub use namespace::Layout;
 
 use crate::read::{BlockCache, OpenFile, Prefetcher};
 use dir::OpenDir;
@@ -35,6 +36,8 @@ pub struct DriveOptions {
     pub filter: SnapshotFilter,
     /// For the names of snapshots.
     pub time_zone: TimeZone,
+    /// What the root holds, if it isn't one snapshot.
+    pub layout: Layout,
     /// Bytes of the block cache.
     pub cache_size: u64,
 }
@@ -64,7 +67,8 @@ pub struct SnapshotFs {
 
 impl SnapshotFs {
     pub fn new(repo: Arc<Repository>, options: DriveOptions) -> tresor_engine::Result<Self> {
-        let namespace = Namespace::new(repo.clone(), options.filter, options.time_zone);
+        let namespace =
+            Namespace::new(repo.clone(), options.filter, options.time_zone, options.layout);
         let root = match &options.snapshot {
             Some(snapshot) => {
                 namespace.pin(snapshot);

@@ -3,7 +3,12 @@
 //! ```text
 //! snapshots/<time>   hosts/<host>/<time>   tags/<tag>/<time>   ids/<short id>
 //! ```
-//! each with a link `latest`. Read again from the store when looked at, but not
+//! each with a link `latest`; or, for Samba, nothing but snapshots at the root:
+//!
+//! ```text
+//! @GMT-2026.11.23-14.30.05
+//! ```
+//! Read again from the store when looked at, but not
 //! more often than once a second.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -16,6 +21,16 @@ use tresor_engine::repo::{Repository, Snapshot};
 use tresor_engine::select::{SnapshotFilter, SnapshotSpec, select, time_name};
 
 use super::inode::{Folder, Place};
+
+/// What the root of the drive holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// Folders by time, host, tag and id.
+    #[default]
+    Folders,
+    /// Snapshots by their time in UTC, as Samba's `shadow_copy2` wants them.
+    PreviousVersions,
+}
 
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
 const LATEST: &[u8] = b"latest";
@@ -31,6 +46,7 @@ pub struct Namespace {
     repo: Arc<Repository>,
     filter: SnapshotFilter,
     time_zone: TimeZone,
+    layout: Layout,
     state: RwLock<State>,
     refreshed: Mutex<Option<Instant>>,
 }
@@ -44,9 +60,14 @@ struct State {
 }
 
 impl Namespace {
-    pub fn new(repo: Arc<Repository>, filter: SnapshotFilter, time_zone: TimeZone) -> Self {
+    pub fn new(
+        repo: Arc<Repository>,
+        filter: SnapshotFilter,
+        time_zone: TimeZone,
+        layout: Layout,
+    ) -> Self {
         let (state, refreshed) = (RwLock::default(), Mutex::new(None));
-        Self { repo, filter, time_zone, state, refreshed }
+        Self { repo, filter, time_zone, layout, state, refreshed }
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
@@ -104,6 +125,7 @@ impl Namespace {
             place: Place::Folder(Box::new(folder)),
         };
         match folder {
+            Folder::Root if self.layout == Layout::PreviousVersions => state.by_gmt(),
             Folder::Root => vec![
                 dir("hosts", Folder::Hosts),
                 dir("ids", Folder::Ids),
@@ -137,10 +159,12 @@ impl Namespace {
     }
 
     pub fn lookup(&self, folder: &Folder, name: &[u8]) -> Option<Place> {
-        if let (Folder::Root, Some(spec)) = (folder, name.strip_prefix(b"@")) {
-            return self.select(std::str::from_utf8(spec).ok()?);
-        }
-        self.entries(folder).into_iter().find(|e| e.name == name).map(|e| e.place)
+        let listed = self.entries(folder).into_iter().find(|e| e.name == name).map(|e| e.place);
+        let unlisted = || match (folder, name.strip_prefix(b"@")) {
+            (Folder::Root, Some(spec)) => self.select(std::str::from_utf8(spec).ok()?),
+            _ => None,
+        };
+        listed.or_else(unlisted)
     }
 
     /// What `@…` means: a snapshot as it is named on the command line.
@@ -160,6 +184,17 @@ impl Namespace {
 }
 
 impl State {
+    /// Of several in one second, the newest.
+    fn by_gmt(&self) -> Vec<VirtualEntry> {
+        let by_name: BTreeMap<String, &Snapshot> =
+            self.listed.iter().map(|(_, s)| (gmt_name(s.data.time), s)).collect();
+        let entry = |(name, snapshot): (String, &Snapshot)| VirtualEntry {
+            name: name.into_bytes(),
+            place: Place::Snapshot(Box::new(snapshot.id)),
+        };
+        by_name.into_iter().map(entry).collect()
+    }
+
     fn of<'a>(
         &'a self,
         folder: &'a Folder,
@@ -170,6 +205,12 @@ impl State {
             _ => true,
         })
     }
+}
+
+/// `@GMT-2026.11.23-14.30.05`: what a client of a Windows share calls a previous version.
+fn gmt_name(time: Time) -> String {
+    let time = time_name(time, &TimeZone::UTC);
+    format!("@GMT-{}", time.replace('-', ".").replace(' ', "-"))
 }
 
 fn entry_name(folder: &Folder, time: &str, snapshot: &Snapshot) -> String {
@@ -207,6 +248,11 @@ fn folder_name(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::folder_name;
+
+    #[test]
+    fn times_as_samba_names_them() {
+        assert_eq!(super::gmt_name(super::Time::new(1_795_444_205, 9)), "@GMT-2026.11.23-15.30.05");
+    }
 
     #[test]
     fn folder_names_are_possible_and_different() {
