@@ -94,6 +94,32 @@ pub fn permissions(node: &Node) -> String {
     text
 }
 
+/// Mode, owner, size and time.
+pub fn facts(node: &Node, zone: &TimeZone) -> String {
+    let name = |name: &Option<String>, id: u32| name.clone().unwrap_or_else(|| id.to_string());
+    let length = match (node.kind, node.device) {
+        (NodeKind::File, _) => size(node.size),
+        (_, Some(device)) => format!("{}, {}", major(device), minor(device)),
+        _ => "-".into(),
+    };
+    format!(
+        "{}  {:<8}  {:<8}  {length:>10}  {}",
+        permissions(node),
+        name(&node.user, node.uid),
+        name(&node.group, node.gid),
+        time(node.mtime, zone),
+    )
+}
+
+// As Linux' `makedev` puts them together.
+fn major(device: u64) -> u64 {
+    device >> 8 & 0xfff | device >> 32 & 0xffff_f000
+}
+
+fn minor(device: u64) -> u64 {
+    device & 0xff | device >> 12 & 0xffff_ff00
+}
+
 /// Cuts a text to a width in characters.
 pub fn fit(text: &str, width: usize) -> String {
     if text.chars().count() <= width {

@@ -17,6 +17,7 @@ mod progress;
 mod scan;
 mod signals;
 mod table;
+mod version_list;
 
 fn main() -> std::process::ExitCode {
     cli::main()

@@ -1,9 +1,11 @@
 //! Looking across snapshots: listing, comparing, finding.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::error::Result;
 use crate::format::{BlobId, Node};
 use crate::repo::{Repository, Snapshot};
-use crate::tree::{self, Entries};
+use crate::tree::{self, Entries, NodeAt};
 
 /// Visits every node below a root page, depth first and in order. `each` says
 /// whether to go into a directory.
@@ -99,11 +101,14 @@ fn change(old: Option<&Node>, new: Option<&Node>) -> Option<ChangeKind> {
         (Some(_), None) => Some(ChangeKind::Removed),
         (Some(a), Some(b)) if a.kind != b.kind => Some(ChangeKind::Type),
         (Some(a), Some(b)) => {
-            let content = |n: &Node| (n.size, n.content.clone(), n.target.clone(), n.device);
-            let metadata = |n: &Node| (n.mode, n.uid, n.gid, n.mtime, n.xattrs.clone());
-            if content(a) != content(b) {
+            let same_content = a.size == b.size
+                && a.content == b.content
+                && a.target == b.target
+                && a.device == b.device;
+            let metadata = |n: &Node| (n.mode, n.uid, n.gid, n.mtime);
+            if !same_content {
                 Some(ChangeKind::Modified)
-            } else if metadata(a) != metadata(b) {
+            } else if metadata(a) != metadata(b) || a.xattrs != b.xattrs {
                 Some(ChangeKind::Metadata)
             } else {
                 None
@@ -115,6 +120,75 @@ fn change(old: Option<&Node>, new: Option<&Node>) -> Option<ChangeKind> {
 /// Whether two nodes are the same version of an entry. Access and change times don't count.
 pub fn same_version(a: &Node, b: &Node) -> bool {
     change(Some(a), Some(b)).is_none() && a.tree == b.tree
+}
+
+/// One version of an entry.
+pub struct VersionAt {
+    pub node: NodeAt,
+    /// Numbers of the snapshots that hold it, ascending.
+    pub snapshots: Vec<usize>,
+}
+
+/// Every distinct version of the entry at a path (a list of names), in the order
+/// of the first snapshot that holds it. What snapshots share is looked at once.
+pub fn versions(
+    repo: &Repository,
+    snapshots: &[Snapshot],
+    path: &[&[u8]],
+) -> Result<Vec<VersionAt>> {
+    let Some((name, dirs)) = path.split_last() else { return Ok(Vec::new()) };
+    let mut found: Vec<VersionAt> = Vec::new();
+    for (tree, numbers) in directories(repo, snapshots, dirs)? {
+        let Some(node) = tree::lookup(repo, &tree, name)? else { continue };
+        match found.iter_mut().find(|v| same_version(&v.node, &node)) {
+            Some(version) => version.snapshots.extend(numbers),
+            None => found.push(VersionAt { node, snapshots: numbers }),
+        }
+    }
+    found.iter_mut().for_each(|v| v.snapshots.sort_unstable());
+    found.sort_by_key(|v| v.snapshots.first().copied());
+    Ok(found)
+}
+
+/// Names that the directory at a path has in any of the snapshots.
+pub fn names(
+    repo: &Repository,
+    snapshots: &[Snapshot],
+    path: &[&[u8]],
+) -> Result<BTreeSet<Vec<u8>>> {
+    let mut names = BTreeSet::new();
+    for tree in directories(repo, snapshots, path)?.into_keys() {
+        let mut entries = tree::entries(repo, &tree);
+        while let Some(node) = entries.next_at() {
+            let node = node?;
+            if !names.contains(&node.name) {
+                names.insert(node.name.clone());
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// Root pages that the directory at a path has, with the numbers of the snapshots.
+fn directories(
+    repo: &Repository,
+    snapshots: &[Snapshot],
+    path: &[&[u8]],
+) -> Result<BTreeMap<BlobId, Vec<usize>>> {
+    let mut level: BTreeMap<BlobId, Vec<usize>> = BTreeMap::new();
+    for (number, snapshot) in snapshots.iter().enumerate() {
+        level.entry(snapshot.data.tree).or_default().push(number);
+    }
+    for name in path {
+        let mut below: BTreeMap<BlobId, Vec<usize>> = BTreeMap::new();
+        for (tree, numbers) in level {
+            if let Some(tree) = tree::lookup(repo, &tree, name)?.and_then(|node| node.tree) {
+                below.entry(tree).or_default().extend(numbers);
+            }
+        }
+        level = below;
+    }
+    Ok(level)
 }
 
 /// Gets the path, the node, and the numbers of the snapshots that hold this version.
@@ -159,7 +233,7 @@ struct Merged<'r> {
 
 impl<'r> Merged<'r> {
     fn new(repo: &'r Repository, trees: Vec<(BlobId, Vec<usize>)>) -> Self {
-        let mut by_tree: std::collections::BTreeMap<BlobId, Vec<usize>> = Default::default();
+        let mut by_tree: BTreeMap<BlobId, Vec<usize>> = BTreeMap::new();
         for (tree, snapshots) in trees {
             by_tree.entry(tree).or_default().extend(snapshots);
         }

@@ -3,7 +3,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use jiff::tz::TimeZone;
-use tresor_engine::format::{Node, NodeKind, display_name};
+use tresor_engine::format::{Node, display_name};
 use tresor_engine::history;
 use tresor_engine::repo::Repository;
 
@@ -122,31 +122,5 @@ impl List {
 pub fn long(path: &[u8], node: &Node, zone: &TimeZone) -> String {
     let path = display_name(path);
     let target = node.target.as_deref().map(|t| format!(" -> {}", display_name(t)));
-    format!("{}  {path}{}", facts(node, zone), target.unwrap_or_default())
-}
-
-/// Mode, owner, size and time.
-pub fn facts(node: &Node, zone: &TimeZone) -> String {
-    let name = |name: &Option<String>, id: u32| name.clone().unwrap_or_else(|| id.to_string());
-    let size = match (node.kind, node.device) {
-        (NodeKind::File, _) => human::size(node.size),
-        (_, Some(device)) => format!("{}, {}", major(device), minor(device)),
-        _ => "-".into(),
-    };
-    format!(
-        "{}  {:<8}  {:<8}  {size:>10}  {}",
-        human::permissions(node),
-        name(&node.user, node.uid),
-        name(&node.group, node.gid),
-        human::time(node.mtime, zone),
-    )
-}
-
-// As Linux' `makedev` puts them together.
-fn major(device: u64) -> u64 {
-    device >> 8 & 0xfff | device >> 32 & 0xffff_f000
-}
-
-fn minor(device: u64) -> u64 {
-    device & 0xff | device >> 12 & 0xffff_ff00
+    format!("{}  {path}{}", human::facts(node, zone), target.unwrap_or_default())
 }

@@ -18,3 +18,4 @@ pub mod snapshots;
 pub mod stats;
 #[cfg(unix)]
 pub mod umount;
+pub mod versions;

@@ -42,6 +42,7 @@ impl SnapshotFs {
                 self.refresh();
                 Listing::Virtual(self.namespace.entries(folder))
             }
+            Place::Versions(of) => Listing::Virtual(self.version_entries(of)?),
             _ => Listing::Tree(self.tree(&inode)?.ok_or(FsError::NotADirectory)?),
         };
         let changes = matches!(listing, Listing::Virtual(_));

@@ -63,6 +63,18 @@ pub enum Folder {
     Tag(String),
 }
 
+/// A folder `.versions`, or one below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionsOf {
+    /// Snapshots of this host count.
+    pub host: String,
+    /// Names from the root of a snapshot to the directory that it is about.
+    pub dir: Vec<Vec<u8>>,
+    /// The entry of that directory whose versions are shown; none for the
+    /// folder that holds one for each entry.
+    pub name: Option<Vec<u8>>,
+}
+
 /// What an inode stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -74,6 +86,8 @@ pub enum Place {
     Status,
     /// The root of a snapshot.
     Snapshot(Box<ObjectId>),
+    /// Where all versions of entries are gathered.
+    Versions(Box<VersionsOf>),
     /// A node of a snapshot: where its leaf page is, and its number there.
     Node {
         page: BlobId,

@@ -7,6 +7,7 @@ mod error;
 mod inode;
 mod namespace;
 mod status;
+mod versions;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -106,11 +107,21 @@ impl SnapshotFs {
                 let place = self.namespace.lookup(folder, name).ok_or(FsError::NotFound)?;
                 self.enter(parent, name, &dir, place)
             }
+            Place::Versions(of) => {
+                let place = self.version_entry(of, name)?;
+                self.enter(parent, name, &dir, place)
+            }
             Place::Link(_) | Place::Status => Err(FsError::NotADirectory),
             Place::Snapshot(_) | Place::Node { .. } => {
                 let root = self.tree(&dir)?.ok_or(FsError::NotADirectory)?;
-                let node = tree::lookup(&self.repo, &root, name)?.ok_or(FsError::NotFound)?;
-                Ok(self.enter_node(parent, &dir, &node))
+                match tree::lookup(&self.repo, &root, name)? {
+                    Some(node) => Ok(self.enter_node(parent, &dir, &node)),
+                    None if name == versions::NAME => {
+                        let place = self.versions_of(&dir, parent)?;
+                        self.enter(parent, name, &dir, place)
+                    }
+                    None => Err(FsError::NotFound),
+                }
             }
         }
     }
@@ -121,13 +132,7 @@ impl SnapshotFs {
     }
 
     pub fn attr(&self, ino: Ino) -> FsResult<Attr> {
-        let inode = self.inode(ino)?;
-        match inode.place {
-            Place::Node { page, number } => {
-                Ok(Attr::of_node(ino, &*NodeAt::load(&self.repo, &page, number)?))
-            }
-            place => self.virtual_attr(ino, &place),
-        }
+        self.attr_of(ino, &self.inode(ino)?.place)
     }
 
     pub fn readlink(&self, ino: Ino) -> FsResult<Vec<u8>> {
@@ -226,6 +231,7 @@ impl SnapshotFs {
                 Place::Folder(folder) => format!("{folder:?}").to_lowercase(),
                 Place::Link(target) => display_name(target),
                 Place::Status => status::NAME.into(),
+                Place::Versions(of) => display_name(of.name.as_deref().unwrap_or(versions::NAME)),
             });
             at = inode.parent;
         }
@@ -264,9 +270,12 @@ impl SnapshotFs {
 
     fn enter(&self, parent: Ino, name: &[u8], dir: &Inode, place: Place) -> FsResult<Attr> {
         let ino = Ino::of_place(parent, name, &place);
-        let root = if matches!(place, Place::Snapshot(_)) { ino } else { dir.root };
+        // An entry that is reached by its version may be of another snapshot: what
+        // is hard-linked below it has nothing to do with what is elsewhere.
+        let own = matches!(place, Place::Snapshot(_) | Place::Node { .. });
+        let root = if own { ino } else { dir.root };
         let ino = self.inodes.remember(ino, Inode { parent, root, place: place.clone() }, false);
-        self.virtual_attr(ino, &place).inspect_err(|_| self.inodes.forget(ino, 1))
+        self.attr_of(ino, &place).inspect_err(|_| self.inodes.forget(ino, 1))
     }
 
     fn enter_node(&self, parent: Ino, dir: &Inode, node: &NodeAt) -> Attr {
@@ -276,7 +285,7 @@ impl SnapshotFs {
         Attr::of_node(self.inodes.remember(ino, inode, node.link.is_some()), node)
     }
 
-    fn virtual_attr(&self, ino: Ino, place: &Place) -> FsResult<Attr> {
+    fn attr_of(&self, ino: Ino, place: &Place) -> FsResult<Attr> {
         let directory = |time| Attr::of_virtual(ino, NodeKind::Directory, 0, time);
         Ok(match place {
             Place::Folder(folder) => directory(self.namespace.time(folder)),
@@ -287,7 +296,10 @@ impl SnapshotFs {
                 Attr::of_virtual(ino, NodeKind::Symlink, target.len() as u64, time)
             }
             Place::Status => Attr::of_virtual(ino, NodeKind::File, 0, Default::default()),
-            Place::Node { .. } => return Err(FsError::Stale),
+            Place::Versions(_) => directory(self.namespace.time(&Folder::Snapshots)),
+            Place::Node { page, number } => {
+                Attr::of_node(ino, &*NodeAt::load(&self.repo, page, *number)?)
+            }
         })
     }
 }

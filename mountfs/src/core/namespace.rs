@@ -84,10 +84,15 @@ impl Namespace {
             }
             *last = Some(Instant::now());
         }
-        let snapshots = self.repo.snapshots()?;
+        let mut snapshots = self.repo.snapshots()?;
+        snapshots.retain(|s| self.filter.matches(&s.data));
+        // What a snapshot needs is in the index when it is saved.
+        if snapshots.iter().any(|s| !self.is_seen(&s.id)) {
+            self.repo.refresh_index()?;
+        }
         let mut listed = Vec::new();
         let mut names = HashSet::new();
-        for snapshot in snapshots.into_iter().filter(|s| self.filter.matches(&s.data)) {
+        for snapshot in snapshots {
             let mut name = time_name(snapshot.data.time, &self.time_zone);
             if names.contains(&name) {
                 name = format!("{name} {}", snapshot.id.short());
@@ -99,6 +104,20 @@ impl Namespace {
         state.seen.extend(listed.iter().map(|(_, s)| (s.id, s.data.clone())));
         state.listed = listed;
         Ok(())
+    }
+
+    fn is_seen(&self, id: &ObjectId) -> bool {
+        self.read().seen.contains_key(id)
+    }
+
+    pub fn time_zone(&self) -> &TimeZone {
+        &self.time_zone
+    }
+
+    /// Listed snapshots of a host, oldest first.
+    pub fn snapshots_of(&self, host: &str) -> Vec<Snapshot> {
+        let state = self.read();
+        state.listed.iter().map(|(_, s)| s).filter(|s| s.data.host == host).cloned().collect()
     }
 
     /// A snapshot that is or was listed.
@@ -251,7 +270,7 @@ mod tests {
 
     #[test]
     fn times_as_samba_names_them() {
-        assert_eq!(super::gmt_name(super::Time::new(1_795_444_205, 9)), "@GMT-2026.11.23-15.30.05");
+        assert_eq!(super::gmt_name(super::Time::new(1_795_444_205, 9)), "@GMT-2026.11.23-14.30.05");
     }
 
     #[test]

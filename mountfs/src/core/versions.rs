@@ -1,0 +1,97 @@
+//! Every version of a file: `.versions` in each directory of a snapshot.
+//!
+//! ```text
+//! report/.versions/letter.txt/2026-11-23 14.30.05.txt
+//! ```
+//! Not listed, so that copying a folder doesn't fall into it. A real entry of
+//! that name goes before it.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::path::Path;
+
+use tresor_engine::history;
+use tresor_engine::repo::Snapshot;
+use tresor_engine::select::time_name;
+use tresor_engine::tree::NodeAt;
+
+use super::inode::VersionsOf;
+use super::namespace::VirtualEntry;
+use super::{FsError, FsResult, Ino, Inode, Place, SnapshotFs};
+
+pub const NAME: &[u8] = b".versions";
+
+impl SnapshotFs {
+    /// The `.versions` of a directory of a snapshot.
+    pub(super) fn versions_of(&self, dir: &Inode, ino: Ino) -> FsResult<Place> {
+        let Place::Snapshot(id) = self.inode(dir.root)?.place else {
+            return Err(FsError::NotFound);
+        };
+        let host = self.snapshot(&id)?.host.clone();
+        let mut names = Vec::new();
+        let mut at = (ino, dir.clone());
+        while let Place::Node { page, number } = &at.1.place {
+            names.push(NodeAt::load(&self.repo, page, *number)?.name.clone());
+            at = (at.1.parent, self.inode(at.1.parent)?);
+        }
+        names.reverse();
+        Ok(Place::Versions(Box::new(VersionsOf { host, dir: names, name: None })))
+    }
+
+    pub(super) fn version_entries(&self, of: &VersionsOf) -> FsResult<Vec<VirtualEntry>> {
+        self.refresh();
+        let snapshots = self.namespace.snapshots_of(&of.host);
+        let dir: Vec<&[u8]> = of.dir.iter().map(Vec::as_slice).collect();
+        match &of.name {
+            None => {
+                let names = history::names(&self.repo, &snapshots, &dir)?;
+                let folder = |name: Vec<u8>| {
+                    let of = VersionsOf { name: Some(name.clone()), ..of.clone() };
+                    VirtualEntry { name, place: Place::Versions(Box::new(of)) }
+                };
+                Ok(names.into_iter().map(folder).collect())
+            }
+            Some(name) => self.versions(&snapshots, &[&dir[..], &[name]].concat()),
+        }
+    }
+
+    /// One entry of a `.versions` folder, without listing it if that can be helped.
+    pub(super) fn version_entry(&self, of: &VersionsOf, name: &[u8]) -> FsResult<Place> {
+        if of.name.is_some() {
+            let found = self.version_entries(of)?.into_iter().find(|e| e.name == name);
+            return found.map(|e| e.place).ok_or(FsError::NotFound);
+        }
+        let of = VersionsOf { name: Some(name.to_vec()), ..of.clone() };
+        if self.version_entries(&of)?.is_empty() {
+            return Err(FsError::NotFound);
+        }
+        Ok(Place::Versions(Box::new(of)))
+    }
+
+    /// Each version under the time of the first snapshot that holds it.
+    fn versions(&self, snapshots: &[Snapshot], path: &[&[u8]]) -> FsResult<Vec<VirtualEntry>> {
+        let ending = path.last().map_or(Vec::new(), |name| ending(name));
+        let mut taken = HashSet::new();
+        let mut entries = Vec::new();
+        for version in history::versions(&self.repo, snapshots, path)? {
+            let Some(first) = version.snapshots.first().and_then(|n| snapshots.get(*n)) else {
+                continue;
+            };
+            let mut time = time_name(first.data.time, self.namespace.time_zone());
+            if !taken.insert(time.clone()) {
+                time = format!("{time} {}", first.id.short());
+            }
+            let name = [time.as_bytes(), &ending].concat();
+            let place = Place::Node { page: version.node.page_id, number: version.node.number };
+            entries.push(VirtualEntry { name, place });
+        }
+        Ok(entries)
+    }
+}
+
+/// `.txt`, so that programs still know what they open; nothing if there is none.
+fn ending(name: &[u8]) -> Vec<u8> {
+    let ending = std::str::from_utf8(name).ok().and_then(|n| Path::new(n).extension());
+    let ending = ending.and_then(OsStr::to_str).filter(|e| e.len() <= 16);
+    ending.map_or(Vec::new(), |e| format!(".{e}").into_bytes())
+}

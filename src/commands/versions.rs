@@ -1,0 +1,52 @@
+use std::path::PathBuf;
+
+use anyhow::Result;
+use tresor_engine::history;
+
+use crate::choose::{self, FilterArgs};
+use crate::exit::Exit;
+use crate::globals::Globals;
+use crate::version_list::VersionList;
+
+const EXAMPLES: &str = "\
+Examples:
+  tresor versions ~/Documents/letter.odt
+  tresor versions /etc/fstab --long --host web
+  tresor cat 1a2b3c4d:/etc/fstab      one of the snapshots named
+
+Each version that differs in contents, owner, mode or time is listed once, with the
+snapshots that hold it. On a drive, the folder .versions/ shows the same.
+
+Exit codes: 0 done (also if there is none), 1 failed, 10 no repository, 12 wrong password";
+
+/// List every version of a file, across snapshots
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The file or folder, as it was when it was saved; it need not be there any more
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
+
+    /// Show mode and owner too, and name every snapshot
+    #[arg(short, long)]
+    long: bool,
+
+    #[command(flatten)]
+    filter: FilterArgs,
+}
+
+pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
+    let repo = globals.open()?;
+    let snapshots = choose::several(&repo, &args.filter, &[])?;
+    let mut list = VersionList::new(&snapshots, args.long, globals);
+    for path in &args.paths {
+        let path = choose::absolute(path).0;
+        let names = choose::names_of(&path);
+        let names: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
+        for version in history::versions(&repo, &snapshots, &names)? {
+            list.version(&path, &version.node, &version.snapshots)?;
+        }
+    }
+    list.finish(globals)?;
+    Ok(Exit::Done)
+}
