@@ -267,5 +267,6 @@ fn distinct(versions: &[Version]) -> Vec<(&Node, Vec<usize>)> {
         }
     }
     out.iter_mut().for_each(|(_, s)| s.sort_unstable());
+    out.sort_by_key(|(_, s)| s.first().copied());
     out
 }

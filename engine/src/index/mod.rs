@@ -1,21 +1,26 @@
 //! The index: which pack holds which blob, and where.
 //!
 //! Index objects in the store are the truth about what has been saved; runs
-//! (`run.rs`) make them searchable without holding them in memory.
+//! (`run.rs`) make them searchable without holding them in memory, and are kept
+//! equal to them (`sync.rs`).
 
 mod run;
+mod run_writer;
+mod sync;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
-pub use run::{Entry, PackInfo, Run, RunBuilder};
+pub use run::{Entry, PackInfo, Run};
+pub use run_writer::RunBuilder;
+pub use sync::read_object;
+
+use sync::{Sync, cached_runs};
 
 use crate::crypto::Keys;
 use crate::error::{Error, Result};
-use crate::format::{
-    BlobId, BlobKind, IndexData, ObjectId, ObjectKind, ObjectName, PackEntry, Purpose, sealed,
-};
+use crate::format::{BlobId, BlobKind, ObjectId, PackEntry};
 use crate::store::Store;
 
 /// Where a segment lies, and what is needed to open it.
@@ -55,12 +60,8 @@ pub struct Found {
     pub marked: Option<i64>,
 }
 
-/// Entries gathered before they become a run.
-const RUN_ENTRIES: usize = 1 << 20;
 /// Blobs of packs written by this process that are kept in memory before they become a run.
 const DELTA_ENTRIES: usize = 1 << 18;
-/// A lookup asks every run, so there are few.
-const MOST_RUNS: usize = 6;
 
 #[derive(Default)]
 struct State {
@@ -68,6 +69,8 @@ struct State {
     /// Blobs of packs that this process wrote and that no run covers yet.
     delta: HashMap<BlobId, Found>,
     delta_packs: RunBuilder,
+    /// Index objects in the store that are not in force, and what they replace.
+    replaced: HashMap<ObjectId, Vec<ObjectId>>,
     damaged: Vec<(ObjectId, String)>,
 }
 
@@ -102,23 +105,24 @@ impl Index {
         if let Some(found) = state.delta.get(id) {
             return Some(*found);
         }
-        let mut marked = None;
+        let mut places = Vec::new();
         for found in state.runs.iter().flat_map(|run| run.find(id)) {
             if found.marked.is_none() {
                 return Some(found);
             }
-            marked = Some(found);
+            places.push(found);
         }
-        marked
+        settle_marks(&mut places);
+        places.first().copied()
     }
 
     /// Every place of the blob, best first.
     pub fn find_all(&self, id: &BlobId) -> Vec<Found> {
         let state = self.read();
-        let mut all: Vec<_> = state.delta.get(id).copied().into_iter().collect();
-        all.extend(state.runs.iter().flat_map(|run| run.find(id)));
-        all.sort_by_key(|f| f.marked.is_some());
-        all
+        let mut places: Vec<_> = state.delta.get(id).copied().into_iter().collect();
+        places.extend(state.runs.iter().flat_map(|run| run.find(id)));
+        settle_marks(&mut places);
+        places
     }
 
     /// Takes up a pack that this process has just stored.
@@ -160,13 +164,18 @@ impl Index {
 
     /// Index objects that are in force.
     pub fn objects(&self) -> HashSet<ObjectId> {
-        let state = self.read();
-        let covered = state.runs.iter().flat_map(|r| r.covered());
-        covered.copied().chain(state.damaged.iter().map(|d| d.0)).collect()
+        self.read().runs.iter().flat_map(|r| r.covered()).copied().collect()
+    }
+
+    /// Index objects in the store that others replace, each with what it replaces itself.
+    pub fn replaced(&self) -> HashMap<ObjectId, Vec<ObjectId>> {
+        self.read().replaced.clone()
     }
 
     /// Starts to collect anew which index objects are relied on.
     pub fn reset_seen(&self) {
+        // A sync adds to it before its objects are in force here.
+        let _no_sync = self.syncing.lock().unwrap_or_else(|e| e.into_inner());
         *self.seen() = self.objects();
     }
 
@@ -183,167 +192,70 @@ impl Index {
     /// those that no run covers yet.
     pub fn sync(&self, store: &Store, keys: &Keys) -> Result<()> {
         let _one_at_a_time = self.syncing.lock().unwrap_or_else(|e| e.into_inner());
-        for _ in 0..8 {
-            let listed = store.list(ObjectKind::Index)?;
-            let listed: HashSet<ObjectId> = listed.into_iter().map(|(name, _)| name.id).collect();
-            if self.sync_with(store, keys, &listed)? {
-                let objects = self.objects();
-                self.seen().extend(objects);
+        let (runs, replaced) = {
+            let state = self.read();
+            (state.runs.clone(), state.replaced.clone())
+        };
+        self.sync_from(store, keys, runs, replaced)
+    }
+
+    /// Like `sync`, and reads every index object again: what was read before
+    /// says nothing about what is in the store now.
+    pub fn reload(&self, store: &Store, keys: &Keys) -> Result<()> {
+        let _one_at_a_time = self.syncing.lock().unwrap_or_else(|e| e.into_inner());
+        self.sync_from(store, keys, Vec::new(), HashMap::new())
+    }
+
+    /// Like `sync`, and checks every byte of the local copy: for those who draw
+    /// conclusions from what is not in the index.
+    pub fn sync_checked(&self, store: &Store, keys: &Keys) -> Result<()> {
+        for _ in 0..2 {
+            self.sync(store, keys)?;
+            if self.runs().iter().all(|run| run.verify()) {
                 return Ok(());
             }
         }
-        Err(Error::Invalid(
-            "index objects keep vanishing while they are read; is a prune running? Try again"
-                .into(),
-        ))
-    }
-
-    /// False if an object vanished meanwhile.
-    fn sync_with(&self, store: &Store, keys: &Keys, listed: &HashSet<ObjectId>) -> Result<bool> {
-        let (mut runs, stale): (Vec<_>, Vec<_>) =
-            self.read().runs.iter().cloned().partition(|run| {
-                !run.covered().is_empty() && run.covered().iter().all(|id| listed.contains(id))
-            });
-        let mut loader =
-            Loader { store, keys, folder: self.folder.as_deref(), damaged: Vec::new() };
-        loop {
-            let replaced: HashSet<_> = runs.iter().flat_map(|r| r.replaces()).copied().collect();
-            runs.retain(|run| !run.covered().iter().any(|id| replaced.contains(id)));
-            let covered: HashSet<_> = runs.iter().flat_map(|r| r.covered()).copied().collect();
-            let damaged: HashSet<_> = loader.damaged.iter().map(|d| d.0).collect();
-            let wanted: Vec<_> = listed
-                .iter()
-                .filter(|id| {
-                    !covered.contains(id) && !replaced.contains(id) && !damaged.contains(id)
-                })
-                .copied()
-                .collect();
-            if wanted.is_empty() {
-                break;
-            }
-            let Some(new) = loader.load(&wanted)? else { return Ok(false) };
-            runs.extend(new);
-        }
-        let runs = self.compact(runs);
-        let keep: HashSet<_> = runs.iter().filter_map(|r| r.path().map(Path::to_owned)).collect();
-        for run in stale {
-            if let Some(path) = run.path().filter(|p| !keep.contains(*p)) {
-                let _ = std::fs::remove_file(path);
-            }
-        }
-        let damaged = loader.damaged;
-        *self.write() = State { runs, damaged, ..State::default() };
-        Ok(true)
-    }
-
-    /// Merges runs until there are few; failing to is no harm.
-    fn compact(&self, mut runs: Vec<Arc<Run>>) -> Vec<Arc<Run>> {
-        if runs.len() <= MOST_RUNS {
-            return runs;
-        }
-        runs.sort_by_key(|r| std::cmp::Reverse(r.len()));
-        // A run that outweighs the rest stays as it is: merging costs its size.
-        let rest: usize = runs[1..].iter().map(|r| r.len()).sum();
-        let from = usize::from(runs[0].len() > 4 * rest);
-        let Ok(merged) = run::merge(&runs[from..], self.folder.as_deref()) else { return runs };
-        for run in runs.drain(from..) {
-            if let Some(path) = run.path() {
-                let _ = std::fs::remove_file(path);
-            }
-        }
-        runs.push(Arc::new(merged));
-        runs
-    }
-}
-
-/// Runs left by earlier processes. Two of them may cover the same object when
-/// two processes wrote at once: the later one is dropped.
-fn cached_runs(folder: &Path) -> Vec<Arc<Run>> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let mut runs: Vec<Run> = Vec::new();
-    let mut covered = HashSet::new();
-    for path in
-        entries.flatten().map(|e| e.path()).filter(|p| p.extension() == Some("run".as_ref()))
-    {
-        match Run::open(&path) {
-            Ok(run) if !run.covered().iter().any(|id| covered.contains(id)) => {
-                covered.extend(run.covered().iter().copied());
-                runs.push(run);
-            }
-            _ => {
-                let _ = std::fs::remove_file(&path);
-            }
-        }
-    }
-    runs.into_iter().map(Arc::new).collect()
-}
-
-struct Loader<'a> {
-    store: &'a Store,
-    keys: &'a Keys,
-    folder: Option<&'a Path>,
-    damaged: Vec<(ObjectId, String)>,
-}
-
-impl Loader<'_> {
-    /// Reads index objects into runs. `None` if one has vanished.
-    fn load(&mut self, wanted: &[ObjectId]) -> Result<Option<Vec<Arc<Run>>>> {
-        let mut runs = Vec::new();
-        let mut builder = RunBuilder::default();
-        for batch in wanted.chunks(16) {
-            let results: Vec<_> = std::thread::scope(|scope| {
-                let read = |id: &ObjectId| (*id, self.read(id));
-                let readers: Vec<_> = batch
-                    .chunks(4)
-                    .map(|ids| scope.spawn(move || ids.iter().map(read).collect::<Vec<_>>()))
-                    .collect();
-                readers.into_iter().filter_map(|r| r.join().ok()).flatten().collect()
-            });
-            for (id, result) in results {
-                match result {
-                    Ok(data) => {
-                        builder.covered.push(id);
-                        builder.replaces.extend(data.replaces);
-                        data.packs.iter().for_each(|p| builder.add(p));
-                    }
-                    Err(Error::Store(e)) if e.is_not_found() => return Ok(None),
-                    Err(Error::Damaged { reason, .. }) => self.damaged.push((id, reason)),
-                    Err(e) => return Err(e),
-                }
-                if builder.len() >= RUN_ENTRIES {
-                    runs.push(Arc::new(self.finish(std::mem::take(&mut builder))?));
-                }
-            }
-        }
-        if !builder.covered.is_empty() {
-            runs.push(Arc::new(self.finish(builder)?));
-        }
-        Ok(Some(runs))
-    }
-
-    fn read(&self, id: &ObjectId) -> Result<IndexData> {
-        read_object(self.store, self.keys, id)
-    }
-
-    fn finish(&self, mut builder: RunBuilder) -> Result<Run> {
-        builder.replaces.sort();
-        builder.replaces.dedup();
-        let what = || match self.folder {
-            Some(folder) => format!("can't write the local index cache in {}", folder.display()),
-            None => "can't write a temporary file for the index".to_owned(),
+        let place = match &self.folder {
+            Some(folder) => folder.display().to_string(),
+            None => "temporary files".to_owned(),
         };
-        builder.write(self.folder).map_err(|e| Error::io(what(), e))
+        Err(Error::Invalid(format!(
+            "the local copy of the index in {place} is garbled again and again; is that disk failing?"
+        )))
+    }
+
+    fn sync_from(
+        &self,
+        store: &Store,
+        keys: &Keys,
+        runs: Vec<Arc<Run>>,
+        replaced: HashMap<ObjectId, Vec<ObjectId>>,
+    ) -> Result<()> {
+        let files = self.read().runs.iter().filter_map(|r| r.path().map(Path::to_owned)).collect();
+        let mut sync = Sync::new(store, keys, self.folder.as_deref(), runs, replaced, files);
+        sync.run()?;
+        let Sync { runs, replaced, damaged, .. } = sync;
+        self.seen().extend(runs.iter().flat_map(|r| r.covered()).copied());
+        *self.write() = State { runs, replaced, damaged, ..State::default() };
+        Ok(())
     }
 }
 
-/// Reads one index object.
-pub fn read_object(store: &Store, keys: &Keys, id: &ObjectId) -> Result<IndexData> {
-    let name = ObjectName::new(ObjectKind::Index, *id);
-    let data: IndexData = sealed::open(keys, Purpose::Index, store.get(&name)?)
-        .map_err(|e| Error::damaged(name, e))?;
-    if data.packs.iter().all(PackEntry::is_sane) {
-        Ok(data)
-    } else {
-        Err(Error::damaged(name, "it describes an impossible pack"))
+/// A pack that several entries name is marked only if all of them are, and then
+/// since the earliest of them; best places first.
+fn settle_marks(places: &mut Vec<Found>) {
+    let mut marks: HashMap<ObjectId, Option<i64>> = HashMap::new();
+    for place in places.iter() {
+        let mark = marks.entry(place.location.segment.pack).or_insert(place.marked);
+        // None, which is not marked, is less than any time.
+        *mark = place.marked.min(*mark);
     }
+    for place in places.iter_mut() {
+        place.marked = marks[&place.location.segment.pack];
+    }
+    places.sort_by_key(|p| {
+        let at = p.location.segment;
+        (p.marked.is_some(), std::cmp::Reverse(p.marked), at.pack, at.offset, p.location.start)
+    });
+    places.dedup_by_key(|p| (p.location.segment.pack, p.location.segment.offset, p.location.start));
 }

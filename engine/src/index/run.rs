@@ -6,34 +6,49 @@
 //! covered index ids, 32 each | replaced index ids, 32 each
 //! packs: id 32, salt 32, size u64, marked seconds i64 (0: not marked)
 //! entries sorted by id: id 32, pack, offset, sealed, raw, start u32, len u32 (top bit: tree)
+//! sums: 16 bytes for each block of 64 entries, the beginning of its BLAKE3
+//! checksum 32: BLAKE3 of everything but the entries
 //! ```
+//!
+//! A garbled entry could make prune drop a pack that is needed, so nothing is
+//! believed unchecked. Hashing a whole run whenever it is opened would take
+//! seconds where the repository is large, so opening checks all but the entries,
+//! and each block of entries is checked when it is first looked at.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use memmap2::Mmap;
 
 use super::{Found, Location, SegmentAddr};
-use crate::format::{BlobId, BlobKind, ObjectId, PackEntry};
+use crate::format::{BlobId, BlobKind, ObjectId};
 
-const MAGIC: &[u8; 8] = b"TRSRUN02";
-const HEADER: usize = 32;
-const PACK: usize = 80;
-const ENTRY: usize = 56;
-const TREE_BIT: u32 = 1 << 31;
+pub(super) const MAGIC: &[u8; 8] = b"TRSRUN03";
+pub(super) const HEADER: usize = 32;
+pub(super) const PACK: usize = 80;
+pub(super) const ENTRY: usize = 56;
+pub(super) const TREE_BIT: u32 = 1 << 31;
+/// Entries in a block.
+pub(super) const BLOCK: usize = 64;
+pub(super) const SUM: usize = 16;
+pub(super) const CHECKSUM: usize = 32;
 
 pub struct Run {
     map: Mmap,
-    path: Option<PathBuf>,
+    pub(super) path: Option<PathBuf>,
     covered: Vec<ObjectId>,
     replaces: Vec<ObjectId>,
     packs_at: usize,
     packs: usize,
     entries_at: usize,
     entries: usize,
+    sums_at: usize,
+    /// A bit for each block that was found to be what was written.
+    checked: Vec<AtomicU64>,
+    /// A block was not.
+    broken: AtomicBool,
 }
 
 /// A pack as a run knows it.
@@ -67,12 +82,15 @@ impl Run {
         Ok(run)
     }
 
-    fn map(file: &File) -> io::Result<Self> {
+    pub(super) fn map(file: &File) -> io::Result<Self> {
         // SAFETY: runs are written under a temporary name and never changed
         // afterwards; the folder belongs to the user.
-        let map = unsafe { Mmap::map(file)? };
+        Self::new(unsafe { Mmap::map(file)? })
+    }
+
+    pub(super) fn new(map: Mmap) -> io::Result<Self> {
         Self::parse(map)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not an index run"))
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not an intact index run"))
     }
 
     fn parse(map: Mmap) -> Option<Self> {
@@ -85,7 +103,15 @@ impl Run {
         let replaces_at = HEADER + covered * 32;
         let packs_at = replaces_at + replaces * 32;
         let entries_at = packs_at + packs * PACK;
-        if entries.checked_mul(ENTRY)?.checked_add(entries_at)? != map.len() {
+        let sums_at = entries.checked_mul(ENTRY)?.checked_add(entries_at)?;
+        let blocks = entries.div_ceil(BLOCK);
+        let checksum_at = sums_at.checked_add(blocks * SUM)?;
+        if checksum_at.checked_add(CHECKSUM)? != map.len() {
+            return None;
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&map[..entries_at]).update(&map[sums_at..checksum_at]);
+        if hasher.finalize().as_bytes()[..] != map[checksum_at..] {
             return None;
         }
         let ids = |at: usize, n: usize| {
@@ -99,8 +125,42 @@ impl Run {
             packs,
             entries_at,
             entries,
+            sums_at,
+            checked: (0..blocks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            broken: AtomicBool::new(false),
             map,
         })
+    }
+
+    /// Whether entries were found garbled. Such a run knows nothing any more, and
+    /// the next sync does without it.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Relaxed)
+    }
+
+    /// Checks all entries that were not looked at so far; false if the run is broken.
+    pub fn verify(&self) -> bool {
+        (0..self.entries.div_ceil(BLOCK)).all(|block| self.check(block))
+    }
+
+    fn check(&self, block: usize) -> bool {
+        if self.is_broken() {
+            return false;
+        }
+        let (word, bit) = (&self.checked[block / 64], 1 << (block % 64));
+        if word.load(Relaxed) & bit != 0 {
+            return true;
+        }
+        let (first, end) = (block * BLOCK, self.entries.min((block + 1) * BLOCK));
+        let bytes = &self.map[self.entries_at + first * ENTRY..self.entries_at + end * ENTRY];
+        let sum = &self.map[self.sums_at + block * SUM..][..SUM];
+        let intact = blake3::hash(bytes).as_bytes()[..SUM] == *sum;
+        if intact {
+            word.fetch_or(bit, Relaxed);
+        } else {
+            self.broken.store(true, Relaxed);
+        }
+        intact
     }
 
     pub fn covered(&self) -> &[ObjectId] {
@@ -140,14 +200,20 @@ impl Run {
         })
     }
 
-    fn id(&self, i: usize) -> &[u8] {
-        &self.map[self.entries_at + i * ENTRY..][..32]
+    /// The bytes of an entry; `None` if they are not what was written.
+    fn bytes(&self, i: usize) -> Option<&[u8]> {
+        self.check(i / BLOCK).then(|| &self.map[self.entries_at + i * ENTRY..][..ENTRY])
     }
 
-    pub fn entry(&self, i: usize) -> Entry {
-        let e = &self.map[self.entries_at + i * ENTRY..][..ENTRY];
+    fn id(&self, i: usize) -> Option<&[u8]> {
+        self.bytes(i).map(|e| &e[..32])
+    }
+
+    /// `None` if it is garbled.
+    pub fn entry(&self, i: usize) -> Option<Entry> {
+        let e = self.bytes(i)?;
         let len = u32_at(&e[52..]);
-        Entry {
+        Some(Entry {
             id: BlobId(id_at(e)),
             kind: if len & TREE_BIT != 0 { BlobKind::Tree } else { BlobKind::Data },
             pack: u32_at(&e[32..]),
@@ -156,22 +222,18 @@ impl Run {
             raw_len: u32_at(&e[44..]),
             start: u32_at(&e[48..]),
             len: len & !TREE_BIT,
-        }
-    }
-
-    pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
-        (0..self.entries).map(|i| self.entry(i))
+        })
     }
 
     /// Numbers of the entries of a blob.
-    pub fn positions(&self, id: &BlobId) -> impl Iterator<Item = usize> + '_ {
-        let (id, first) = (*id, self.first_at_least(id));
-        (first..self.entries).take_while(move |&i| self.id(i) == id.0)
+    pub fn positions<'r>(&'r self, id: &BlobId) -> impl Iterator<Item = usize> + use<'r> {
+        let (id, first) = (*id, self.first_at_least(id).unwrap_or(self.entries));
+        (first..self.entries).take_while(move |&i| self.id(i) == Some(&id.0[..]))
     }
 
     /// Every place of a blob.
-    pub fn find(&self, id: &BlobId) -> impl Iterator<Item = Found> + '_ {
-        self.positions(id).filter_map(|i| self.found(&self.entry(i)))
+    pub fn find<'r>(&'r self, id: &BlobId) -> impl Iterator<Item = Found> + use<'r> {
+        self.positions(id).filter_map(|i| self.found(&self.entry(i)?))
     }
 
     pub fn found(&self, e: &Entry) -> Option<Found> {
@@ -188,14 +250,14 @@ impl Run {
     }
 
     /// Ids are evenly spread, so a guess by value is near; then bisect.
-    fn first_at_least(&self, id: &BlobId) -> usize {
+    fn first_at_least(&self, id: &BlobId) -> Option<usize> {
         let (mut low, mut high) = (0, self.entries);
         let key = u64::from_be_bytes(id.0[..8].try_into().unwrap_or_default());
         let guess = ((u128::from(key) * self.entries as u128) >> 64) as usize;
         let mut step = 8 + self.entries.isqrt() / 4;
         let mut at = guess.min(self.entries.saturating_sub(1));
         while low < high {
-            if self.id(at) < &id.0[..] {
+            if self.id(at)? < &id.0[..] {
                 low = at + 1;
                 at = (at + step).min(high - 1).max(low.min(high - 1));
             } else {
@@ -209,147 +271,10 @@ impl Run {
         }
         while low < high {
             let middle = low + (high - low) / 2;
-            if self.id(middle) < &id.0[..] { low = middle + 1 } else { high = middle }
+            if self.id(middle)? < &id.0[..] { low = middle + 1 } else { high = middle }
         }
-        low
+        Some(low)
     }
-}
-
-/// Collects packs, then writes them as one run.
-#[derive(Default)]
-pub struct RunBuilder {
-    pub covered: Vec<ObjectId>,
-    pub replaces: Vec<ObjectId>,
-    packs: Vec<PackInfo>,
-    entries: Vec<Entry>,
-}
-
-impl RunBuilder {
-    pub fn add(&mut self, pack: &PackEntry) {
-        let number = self.packs.len() as u32;
-        self.packs.push(PackInfo {
-            id: pack.id,
-            salt: pack.salt,
-            size: pack.size,
-            marked: pack.marked.map_or(0, |t| t.seconds.max(1)),
-        });
-        for (offset, segment) in pack.placed() {
-            let raw_len = segment.raw_len() as u32;
-            self.entries.extend(segment.blobs().map(|(id, start, len)| Entry {
-                id,
-                kind: segment.kind,
-                pack: number,
-                offset,
-                sealed_len: segment.sealed_len,
-                raw_len,
-                start,
-                len,
-            }));
-        }
-    }
-
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// Writes the run into `folder`, or into an unnamed temporary file without one.
-    pub fn write(mut self, folder: Option<&Path>) -> io::Result<Run> {
-        self.entries.sort_unstable_by_key(|e| e.id);
-        let head = Head { covered: &self.covered, replaces: &self.replaces, packs: &self.packs };
-        let count = self.entries.len();
-        write(folder, head, count, self.entries.into_iter())
-    }
-}
-
-/// One run out of several, without holding their entries in memory.
-pub fn merge(runs: &[std::sync::Arc<Run>], folder: Option<&Path>) -> io::Result<Run> {
-    let mut bases = Vec::new();
-    let mut packs = Vec::new();
-    for run in runs {
-        bases.push(packs.len() as u32);
-        packs.extend(run.packs());
-    }
-    let covered: Vec<_> = runs.iter().flat_map(|r| r.covered.iter().copied()).collect();
-    let replaces: Vec<_> = runs.iter().flat_map(|r| r.replaces.iter().copied()).collect();
-    let mut heads: BinaryHeap<Reverse<(BlobId, usize, usize)>> = BinaryHeap::new();
-    let push = |heads: &mut BinaryHeap<_>, run: usize, at: usize| {
-        if at < runs[run].entries {
-            heads.push(Reverse((runs[run].entry(at).id, run, at)));
-        }
-    };
-    (0..runs.len()).for_each(|run| push(&mut heads, run, 0));
-    let entries = std::iter::from_fn(|| {
-        let Reverse((_, run, at)) = heads.pop()?;
-        push(&mut heads, run, at + 1);
-        let mut entry = runs[run].entry(at);
-        entry.pack += bases[run];
-        Some(entry)
-    });
-    let count = runs.iter().map(|r| r.entries).sum();
-    write(folder, Head { covered: &covered, replaces: &replaces, packs: &packs }, count, entries)
-}
-
-struct Head<'a> {
-    covered: &'a [ObjectId],
-    replaces: &'a [ObjectId],
-    packs: &'a [PackInfo],
-}
-
-fn write(
-    folder: Option<&Path>,
-    head: Head<'_>,
-    count: usize,
-    entries: impl Iterator<Item = Entry>,
-) -> io::Result<Run> {
-    if let Some(folder) = folder {
-        std::fs::create_dir_all(folder)?;
-        let temp = tempfile::Builder::new().prefix(".tmp-").tempfile_in(folder)?;
-        write_to(temp.as_file(), head, count, entries)?;
-        let mut name = [0; 8];
-        getrandom::fill(&mut name).map_err(io::Error::other)?;
-        let path = folder.join(format!("index-{:016x}.run", u64::from_le_bytes(name)));
-        temp.persist(&path).map_err(|e| e.error)?;
-        Run::open(&path)
-    } else {
-        let file = tempfile::tempfile()?;
-        write_to(&file, head, count, entries)?;
-        Run::map(&file)
-    }
-}
-
-fn write_to(
-    file: &File,
-    head: Head<'_>,
-    count: usize,
-    entries: impl Iterator<Item = Entry>,
-) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(1 << 18, file);
-    out.write_all(MAGIC)?;
-    for n in [head.covered.len(), head.replaces.len(), head.packs.len(), 0] {
-        out.write_all(&(n as u32).to_le_bytes())?;
-    }
-    out.write_all(&(count as u64).to_le_bytes())?;
-    for id in head.covered.iter().chain(head.replaces) {
-        out.write_all(&id.0)?;
-    }
-    for p in head.packs {
-        out.write_all(&p.id.0)?;
-        out.write_all(&p.salt)?;
-        out.write_all(&p.size.to_le_bytes())?;
-        out.write_all(&p.marked.to_le_bytes())?;
-    }
-    for e in entries {
-        let kind = if e.kind == BlobKind::Tree { TREE_BIT } else { 0 };
-        out.write_all(&e.id.0)?;
-        for n in [e.pack, e.offset, e.sealed_len, e.raw_len, e.start, e.len | kind] {
-            out.write_all(&n.to_le_bytes())?;
-        }
-    }
-    out.flush()
 }
 
 fn u32_at(b: &[u8]) -> u32 {
@@ -367,16 +292,18 @@ fn id_at(b: &[u8]) -> [u8; 32] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::format::SegmentEntry;
+pub(super) mod tests {
     use std::sync::Arc;
 
-    fn blob(n: u64) -> BlobId {
+    use super::super::run_writer::{RunBuilder, merge};
+    use super::*;
+    use crate::format::{PackEntry, SegmentEntry};
+
+    pub(crate) fn blob(n: u64) -> BlobId {
         BlobId(*blake3::hash(&n.to_le_bytes()).as_bytes())
     }
 
-    fn pack(n: u8, blobs: std::ops::Range<u64>) -> PackEntry {
+    pub(crate) fn pack(n: u8, blobs: std::ops::Range<u64>) -> PackEntry {
         let mut segment = SegmentEntry::new(BlobKind::Data);
         segment.sealed_len = 100;
         blobs.for_each(|b| segment.push(&blob(b), 3));
@@ -418,5 +345,38 @@ mod tests {
         let packs =
             |n| -> Vec<u8> { run.find(&blob(n)).map(|f| f.location.segment.pack.0[0]).collect() };
         assert_eq!((packs(3), packs(450), packs(850)), (vec![1], vec![1, 2], vec![2]));
+    }
+
+    #[test]
+    fn a_garbled_run_is_noticed_and_answers_nothing_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut builder = RunBuilder::default();
+        builder.covered.push(ObjectId([9; 32]));
+        builder.replaces.push(ObjectId([8; 32]));
+        builder.add(&pack(1, 0..130));
+        let run = builder.write(Some(folder.path())).unwrap();
+        assert!(run.verify());
+        let path = run.path().unwrap().to_owned();
+        let bytes = std::fs::read(&path).unwrap();
+        let garbled = folder.path().join("garbled.run");
+        let inside = run.entries_at..run.sums_at;
+        for at in (0..bytes.len()).filter(|at| !inside.contains(at) || at % 5 == 0) {
+            let mut copy = bytes.clone();
+            copy[at] ^= 0x10;
+            std::fs::write(&garbled, copy).unwrap();
+            // Either it isn't opened, or an entry is wrong and says so.
+            let Ok(run) = Run::open(&garbled) else { continue };
+            assert!(inside.contains(&at));
+            for n in 0..130 {
+                let starts = run.find(&blob(n)).map(|f| u64::from(f.location.start));
+                assert!(starts.eq([3 * n]) || run.is_broken(), "{at}: {n}");
+            }
+            assert!(run.is_broken() && !run.verify());
+            assert!(merge(&[Arc::new(run)], None).is_err());
+        }
+        for len in 0..bytes.len() {
+            std::fs::write(&garbled, &bytes[..len]).unwrap();
+            assert!(Run::open(&garbled).is_err());
+        }
     }
 }

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use super::reach::{Reached, walk_reachable};
 use super::used::{Inserted, UsedBlobs};
+use crate::archiver::FRESH_MARK;
 use crate::error::{Error, Result};
-use crate::format::{BlobId, BlobKind, ObjectId, ObjectKind, ObjectName};
+use crate::format::{BlobId, BlobKind, ObjectId, ObjectKind, ObjectName, Time};
+use crate::index::PackInfo;
 use crate::monitor::Monitor;
-use crate::repo::{Repository, now};
+use crate::repo::{Repository, Snapshot, now};
 
 #[derive(Clone, Copy, Debug)]
 pub struct PruneOptions {
@@ -16,8 +18,9 @@ pub struct PruneOptions {
     pub max_unused_percent: f64,
     /// Rewrite at most this many bytes.
     pub max_repack_bytes: Option<u64>,
-    /// How long a pack stays after it was marked. Zero deletes at once: only
-    /// for a repository that nobody is backing up to.
+    /// How long a pack stays after it was marked: two hours or more. Zero deletes
+    /// at once, also packs that no index object names, and is only for a repository
+    /// that nobody is backing up to: a running backup may lose what it has stored.
     pub grace: Duration,
 }
 
@@ -25,6 +28,21 @@ impl Default for PruneOptions {
     fn default() -> Self {
         let grace = Duration::from_secs(24 * 3600);
         Self { max_unused_percent: 5.0, max_repack_bytes: None, grace }
+    }
+}
+
+/// As clocks may differ by as long as marks count as fresh.
+const LEAST_GRACE: Duration = Duration::from_secs(2 * FRESH_MARK as u64);
+
+impl PruneOptions {
+    pub(super) fn check(&self) -> Result<()> {
+        if self.grace.is_zero() || self.grace >= LEAST_GRACE {
+            return Ok(());
+        }
+        Err(Error::Invalid(format!(
+            "a grace of {} minutes is too short: running backups may rely on what was marked less than an hour ago. Use two hours or more, or zero if nobody else is using the repository",
+            self.grace.as_secs().div_ceil(60)
+        )))
     }
 }
 
@@ -51,8 +69,14 @@ pub struct PrunePlan {
     pub packs_recovered: u64,
     /// Packs that no index object names.
     pub packs_unindexed: u64,
+    /// The time it was made for.
+    pub(super) now: Time,
+    /// Index objects in force.
+    pub(super) objects: HashSet<ObjectId>,
+    /// Snapshots looked at.
     pub(super) seen: HashSet<ObjectId>,
-    pub(super) repack: HashSet<ObjectId>,
+    /// Packs to rewrite, and how many blobs of each are needed.
+    pub(super) repack: HashMap<ObjectId, u64>,
     pub(super) mark: HashSet<ObjectId>,
     pub(super) delete: HashSet<ObjectId>,
     pub(super) recover: HashSet<ObjectId>,
@@ -69,11 +93,11 @@ impl std::fmt::Debug for UsedBlobs {
 /// Packs shorter than this are joined when there are many.
 const SMALL_PACK: u64 = 2 << 20;
 const MANY_SMALL: usize = 16;
+/// How often to look again when others change the repository meanwhile.
+const ATTEMPTS: usize = 3;
 
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct PackUse {
-    size: u64,
-    marked: i64,
     used: u64,
     unused: u64,
     used_blobs: u64,
@@ -85,69 +109,135 @@ pub fn plan_prune(
     options: &PruneOptions,
     monitor: &dyn Monitor,
 ) -> Result<PrunePlan> {
-    // Forgotten snapshots must be gone for good before anything follows from it.
-    repo.store().settle()?;
-    repo.refresh_index()?;
-    let refuse = |object: ObjectName, reason: &str| {
-        Error::Invalid(format!(
-            "{object} is damaged ({reason}), so prune can't know what is needed; nothing was changed (see `tresor check`)"
-        ))
-    };
-    if let Some((id, reason)) = repo.index().damaged().first() {
-        return Err(refuse(ObjectName::new(ObjectKind::Index, *id), reason));
+    PrunePlan::at(repo, options, now(), monitor)
+}
+
+/// Refuses if an index object can't be read.
+pub(super) fn refuse_damaged_index(repo: &Repository) -> Result<()> {
+    match repo.index().damaged().first() {
+        Some((id, reason)) => Err(refuse(ObjectName::new(ObjectKind::Index, *id), reason)),
+        None => Ok(()),
     }
+}
+
+fn refuse(object: ObjectName, reason: &str) -> Error {
+    Error::Invalid(format!(
+        "{object} is damaged ({reason}), so prune can't know what is needed; no data was removed (see `tresor check`)"
+    ))
+}
+
+/// All snapshots; refuses if one can't be read.
+fn snapshots(repo: &Repository) -> Result<Vec<Snapshot>> {
     let (snapshots, damaged) = repo.snapshots_and_damaged()?;
-    if let Some((id, reason)) = damaged.first() {
-        return Err(refuse(ObjectName::new(ObjectKind::Snapshot, *id), reason));
+    match damaged.first() {
+        Some((id, reason)) => Err(refuse(ObjectName::new(ObjectKind::Snapshot, *id), reason)),
+        None => Ok(snapshots),
     }
-    monitor.phase("finding what snapshots need");
-    let mut needed = Needed { used: UsedBlobs::new(repo.index(), HashSet::new()) };
-    for snapshot in &snapshots {
-        monitor.progress().check()?;
-        walk_reachable(repo, &snapshot.data.tree, &mut needed)?;
-    }
-    let mut plan = PrunePlan {
-        snapshots: snapshots.len() as u64,
-        seen: snapshots.iter().map(|s| s.id).collect(),
-        ..PrunePlan::default()
-    };
-    let packs = usage(&needed.used);
-    for (name, _) in repo.store().list(ObjectKind::Pack)? {
-        if !packs.contains_key(&name.id) {
-            plan.unindexed.push(name.id);
+}
+
+impl PrunePlan {
+    /// The plan as it would be at another time than now. Packs are marked with that time.
+    pub fn at(
+        repo: &Repository,
+        options: &PruneOptions,
+        now: Time,
+        monitor: &dyn Monitor,
+    ) -> Result<Self> {
+        options.check()?;
+        let mut objects = HashSet::new();
+        for _ in 1..ATTEMPTS {
+            match Self::look(repo, options, now, monitor, &mut objects) {
+                // It may be that another prune has just removed it.
+                Err(e) if e.is_damage() || matches!(e, Error::Invalid(_)) => {
+                    repo.refresh_index()?;
+                    if repo.index().objects() == objects {
+                        return Err(e);
+                    }
+                }
+                result => return result,
+            }
         }
+        Self::look(repo, options, now, monitor, &mut objects)
     }
-    plan.packs_unindexed = plan.unindexed.len() as u64;
-    plan.decide(&packs, options);
-    plan.used = Some(needed.used);
-    Ok(plan)
+
+    /// `objects` gets what is in force in the index.
+    fn look(
+        repo: &Repository,
+        options: &PruneOptions,
+        now: Time,
+        monitor: &dyn Monitor,
+        objects: &mut HashSet<ObjectId>,
+    ) -> Result<Self> {
+        // Forgotten snapshots must be gone for good before anything follows from it.
+        repo.store().settle()?;
+        // In this order: what a snapshot needs is in the index when it is saved,
+        // and a pack is stored before the index names it.
+        let snapshots = snapshots(repo)?;
+        repo.index().sync_checked(repo.store(), repo.keys())?;
+        *objects = repo.index().objects();
+        refuse_damaged_index(repo)?;
+        let mut listed: HashMap<ObjectId, u64> = HashMap::new();
+        listed.extend(repo.store().list(ObjectKind::Pack)?.iter().map(|(n, size)| (n.id, *size)));
+        monitor.phase("finding what snapshots need");
+        // What is gone or cut off is no reason to drop another copy.
+        let is_bad = |pack: &PackInfo| listed.get(&pack.id) != Some(&pack.size);
+        let used = UsedBlobs::new(repo.index(), is_bad);
+        let mut needed = Needed { used, listed: &listed, monitor };
+        for snapshot in &snapshots {
+            walk_reachable(repo, &snapshot.data.tree, &mut needed)?;
+        }
+        let used = needed.used;
+        let indexed = |id: &ObjectId| used.packs().get(id).is_some();
+        let mut plan = Self {
+            snapshots: snapshots.len() as u64,
+            now,
+            objects: objects.clone(),
+            seen: snapshots.iter().map(|s| s.id).collect(),
+            unindexed: listed.keys().filter(|id| !indexed(id)).copied().collect(),
+            ..Self::default()
+        };
+        plan.unindexed.sort();
+        plan.packs_unindexed = plan.unindexed.len() as u64;
+        plan.decide(&used, options);
+        plan.used = Some(used);
+        Ok(plan)
+    }
 }
 
-struct Needed {
+struct Needed<'a> {
     used: UsedBlobs,
+    listed: &'a HashMap<ObjectId, u64>,
+    monitor: &'a dyn Monitor,
 }
 
-impl Reached for Needed {
+impl Reached for Needed<'_> {
     fn blob(&mut self, _: BlobKind, id: &BlobId, _: &[u8]) -> Result<bool> {
+        self.monitor.progress().check()?;
         match self.used.insert(id) {
             Inserted::New(_) => Ok(true),
             Inserted::Before => Ok(false),
-            Inserted::Unknown => Err(Error::BlobMissing(*id)),
+            Inserted::Unknown => {
+                let Some(pack) = self.used.bad_place(id) else {
+                    return Err(Error::BlobMissing(*id));
+                };
+                let state = match self.listed.get(&pack.id) {
+                    None => "missing".to_owned(),
+                    Some(size) => format!("{size} bytes long and must be {}", pack.size),
+                };
+                Err(Error::Invalid(format!(
+                    "{} is {state}, and snapshots need it; nothing was changed (`tresor check` lists the files it touches; put it back from another copy, or forget those snapshots)",
+                    ObjectName::new(ObjectKind::Pack, pack.id)
+                )))
+            }
         }
     }
 }
 
-fn usage(used: &UsedBlobs) -> HashMap<ObjectId, PackUse> {
-    let mut packs: HashMap<ObjectId, PackUse> = HashMap::new();
-    for info in used.packs() {
-        let new = !packs.contains_key(&info.id);
-        let pack = packs.entry(info.id).or_default();
-        pack.size = info.size;
-        // Unmarked wins: a backup may have published a pack that prune saw unindexed.
-        pack.marked = if new { info.marked } else { pack.marked.min(info.marked) };
-    }
-    for (entry, info, is_used) in used.entries() {
-        let Some(pack) = packs.get_mut(&info.id) else { continue };
+/// How much of each pack is used, in the order of `UsedBlobs::packs`.
+fn usage(used: &UsedBlobs) -> Vec<PackUse> {
+    let mut packs = vec![PackUse::default(); used.packs().iter().count()];
+    for (entry, number, is_used) in used.entries() {
+        let pack = &mut packs[number];
         // A blob's share of its segment.
         let share =
             u64::from(entry.sealed_len) * u64::from(entry.len) / u64::from(entry.raw_len.max(1));
@@ -162,28 +252,30 @@ fn usage(used: &UsedBlobs) -> HashMap<ObjectId, PackUse> {
     packs
 }
 
+type Candidate = (PackInfo, PackUse);
+
 impl PrunePlan {
-    fn decide(&mut self, packs: &HashMap<ObjectId, PackUse>, options: &PruneOptions) {
-        let before =
-            now().seconds.saturating_sub(options.grace.as_secs().min(i64::MAX as u64) as i64);
+    fn decide(&mut self, blobs: &UsedBlobs, options: &PruneOptions) {
+        let grace = options.grace.as_secs().min(i64::MAX as u64) as i64;
+        let before = self.now.seconds.saturating_sub(grace);
         let mut partly = Vec::new();
         let mut small = Vec::new();
-        for (id, pack) in packs {
+        for (info, pack) in blobs.packs().iter().zip(usage(blobs)) {
             self.blobs_used += pack.used_blobs;
             self.bytes_used += pack.used;
             self.blobs_unused += pack.unused_blobs;
             self.bytes_unused += pack.unused;
-            match (pack.used_blobs > 0, pack.marked) {
-                (true, 0) if pack.unused_blobs > 0 => partly.push((*id, pack)),
-                (true, 0) if pack.size < SMALL_PACK => small.push((*id, pack)),
+            match (pack.used_blobs > 0, info.marked) {
+                (true, 0) if pack.unused_blobs > 0 => partly.push((*info, pack)),
+                (true, 0) if info.size < SMALL_PACK => small.push((*info, pack)),
                 (true, 0) => self.packs_kept += 1,
-                (true, _) => drop(self.recover.insert(*id)),
-                (false, 0) if options.grace.is_zero() => self.drop_pack(*id, pack.size),
+                (true, _) => drop(self.recover.insert(info.id)),
+                (false, 0) if options.grace.is_zero() => self.drop_pack(info),
                 (false, 0) => {
-                    self.mark.insert(*id);
-                    self.bytes_mark += pack.size;
+                    self.mark.insert(info.id);
+                    self.bytes_mark += info.size;
                 }
-                (false, since) if since <= before => self.drop_pack(*id, pack.size),
+                (false, since) if since <= before => self.drop_pack(info),
                 (false, _) => self.packs_waiting += 1,
             }
         }
@@ -194,43 +286,43 @@ impl PrunePlan {
         self.packs_repack = self.repack.len() as u64;
     }
 
-    fn drop_pack(&mut self, id: ObjectId, size: u64) {
-        self.delete.insert(id);
-        self.bytes_delete += size;
+    fn drop_pack(&mut self, pack: &PackInfo) {
+        self.delete.insert(pack.id);
+        self.bytes_delete += pack.size;
     }
 
     /// The packs with the most to gain first, until little enough is unused.
     fn choose_repack(
         &mut self,
-        mut partly: Vec<(ObjectId, &PackUse)>,
-        small: Vec<(ObjectId, &PackUse)>,
+        mut partly: Vec<Candidate>,
+        small: Vec<Candidate>,
         options: &PruneOptions,
     ) {
         let limit = options.max_repack_bytes.unwrap_or(u64::MAX);
         let mut left: u64 = partly.iter().map(|(_, p)| p.unused).sum();
         let allowed = (self.bytes_used as f64 * options.max_unused_percent / 100.0) as u64;
-        partly.sort_by_key(|(id, p)| {
-            (std::cmp::Reverse(p.unused * 1000 / (p.used + p.unused).max(1)), *id)
+        partly.sort_by_key(|(info, p)| {
+            (std::cmp::Reverse(p.unused * 1000 / (p.used + p.unused).max(1)), info.id)
         });
-        let take = |plan: &mut Self, id: ObjectId, pack: &PackUse| {
-            if plan.bytes_repack + pack.size <= limit {
-                plan.bytes_repack += pack.size;
-                plan.repack.insert(id);
+        let take = |plan: &mut Self, (info, pack): &Candidate| {
+            if plan.bytes_repack + info.size <= limit {
+                plan.bytes_repack += info.size;
+                plan.repack.insert(info.id, pack.used_blobs);
                 return true;
             }
             plan.packs_kept += 1;
             false
         };
-        for (id, pack) in partly {
+        for candidate in &partly {
             if left <= allowed {
                 self.packs_kept += 1;
-            } else if take(self, id, pack) {
-                left -= pack.unused;
+            } else if take(self, candidate) {
+                left -= candidate.1.unused;
             }
         }
         if small.len() >= MANY_SMALL {
-            for (id, pack) in small {
-                take(self, id, pack);
+            for candidate in &small {
+                take(self, candidate);
             }
         } else {
             self.packs_kept += small.len() as u64;
@@ -238,36 +330,49 @@ impl PrunePlan {
     }
 }
 
-/// Takes packs that snapshots newer than the plan need out of it. Blobs in
-/// packs that the plan doesn't know are none of its business.
-pub(super) fn absorb_new_snapshots(repo: &Repository, plan: &mut PrunePlan) -> Result<()> {
-    let Some(used) = plan.used.take() else { return Ok(()) };
-    let mut late = Late { used, packs: HashSet::new(), elsewhere: HashSet::new() };
-    for snapshot in repo.snapshots()? {
-        if plan.seen.insert(snapshot.id) {
+/// Looks at snapshots that came after the plan, and takes the packs that they
+/// need out of it; returns those packs. Blobs in packs that the plan doesn't know
+/// are none of its business.
+pub(super) fn absorb_new_snapshots(
+    repo: &Repository,
+    plan: &mut PrunePlan,
+    monitor: &dyn Monitor,
+) -> Result<HashSet<ObjectId>> {
+    let Some(used) = plan.used.take() else { return Ok(HashSet::new()) };
+    let mut late = Late { used, packs: HashMap::new(), elsewhere: HashSet::new(), monitor };
+    for snapshot in snapshots(repo)? {
+        if !plan.seen.contains(&snapshot.id) {
             walk_reachable(repo, &snapshot.data.tree, &mut late)?;
+            plan.seen.insert(snapshot.id);
         }
     }
-    for pack in &late.packs {
-        plan.mark.remove(pack);
-        plan.delete.remove(pack);
-        plan.repack.remove(pack);
+    let Late { used, packs, .. } = late;
+    plan.used = Some(used);
+    for (id, marked) in &packs {
+        plan.mark.remove(id);
+        plan.delete.remove(id);
+        plan.repack.remove(id);
+        if *marked {
+            plan.recover.insert(*id);
+        }
     }
-    plan.used = Some(late.used);
-    Ok(())
+    Ok(packs.into_keys().collect())
 }
 
-struct Late {
+struct Late<'a> {
     used: UsedBlobs,
-    packs: HashSet<ObjectId>,
+    /// Packs that are needed now, and whether they were marked.
+    packs: HashMap<ObjectId, bool>,
     elsewhere: HashSet<BlobId>,
+    monitor: &'a dyn Monitor,
 }
 
-impl Reached for Late {
+impl Reached for Late<'_> {
     fn blob(&mut self, _: BlobKind, id: &BlobId, _: &[u8]) -> Result<bool> {
+        self.monitor.progress().check()?;
         Ok(match self.used.insert(id) {
             Inserted::New(pack) => {
-                self.packs.insert(pack);
+                self.packs.insert(pack.id, pack.marked != 0);
                 true
             }
             Inserted::Before => false,

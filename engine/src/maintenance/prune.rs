@@ -3,21 +3,35 @@
 //! Two phases, so that backups may run meanwhile: a pack that nothing needs is
 //! *marked* in the index; only a later prune, after a time of grace, and after
 //! looking at all snapshots again, deletes it. Nothing new relies on a marked pack.
+//!
+//! Deleting has an order of its own:
+//! 1. The entries of the packs to delete move to index objects that name nothing
+//!    else. There they are *doomed*: marked with a time so long ago that nobody
+//!    relies on them, whatever the clocks say. The objects that named them before
+//!    are deleted for good.
+//! 2. Snapshots are looked at once more. A backup that relied on those objects has
+//!    either saved its snapshot by now, and what that needs is put back; or it finds,
+//!    looking after it saved, that they are gone.
+//! 3. The packs are deleted, then the index objects of step 1.
+//!
+//! So at no time a pack that is needed lacks its index entry, and when one prune
+//! is interrupted, the next one goes on.
 
-use std::collections::HashSet;
+mod rewrite;
+
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::plan::{PruneOptions, PrunePlan, absorb_new_snapshots};
-use super::used::UsedBlobs;
+use self::rewrite::{Doomed, IndexWriter, other_prune, publish, refuse_outdated};
+use super::plan::{PruneOptions, PrunePlan, absorb_new_snapshots, refuse_damaged_index};
+use super::used::{Packs, UsedBlobs};
 use crate::error::{Error, Result};
-use crate::format::{
-    IndexData, ObjectId, ObjectKind, ObjectName, PackEntry, Purpose, Time, sealed,
-};
+use crate::format::{ObjectId, ObjectKind, ObjectName, PackEntry};
 use crate::index::{Location, SegmentAddr, read_object};
 use crate::monitor::Monitor;
 use crate::pack::{NewSegment, PackWriter, Packed, open_segment, read_table};
-use crate::repo::{Repository, now};
+use crate::repo::Repository;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PruneOutcome {
@@ -27,11 +41,6 @@ pub struct PruneOutcome {
     pub bytes_marked: u64,
 }
 
-/// Blobs in one rewritten index object.
-const INDEX_BLOBS: usize = 200_000;
-/// Index objects with fewer blobs are joined when there are many.
-const SMALL_INDEX: usize = 20_000;
-const MANY_SMALL: usize = 32;
 /// What interrupted writes left behind is removed after this long.
 const SWEEP_AGE: Duration = Duration::from_secs(24 * 3600);
 
@@ -43,59 +52,147 @@ pub fn prune(
     mut plan: PrunePlan,
     monitor: &dyn Monitor,
 ) -> Result<PruneOutcome> {
+    options.check()?;
     let mut outcome = PruneOutcome::default();
+    clear_replaced(repo)?;
+    refuse_outdated(repo, &plan)?;
     if !plan.repack.is_empty() {
         monitor.phase("repacking");
-        repack(repo, &plan, &mut outcome, monitor)?;
+        repack(repo, &mut plan, &mut outcome, monitor)?;
     }
-    absorb_new_snapshots(repo, &mut plan)?;
-    let repacked = std::mem::take(&mut plan.repack);
+    absorb_new_snapshots(repo, &mut plan, monitor)?;
+    let repacked = std::mem::take(&mut plan.repack).into_keys();
     if options.grace.is_zero() { &mut plan.delete } else { &mut plan.mark }.extend(repacked);
     monitor.phase("writing the index");
-    let sizes = publish(repo, options, &plan, &mut outcome, monitor)?;
+    let doomed = publish(repo, options, &plan, &mut outcome, monitor)?;
     monitor.phase("deleting packs");
-    for (id, size) in sizes {
-        repo.store().delete(&ObjectName::new(ObjectKind::Pack, id))?;
-        outcome.packs_deleted += 1;
-        outcome.bytes_deleted += size;
-    }
-    repo.store().settle()?;
+    delete(repo, plan, doomed, &mut outcome, monitor)?;
     repo.store().sweep(SWEEP_AGE)?;
     repo.refresh_index()?;
     Ok(outcome)
 }
 
+fn delete_index(repo: &Repository, ids: impl IntoIterator<Item = ObjectId>) -> Result<()> {
+    for id in ids {
+        repo.store().delete(&ObjectName::new(ObjectKind::Index, id))?;
+    }
+    Ok(repo.store().settle()?)
+}
+
+/// Removes index objects that an interrupted prune has replaced and not deleted:
+/// if what replaces them were replaced in its turn, they would be in force again.
+fn clear_replaced(repo: &Repository) -> Result<()> {
+    repo.refresh_index()?;
+    refuse_damaged_index(repo)?;
+    let mut left = repo.index().replaced();
+    if left.is_empty() {
+        return Ok(());
+    }
+    // What stands in for them must be in the store, whole and for good, not just in
+    // the local copy.
+    let mut replaced: HashSet<ObjectId> = left.values().flatten().copied().collect();
+    for id in repo.index().objects() {
+        let data = read_object(repo.store(), repo.keys(), &id)?;
+        if !data.replaces.is_empty() {
+            let name = ObjectName::new(ObjectKind::Index, id);
+            repo.store().put(&name, &repo.store().get(&name)?)?;
+        }
+        replaced.extend(data.replaces);
+    }
+    repo.store().settle()?;
+    left.retain(|id, _| replaced.contains(id));
+    // First those that replace none of the others: they keep those out of force.
+    while !left.is_empty() {
+        let free = |replaces: &Vec<ObjectId>| !replaces.iter().any(|r| left.contains_key(r));
+        let now: Vec<_> = left.iter().filter(|(_, r)| free(r)).map(|(id, _)| *id).collect();
+        if now.is_empty() {
+            return Err(Error::Invalid("index objects replace each other in a circle".into()));
+        }
+        delete_index(repo, now.iter().copied())?;
+        left.retain(|id, _| !now.contains(id));
+    }
+    repo.refresh_index()
+}
+
 /// Stores what is needed of packs that are mostly not, once more.
 fn repack(
     repo: &Arc<Repository>,
-    plan: &PrunePlan,
+    plan: &mut PrunePlan,
     outcome: &mut PruneOutcome,
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let Some(used) = &plan.used else { return Ok(()) };
     monitor.progress().expect(plan.packs_repack, plan.bytes_repack);
     let writer = PackWriter::new(repo.clone());
-    for id in &plan.repack {
-        monitor.progress().check()?;
-        let size = repack_one(repo, &writer, used, id)?;
-        outcome.bytes_repacked += size;
-        monitor.progress().add(1, size);
+    let mut work = || -> Result<HashSet<ObjectId>> {
+        let mut left = HashSet::new();
+        for (id, blobs) in plan.repack.iter().collect::<BTreeMap<_, _>>() {
+            monitor.progress().check()?;
+            match repack_one(repo, &writer, used, id, *blobs) {
+                Ok(size) => {
+                    outcome.bytes_repacked += size;
+                    monitor.progress().add(1, size);
+                }
+                Err(e) if e.is_damage() && !is_gone(&e) => {
+                    let name = ObjectName::new(ObjectKind::Pack, *id);
+                    monitor.problem(&name.path(), &format!("left as it is: {e}"));
+                    left.insert(*id);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(left)
+    };
+    match work() {
+        Ok(left) => {
+            let finished = writer.finish()?;
+            let listed = repo.store().list(ObjectKind::Pack)?;
+            let listed: HashSet<_> = listed.into_iter().map(|(name, _)| name.id).collect();
+            if !finished.packs.iter().all(|id| listed.contains(id)) {
+                // Taken for garbage before the index named them.
+                delete_index(repo, finished.index)?;
+                return Err(other_prune());
+            }
+            plan.repack.retain(|id, _| !left.contains(id));
+            Ok(())
+        }
+        Err(e) => {
+            writer.abandon();
+            Err(e)
+        }
     }
-    writer.finish()?;
-    Ok(())
 }
 
+fn is_gone(error: &Error) -> bool {
+    matches!(error, Error::Store(e) if e.is_not_found())
+}
+
+/// Reads a whole pack and checks it against its name.
+fn read_pack(repo: &Repository, id: &ObjectId) -> Result<(PackEntry, Vec<u8>)> {
+    let name = ObjectName::new(ObjectKind::Pack, *id);
+    let bytes = repo.store().get(&name)?;
+    if blake3::hash(&bytes).as_bytes() != &id.0 {
+        return Err(Error::damaged(name, "its bytes are not what its name says"));
+    }
+    Ok((read_table(repo.keys(), *id, &bytes)?, bytes))
+}
+
+/// `blobs` is how many blobs of the pack are in use: all of them must be copied.
 fn repack_one(
     repo: &Repository,
     writer: &PackWriter,
     used: &UsedBlobs,
     id: &ObjectId,
+    blobs: u64,
 ) -> Result<u64> {
     let name = ObjectName::new(ObjectKind::Pack, *id);
-    let mut bytes = repo.store().get(&name)?;
-    let entry = read_table(repo.keys(), *id, &bytes)?;
+    let (entry, mut bytes) = read_pack(repo, id)?;
+    let mut copied = HashSet::new();
     for (offset, segment) in entry.placed() {
-        let wanted: Vec<_> = segment.blobs().filter(|(blob, ..)| used.uses(blob, id)).collect();
+        let wanted: Vec<_> = segment
+            .blobs()
+            .filter(|(blob, ..)| used.uses(blob, id) && copied.insert(*blob))
+            .collect();
         if wanted.is_empty() {
             continue;
         }
@@ -118,123 +215,57 @@ fn repack_one(
         }
         writer.add(&Packed::from(kept))?;
     }
+    if copied.len() as u64 != blobs {
+        return Err(Error::damaged(name, "its table lacks blobs that the index says it has"));
+    }
     Ok(entry.size)
 }
 
-/// Rewrites the index objects that the plan changes; returns the packs that no
-/// index object names any more, with their lengths.
-fn publish(
+/// Deletes doomed packs, but for those that turn out to be needed.
+fn delete(
     repo: &Repository,
-    options: &PruneOptions,
-    plan: &PrunePlan,
+    mut plan: PrunePlan,
+    doomed: Doomed,
     outcome: &mut PruneOutcome,
     monitor: &dyn Monitor,
-) -> Result<Vec<(ObjectId, u64)>> {
-    let mut dropped = Vec::new();
-    let mut out =
-        IndexWriter { repo, data: IndexData::default(), blobs: 0, written: HashSet::new() };
-    let join_small = count_small(repo)? >= MANY_SMALL;
-    for id in repo.index().objects() {
+) -> Result<()> {
+    let Doomed { mut packs, objects } = doomed;
+    if packs.is_empty() {
+        return Ok(());
+    }
+    repo.refresh_index()?;
+    refuse_damaged_index(repo)?;
+    let needed = absorb_new_snapshots(repo, &mut plan, monitor)?;
+    // After the snapshots: what they need is indexed when they are saved.
+    repo.refresh_index()?;
+    refuse_damaged_index(repo)?;
+    let index = Packs::new(&repo.index().runs());
+    // A backup has published what was taken for garbage.
+    packs.retain(|id, _| index.get(id).is_none_or(|p| p.marked != 0));
+    let back: HashSet<_> = packs.keys().filter(|id| needed.contains(id)).copied().collect();
+    if !back.is_empty() {
+        put_back(repo, &objects, &back)?;
+        packs.retain(|id, _| !back.contains(id));
+    }
+    for (id, size) in packs {
         monitor.progress().check()?;
-        let data = read_object(repo.store(), repo.keys(), &id)?;
-        let small = join_small && blob_count(&data) < SMALL_INDEX;
-        if !small && !data.packs.iter().any(|p| plan.changes(&p.id)) {
-            continue;
-        }
-        for mut pack in data.packs {
-            if plan.delete.contains(&pack.id) {
-                dropped.push((pack.id, pack.size));
-                continue;
-            }
-            if plan.mark.contains(&pack.id) {
-                outcome.bytes_marked += pack.size;
-                pack.marked = Some(now());
-            } else if plan.recover.contains(&pack.id) {
-                pack.marked = None;
-            }
-            out.add(pack)?;
-        }
-        out.data.replaces.push(id);
-    }
-    for id in &plan.unindexed {
-        let name = ObjectName::new(ObjectKind::Pack, *id);
-        // Unreadable ones are left to `check`, which names them.
-        let Ok(bytes) = repo.store().get(&name) else { continue };
-        let Ok(mut pack) = read_table(repo.keys(), *id, &bytes) else { continue };
-        if options.grace.is_zero() {
-            dropped.push((pack.id, pack.size));
-        } else {
-            outcome.bytes_marked += pack.size;
-            pack.marked = Some(Time { nanos: 0, ..now() });
-            out.add(pack)?;
-        }
-    }
-    let replaced = out.finish()?;
-    for id in replaced {
-        repo.store().delete(&ObjectName::new(ObjectKind::Index, id))?;
+        repo.store().delete(&ObjectName::new(ObjectKind::Pack, id))?;
+        outcome.packs_deleted += 1;
+        outcome.bytes_deleted += size;
     }
     repo.store().settle()?;
-    dropped.sort();
-    dropped.dedup();
-    Ok(dropped)
+    delete_index(repo, objects)
 }
 
-fn blob_count(data: &IndexData) -> usize {
-    data.packs.iter().flat_map(|p| &p.segments).map(|s| s.blob_count()).sum()
-}
-
-fn count_small(repo: &Repository) -> Result<usize> {
-    // About 40 bytes a blob.
-    let listed = repo.store().list(ObjectKind::Index)?;
-    Ok(listed.iter().filter(|(_, size)| *size < SMALL_INDEX as u64 * 40).count())
-}
-
-impl PrunePlan {
-    fn changes(&self, id: &ObjectId) -> bool {
-        [&self.mark, &self.delete, &self.recover].iter().any(|set| set.contains(id))
-    }
-}
-
-/// Writes index objects of bounded length. What they replace is deleted only
-/// when all are in the store for good.
-struct IndexWriter<'a> {
-    repo: &'a Repository,
-    data: IndexData,
-    blobs: usize,
-    written: HashSet<ObjectId>,
-}
-
-impl IndexWriter<'_> {
-    fn add(&mut self, pack: PackEntry) -> Result<()> {
-        if !self.written.insert(pack.id) {
-            return Ok(());
+/// Enters doomed packs in the index as any others.
+fn put_back(repo: &Repository, objects: &[ObjectId], wanted: &HashSet<ObjectId>) -> Result<()> {
+    let mut writer = IndexWriter::new(repo);
+    for id in objects {
+        let data = read_object(repo.store(), repo.keys(), id)?;
+        for pack in data.packs.into_iter().filter(|p| wanted.contains(&p.id)) {
+            writer.add(PackEntry { marked: None, ..pack })?;
         }
-        self.blobs += pack.segments.iter().map(|s| s.blob_count()).sum::<usize>();
-        self.data.packs.push(pack);
-        if self.blobs >= INDEX_BLOBS { self.flush_packs() } else { Ok(()) }
     }
-
-    fn flush_packs(&mut self) -> Result<()> {
-        let packs = std::mem::take(&mut self.data.packs);
-        self.blobs = 0;
-        self.put(&IndexData { packs, replaces: Vec::new() })
-    }
-
-    fn put(&self, data: &IndexData) -> Result<()> {
-        let object = sealed::seal(self.repo.keys(), Purpose::Index, data)?;
-        self.repo.put_object(ObjectKind::Index, &object)?;
-        Ok(())
-    }
-
-    /// The last object says what all of them replace: it takes effect when it is there.
-    fn finish(mut self) -> Result<Vec<ObjectId>> {
-        if self.data.replaces.is_empty() && self.data.packs.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.repo.store().settle()?;
-        let data = std::mem::take(&mut self.data);
-        self.put(&data)?;
-        self.repo.store().settle()?;
-        Ok(data.replaces)
-    }
+    writer.flush(Vec::new())?;
+    Ok(repo.store().settle()?)
 }

@@ -1,7 +1,5 @@
 //! How much there is.
 
-use std::collections::HashSet;
-
 use super::reach::{Reached, walk_reachable};
 use super::used::{Inserted, UsedBlobs};
 use crate::error::{Error, Result};
@@ -27,8 +25,10 @@ pub struct Stats {
 
 pub fn stats(repo: &Repository, snapshots: &[Snapshot]) -> Result<Stats> {
     let mut stats = Stats { snapshots: snapshots.len() as u64, ..Stats::default() };
-    let mut walk =
-        Walk { repo, used: UsedBlobs::new(repo.index(), HashSet::new()), stats: &mut stats };
+    // They may be newer than the index at hand.
+    repo.index().sync_checked(repo.store(), repo.keys())?;
+    let used = UsedBlobs::new(repo.index(), |_| false);
+    let mut walk = Walk { repo, used, stats: &mut stats };
     for snapshot in snapshots {
         walk_reachable(repo, &snapshot.data.tree, &mut walk)?;
         let summary = &snapshot.data.summary;

@@ -1,10 +1,65 @@
 //! Which places of blobs are in use: a bit for each entry of the index.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
 
 use crate::format::{BlobId, ObjectId};
-use crate::index::{Index, PackInfo, Run};
+use crate::index::{Entry, Index, PackInfo, Run};
+
+/// A pack that another entry names already.
+const AGAIN: u32 = u32::MAX;
+
+/// Every pack of the index once. A pack that several entries name is marked only
+/// if all of them are, and then since the latest of them: deleting can wait.
+pub(super) struct Packs {
+    all: Vec<PackInfo>,
+    numbers: HashMap<ObjectId, u32>,
+    /// For each run, the numbers of its packs in `all`.
+    of_runs: Vec<Vec<u32>>,
+}
+
+impl Packs {
+    pub fn new(runs: &[Arc<Run>]) -> Self {
+        let mut packs = Self { all: Vec::new(), numbers: HashMap::new(), of_runs: Vec::new() };
+        for run in runs {
+            let of_run = run.packs().map(|pack| packs.add(pack)).collect();
+            packs.of_runs.push(of_run);
+        }
+        packs
+    }
+
+    fn add(&mut self, pack: PackInfo) -> u32 {
+        match self.numbers.entry(pack.id) {
+            Slot::Occupied(number) => {
+                let known = &mut self.all[*number.get() as usize];
+                let both = known.marked != 0 && pack.marked != 0;
+                known.marked = if both { known.marked.max(pack.marked) } else { 0 };
+                AGAIN
+            }
+            Slot::Vacant(place) => {
+                let number = *place.insert(self.all.len() as u32);
+                self.all.push(pack);
+                number
+            }
+        }
+    }
+
+    pub fn get(&self, id: &ObjectId) -> Option<&PackInfo> {
+        self.numbers.get(id).map(|number| &self.all[*number as usize])
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &PackInfo> {
+        self.all.iter()
+    }
+
+    /// The number in `all` of the pack that an entry of a run lies in; `None` for
+    /// an entry that repeats another one.
+    fn number(&self, run: usize, entry: &Entry) -> Option<usize> {
+        let number = self.of_runs[run].get(entry.pack as usize)?;
+        (*number != AGAIN).then_some(*number as usize)
+    }
+}
 
 /// A set of index entries, one bit each.
 pub(super) struct UsedBlobs {
@@ -12,23 +67,24 @@ pub(super) struct UsedBlobs {
     /// Number of the first entry of each run.
     bases: Vec<usize>,
     bits: Vec<u64>,
-    /// Packs not to be relied on if there is another place.
-    bad: HashSet<ObjectId>,
+    packs: Packs,
+    /// For each pack whether it can't be relied on.
+    bad: Vec<bool>,
 }
 
 /// What `insert` found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Inserted {
     /// Now used in this pack.
-    New(ObjectId),
+    New(PackInfo),
     Before,
     /// No pack has it, or only bad ones.
     Unknown,
 }
 
 impl UsedBlobs {
-    /// All entries of a freshly synced index. Places in `bad` packs don't count.
-    pub fn new(index: &Index, bad: HashSet<ObjectId>) -> Self {
+    /// All entries of a freshly synced index. Places in bad packs don't count.
+    pub fn new(index: &Index, is_bad: impl Fn(&PackInfo) -> bool) -> Self {
         let runs = index.runs();
         let mut total = 0;
         let mut bases = Vec::new();
@@ -36,56 +92,65 @@ impl UsedBlobs {
             bases.push(total);
             total += run.len();
         }
-        Self { runs, bases, bits: vec![0; total.div_ceil(64)], bad }
+        let packs = Packs::new(&runs);
+        let bad = packs.iter().map(is_bad).collect();
+        Self { runs, bases, bits: vec![0; total.div_ceil(64)], packs, bad }
     }
 
-    /// Marks one place of the blob as used: an unmarked pack if possible.
+    pub fn packs(&self) -> &Packs {
+        &self.packs
+    }
+
+    /// Places of the blob: the number of the entry and that of the pack.
+    fn places<'u>(&'u self, id: &BlobId) -> impl Iterator<Item = (usize, usize)> + use<'u> {
+        let id = *id;
+        self.runs.iter().zip(&self.bases).enumerate().flat_map(move |(r, (run, base))| {
+            run.positions(&id)
+                .filter_map(move |at| Some((base + at, self.packs.number(r, &run.entry(at)?)?)))
+        })
+    }
+
+    /// Marks one place of the blob as used: in an unmarked pack if possible. Of
+    /// several it is always the same one, whoever looks.
     pub fn insert(&mut self, id: &BlobId) -> Inserted {
-        let mut best: Option<(bool, usize, ObjectId)> = None;
-        for (run, base) in self.runs.iter().zip(&self.bases) {
-            for at in run.positions(id) {
-                if self.has(base + at) {
-                    return Inserted::Before;
-                }
-                let Some(pack) = run.pack(run.entry(at).pack) else { continue };
-                let place = (pack.marked != 0, base + at, pack.id);
-                if !self.bad.contains(&pack.id) && best.is_none_or(|b| place < b) {
-                    best = Some(place);
-                }
+        let mut best: Option<(bool, ObjectId, usize, usize)> = None;
+        for (number, pack) in self.places(id) {
+            if self.has(number) {
+                return Inserted::Before;
+            }
+            let info = &self.packs.all[pack];
+            let place = (info.marked != 0, info.id, number, pack);
+            if !self.bad[pack] && best.is_none_or(|b| place < b) {
+                best = Some(place);
             }
         }
-        match best {
-            Some((_, number, pack)) => {
-                self.bits[number / 64] |= 1 << (number % 64);
-                Inserted::New(pack)
-            }
-            None => Inserted::Unknown,
-        }
+        let Some((_, _, number, pack)) = best else { return Inserted::Unknown };
+        self.bits[number / 64] |= 1 << (number % 64);
+        Inserted::New(self.packs.all[pack])
+    }
+
+    /// A pack that should have the blob; for those that `insert` doesn't know.
+    pub fn bad_place(&self, id: &BlobId) -> Option<PackInfo> {
+        self.places(id).next().map(|(_, pack)| self.packs.all[pack])
     }
 
     fn has(&self, number: usize) -> bool {
         self.bits[number / 64] >> (number % 64) & 1 == 1
     }
 
-    /// Every entry of the index with its pack, and whether it is used.
-    pub fn entries(&self) -> impl Iterator<Item = (crate::index::Entry, PackInfo, bool)> + '_ {
-        self.runs.iter().zip(&self.bases).flat_map(move |(run, base)| {
-            run.entries().enumerate().filter_map(move |(i, entry)| {
-                Some((entry, run.pack(entry.pack)?, self.has(base + i)))
+    /// Every entry of the index once, with the number of its pack and whether it is used.
+    pub fn entries(&self) -> impl Iterator<Item = (Entry, usize, bool)> + '_ {
+        self.runs.iter().zip(&self.bases).enumerate().flat_map(move |(r, (run, base))| {
+            (0..run.len()).filter_map(move |i| {
+                let entry = run.entry(i)?;
+                Some((entry, self.packs.number(r, &entry)?, self.has(base + i)))
             })
         })
     }
 
-    pub fn packs(&self) -> impl Iterator<Item = PackInfo> + '_ {
-        self.runs.iter().flat_map(|run| run.packs())
-    }
-
-    /// Whether this place of the blob is the one in use.
+    /// Whether the place of the blob in this pack is the one in use.
     pub fn uses(&self, id: &BlobId, pack: &ObjectId) -> bool {
-        self.runs.iter().zip(&self.bases).any(|(run, base)| {
-            run.positions(id).any(|at| {
-                self.has(base + at) && run.pack(run.entry(at).pack).is_some_and(|p| p.id == *pack)
-            })
-        })
+        self.places(id)
+            .any(|(number, in_pack)| self.packs.all[in_pack].id == *pack && self.has(number))
     }
 }

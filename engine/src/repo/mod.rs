@@ -191,7 +191,7 @@ impl Repository {
             if round == 1 {
                 self.refresh_index()?;
             }
-            for found in self.places(id)? {
+            for found in self.index.find_all(id) {
                 let place = (found.location.segment.pack, found.location.segment.offset);
                 if tried.contains(&place) {
                     continue;

@@ -1,0 +1,346 @@
+//! The index without what a prune drops: new index objects in place of others.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use super::{PruneOutcome, delete_index, is_gone, read_pack};
+use crate::error::{Error, Result};
+use crate::format::{
+    IndexData, ObjectId, ObjectKind, ObjectName, PackEntry, Purpose, Time, sealed,
+};
+use crate::index::read_object;
+use crate::maintenance::plan::{PruneOptions, PrunePlan, refuse_damaged_index};
+use crate::maintenance::used::Packs;
+use crate::monitor::Monitor;
+use crate::repo::Repository;
+
+/// Blobs in one rewritten index object.
+const INDEX_BLOBS: usize = 200_000;
+/// Index objects with fewer blobs are joined when there are many.
+const SMALL_INDEX: usize = 20_000;
+const MANY_SMALL: usize = 32;
+/// The mark of a pack that is about to be deleted.
+const DOOMED: Time = Time { seconds: 1, nanos: 0 };
+
+/// Packs to be deleted, and the index objects that name nothing else.
+#[derive(Default)]
+pub(super) struct Doomed {
+    /// With their lengths.
+    pub packs: BTreeMap<ObjectId, u64>,
+    pub objects: Vec<ObjectId>,
+}
+
+/// What becomes of a pack in an index object that is rewritten.
+enum Fate {
+    Stay,
+    Mark,
+    Recover,
+    Doom,
+}
+
+/// The index as it is when it is rewritten.
+struct View {
+    objects: BTreeSet<ObjectId>,
+    replaced: HashSet<ObjectId>,
+    packs: Packs,
+}
+
+impl View {
+    fn new(repo: &Repository) -> Self {
+        let runs = repo.index().runs();
+        Self {
+            objects: runs.iter().flat_map(|r| r.covered()).copied().collect(),
+            replaced: repo.index().replaced().into_keys().collect(),
+            packs: Packs::new(&runs),
+        }
+    }
+
+    fn fate(&self, plan: &PrunePlan, id: &ObjectId) -> Fate {
+        if plan.delete.contains(id) {
+            let marked = |packs: &Packs| packs.get(id).is_some_and(|p| p.marked != 0);
+            // Taken for garbage once, and now a backup has published it.
+            let claimed =
+                !marked(&self.packs) && plan.used.as_ref().is_some_and(|u| marked(u.packs()));
+            if claimed { Fate::Stay } else { Fate::Doom }
+        } else if plan.mark.contains(id) {
+            Fate::Mark
+        } else if plan.recover.contains(id) {
+            Fate::Recover
+        } else {
+            Fate::Stay
+        }
+    }
+}
+
+/// What other prunes have done to the index while this one ran.
+#[derive(Default)]
+struct Others {
+    /// Index objects in the store.
+    listed: HashSet<ObjectId>,
+    /// Whether there are objects by another prune, and what they replace.
+    any: bool,
+    replaces: HashSet<ObjectId>,
+}
+
+impl Others {
+    /// Backups write index objects, but only prunes write some that replace
+    /// others. `own` are the objects written by this one.
+    fn look(repo: &Repository, view: &View, own: &HashSet<ObjectId>) -> Result<Self> {
+        let listed = repo.store().list(ObjectKind::Index)?;
+        let listed: HashSet<_> = listed.into_iter().map(|(name, _)| name.id).collect();
+        let mut others = Self { listed, ..Self::default() };
+        let known = |id: &ObjectId| {
+            own.contains(id) || view.objects.contains(id) || view.replaced.contains(id)
+        };
+        for id in others.listed.iter().filter(|id| !known(id)) {
+            match read_object(repo.store(), repo.keys(), id) {
+                Ok(data) => others.replaces.extend(data.replaces),
+                // It has vanished, or can't be known.
+                Err(e) if e.is_damage() => others.any = true,
+                Err(e) => return Err(e),
+            }
+        }
+        others.any |= !others.replaces.is_empty();
+        Ok(others)
+    }
+}
+
+/// Refuses if another prune has changed the index since the plan was made.
+pub(super) fn refuse_outdated(repo: &Repository, plan: &PrunePlan) -> Result<()> {
+    let objects = repo.index().objects();
+    if !plan.objects.is_subset(&objects) {
+        return Err(other_prune());
+    }
+    for id in objects.difference(&plan.objects) {
+        if !read_object(repo.store(), repo.keys(), id)?.replaces.is_empty() {
+            return Err(other_prune());
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn other_prune() -> Error {
+    Error::Invalid(
+        "another prune has changed the index meanwhile; no data was removed, run it again".into(),
+    )
+}
+
+/// Rewrites the index objects that the plan changes.
+pub(super) fn publish(
+    repo: &Repository,
+    options: &PruneOptions,
+    plan: &PrunePlan,
+    outcome: &mut PruneOutcome,
+    monitor: &dyn Monitor,
+) -> Result<Doomed> {
+    repo.refresh_index()?;
+    refuse_damaged_index(repo)?;
+    refuse_outdated(repo, plan)?;
+    let view = View::new(repo);
+    let mut rewrite = Rewrite {
+        repo,
+        plan,
+        view,
+        kept: IndexWriter::new(repo),
+        dooms: IndexWriter::new(repo),
+        replaces: Vec::new(),
+        doomed: Doomed::default(),
+        outcome,
+    };
+    rewrite.indexed(monitor)?;
+    rewrite.unindexed(options, monitor)?;
+    rewrite.finish()
+}
+
+fn blob_count(data: &IndexData) -> usize {
+    data.packs.iter().flat_map(|p| &p.segments).map(|s| s.blob_count()).sum()
+}
+
+fn count_small(repo: &Repository) -> Result<usize> {
+    // About 40 bytes a blob.
+    let listed = repo.store().list(ObjectKind::Index)?;
+    Ok(listed.iter().filter(|(_, size)| *size < SMALL_INDEX as u64 * 40).count())
+}
+
+/// Index objects being replaced by new ones.
+struct Rewrite<'a> {
+    repo: &'a Repository,
+    plan: &'a PrunePlan,
+    view: View,
+    kept: IndexWriter<'a>,
+    dooms: IndexWriter<'a>,
+    replaces: Vec<ObjectId>,
+    doomed: Doomed,
+    outcome: &'a mut PruneOutcome,
+}
+
+impl Rewrite<'_> {
+    fn indexed(&mut self, monitor: &dyn Monitor) -> Result<()> {
+        let join_small = count_small(self.repo)? >= MANY_SMALL;
+        let mut empty = Vec::new();
+        for id in self.view.objects.clone() {
+            monitor.progress().check()?;
+            let data = read_object(self.repo.store(), self.repo.keys(), &id)?;
+            let changes = |p: &PackEntry| !matches!(self.view.fate(self.plan, &p.id), Fate::Stay);
+            let small = join_small && blob_count(&data) < SMALL_INDEX;
+            if data.packs.is_empty() {
+                empty.push((id, data.replaces));
+            } else if small || data.packs.iter().any(changes) {
+                data.packs.into_iter().try_for_each(|pack| self.add(pack))?;
+                self.replace(id, data.replaces);
+            }
+        }
+        if !self.replaces.is_empty() || empty.len() >= MANY_SMALL {
+            empty.into_iter().for_each(|(id, replaces)| self.replace(id, replaces));
+        }
+        Ok(())
+    }
+
+    /// What an object kept out of force must stay so without it.
+    fn replace(&mut self, id: ObjectId, replaces: Vec<ObjectId>) {
+        self.replaces.push(id);
+        self.replaces.extend(replaces.into_iter().filter(|r| self.view.replaced.contains(r)));
+    }
+
+    fn add(&mut self, mut pack: PackEntry) -> Result<()> {
+        match self.view.fate(self.plan, &pack.id) {
+            Fate::Doom => return self.doom(pack),
+            Fate::Mark => {
+                pack.marked = Some(self.mark());
+                let size = pack.size;
+                if self.kept.add(pack)? {
+                    self.outcome.bytes_marked += size;
+                }
+                return Ok(());
+            }
+            Fate::Recover => pack.marked = None,
+            // Of several entries one is left, and speaks for all of them.
+            Fate::Stay => match self.view.packs.get(&pack.id).map(|p| p.marked) {
+                Some(0) => pack.marked = None,
+                Some(since) if pack.marked.is_none_or(|t| t.seconds < since) => {
+                    pack.marked = Some(Time::new(since, 0));
+                }
+                _ => {}
+            },
+        }
+        self.kept.add(pack).map(drop)
+    }
+
+    fn mark(&self) -> Time {
+        Time::new(self.plan.now.seconds.max(DOOMED.seconds + 1), 0)
+    }
+
+    fn doom(&mut self, mut pack: PackEntry) -> Result<()> {
+        pack.marked = Some(DOOMED);
+        self.doomed.packs.insert(pack.id, pack.size);
+        self.dooms.add(pack).map(drop)
+    }
+
+    /// Packs that no index object names: what an interrupted backup left, or one
+    /// that is running is about to name.
+    fn unindexed(&mut self, options: &PruneOptions, monitor: &dyn Monitor) -> Result<()> {
+        for id in &self.plan.unindexed {
+            monitor.progress().check()?;
+            // It was published since.
+            if self.view.packs.get(id).is_some() {
+                continue;
+            }
+            match read_pack(self.repo, id) {
+                Ok((pack, _)) if options.grace.is_zero() => self.doom(pack)?,
+                Ok((mut pack, _)) => {
+                    pack.marked = Some(self.mark());
+                    self.outcome.bytes_marked += pack.size;
+                    self.kept.add(pack)?;
+                }
+                Err(e) if is_gone(&e) => {}
+                Err(e) if e.is_damage() => {
+                    let name = ObjectName::new(ObjectKind::Pack, *id);
+                    let message = format!("no index object names it; left alone because {e}");
+                    monitor.problem(&name.path(), &message);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// The last object says what all of them replace: it takes effect when it is there.
+    fn finish(mut self) -> Result<Doomed> {
+        let repo = self.repo;
+        self.dooms.flush(Vec::new())?;
+        if !self.replaces.is_empty() {
+            repo.store().settle()?;
+        }
+        self.kept.flush(self.replaces.clone())?;
+        repo.store().settle()?;
+        if !self.replaces.is_empty() {
+            self.give_way()?;
+        }
+        delete_index(repo, self.replaces)?;
+        Ok(Doomed { objects: self.dooms.objects, ..self.doomed })
+    }
+
+    /// Only one prune shall run at a time. If two did, what this one wrote may
+    /// not be true any more: takes it back, as long as nothing rests on it.
+    fn give_way(&self) -> Result<()> {
+        let own: HashSet<_> =
+            self.kept.objects.iter().chain(&self.dooms.objects).copied().collect();
+        let others = Others::look(self.repo, &self.view, &own)?;
+        // It took effect, and another one has gone on from there.
+        let Some(last) = self.kept.objects.last().filter(|id| others.listed.contains(id)) else {
+            return Err(other_prune());
+        };
+        let missing: Vec<_> =
+            self.view.objects.iter().filter(|id| !others.listed.contains(id)).collect();
+        // The next one may have removed what ours replaces; nothing else may be gone.
+        if !others.any && missing.iter().all(|id| self.replaces.contains(id)) {
+            return Ok(());
+        }
+        if missing.iter().all(|id| others.replaces.contains(id)) {
+            delete_index(self.repo, [*last])?;
+            delete_index(self.repo, own.into_iter().filter(|id| id != last))?;
+        }
+        Err(other_prune())
+    }
+}
+
+/// Writes index objects of bounded length.
+pub(super) struct IndexWriter<'a> {
+    repo: &'a Repository,
+    packs: Vec<PackEntry>,
+    blobs: usize,
+    /// Packs that were added.
+    added: HashSet<ObjectId>,
+    /// What was written.
+    objects: Vec<ObjectId>,
+}
+
+impl<'a> IndexWriter<'a> {
+    pub fn new(repo: &'a Repository) -> Self {
+        Self { repo, packs: Vec::new(), blobs: 0, added: HashSet::new(), objects: Vec::new() }
+    }
+
+    /// False if the pack was added before.
+    pub fn add(&mut self, pack: PackEntry) -> Result<bool> {
+        if !self.added.insert(pack.id) {
+            return Ok(false);
+        }
+        self.blobs += pack.segments.iter().map(|s| s.blob_count()).sum::<usize>();
+        self.packs.push(pack);
+        if self.blobs >= INDEX_BLOBS {
+            self.flush(Vec::new())?;
+        }
+        Ok(true)
+    }
+
+    /// Writes what has gathered, if there is anything to say.
+    pub fn flush(&mut self, replaces: Vec<ObjectId>) -> Result<()> {
+        if self.packs.is_empty() && replaces.is_empty() {
+            return Ok(());
+        }
+        self.blobs = 0;
+        let data = IndexData { packs: std::mem::take(&mut self.packs), replaces };
+        let object = sealed::seal(self.repo.keys(), Purpose::Index, &data)?;
+        self.objects.push(self.repo.put_object(ObjectKind::Index, &object)?);
+        Ok(())
+    }
+}

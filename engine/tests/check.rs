@@ -1,0 +1,399 @@
+//! Check: finds every damage, names the files, and is not misled by others who are at work.
+
+#[path = "prune/world.rs"]
+#[allow(dead_code)]
+mod world;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+use fastrand::Rng;
+use tresor_engine::format::{IndexData, ObjectId, ObjectKind, ObjectName, Purpose, Time, sealed};
+use tresor_engine::index::read_object;
+use tresor_engine::maintenance::{CheckOptions, CheckProblem, CheckReport, check};
+use tresor_engine::monitor::{Monitor, Quiet};
+use tresor_engine::repo::Repository;
+use tresor_engine::store::{Store, StoreError, StoreErrorKind};
+use tresor_testkit::{Call, HookedStore, Item};
+
+use world::*;
+
+const ALL: CheckOptions = CheckOptions { read_data: true, subset_percent: None };
+const QUICK: CheckOptions = CheckOptions { read_data: false, subset_percent: None };
+
+fn look(repo: &Arc<Repository>, options: &CheckOptions) -> CheckReport {
+    check(repo, options, &Quiet::default()).unwrap()
+}
+
+/// Two snapshots: `/f0`, `/f1`, `/sub/empty`; then the same and `/sub/new`, with `/f1` changed.
+fn two_snapshots() -> (Store, Kept) {
+    let mut rng = Rng::with_seed(1);
+    let store = new_store();
+    let repo = open(&store);
+    let mut kept = Kept::default();
+    let mut tree = some_tree(&mut rng, 2);
+    kept.add(&repo, &tree);
+    let file = |rng: &mut Rng| Item::file(tresor_testkit::random_bytes(rng, 150_000));
+    *tree.entries_mut().get_mut(&b"f1"[..]).unwrap() = file(&mut rng);
+    let sub = tree.entries_mut().get_mut(&b"sub"[..]).unwrap();
+    sub.entries_mut().insert(b"new".to_vec(), file(&mut rng));
+    kept.add(&repo, &tree);
+    (store, kept)
+}
+
+/// Files of these snapshots that can't be read: their content, their directory or
+/// the way there is lost.
+fn unreadable(repo: &Repository, kept: &Kept) -> Vec<String> {
+    let mut lost = Vec::new();
+    for (snapshot, _) in &kept.0 {
+        for path in ["/f0", "/f1", "/sub/empty", "/sub/new"] {
+            let names: Vec<&[u8]> = path.split('/').skip(1).map(str::as_bytes).collect();
+            let node = tresor_engine::tree::resolve(repo, &snapshot.data.tree, &names);
+            let read = node.and_then(|node| match node {
+                Some(node) => {
+                    tresor_engine::restorer::read_file(repo, &node, &mut Vec::new()).map(drop)
+                }
+                None => Ok(()),
+            });
+            if read.is_err() {
+                lost.push(format!("{}:{path}", snapshot.id.short()));
+            }
+        }
+    }
+    lost
+}
+
+/// Whether exactly the files that can't be read are named, or directories above them.
+#[track_caller]
+fn names_what_is_lost(store: &Store, kept: &Kept, report: &CheckReport) {
+    let lost = unreadable(&open(store), kept);
+    let named: Vec<_> = report.problems.iter().flat_map(|p| &p.files).collect();
+    let above = |name: &str, file: &str| {
+        let dir = name.strip_suffix('/').unwrap_or(name);
+        file == name || file.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'))
+    };
+    for file in &lost {
+        assert!(named.iter().any(|n| above(n, file)), "{file} in {:#?}", report.problems);
+    }
+    for name in named {
+        assert!(lost.iter().any(|f| above(name, f)), "{name}, lost: {lost:?}");
+    }
+}
+
+fn replace(store: &Store, name: &ObjectName, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = store.get(name).unwrap();
+    store.delete(name).unwrap();
+    change(&mut bytes);
+    store.put(name, &bytes).unwrap();
+}
+
+fn about<'a>(report: &'a CheckReport, object: &str) -> &'a CheckProblem {
+    let found: Vec<_> = report.problems.iter().filter(|p| p.object == object).collect();
+    assert_eq!(found.len(), 1, "{:#?}", report.problems);
+    found[0]
+}
+
+#[test]
+fn nothing_wrong() {
+    let (store, _) = two_snapshots();
+    let repo = open(&store);
+    for options in [QUICK, ALL, CheckOptions { subset_percent: Some(30.0), ..QUICK }] {
+        let report = look(&repo, &options);
+        assert!(report.problems.is_empty(), "{:#?}", report.problems);
+        assert_eq!((report.snapshots, report.unused_packs), (2, 0));
+        assert_eq!(report.packs as usize, names(&store, ObjectKind::Pack).len());
+        assert!(report.blobs > 5);
+        let bytes: u64 = store.list(ObjectKind::Pack).unwrap().iter().map(|p| p.1).sum();
+        match options.subset_percent {
+            None if options.read_data => assert_eq!(report.bytes_read, bytes),
+            None => assert_eq!(report.bytes_read, 0),
+            Some(_) => assert!(report.bytes_read > 0 && report.bytes_read < bytes),
+        }
+    }
+}
+
+#[test]
+fn missing_and_truncated_packs() {
+    let (base, kept) = two_snapshots();
+    for (name, size) in base.list(ObjectKind::Pack).unwrap() {
+        for len in [None, Some(0), Some(size - 1), Some(size + 1)] {
+            let store = copy(&base);
+            let before = open(&store);
+            match len {
+                None => store.delete(&name).unwrap(),
+                Some(len) => replace(&store, &name, |bytes| bytes.resize(len as usize, 0)),
+            }
+            // Also for those who had it open before.
+            for repo in [open(&store), before] {
+                for options in [QUICK, ALL] {
+                    let report = look(&repo, &options);
+                    assert_eq!(report.problems.len(), 1, "{:#?}", report.problems);
+                    let problem = about(&report, &name.path());
+                    let message =
+                        len.map_or("missing".to_owned(), |l| format!("is {l} bytes long"));
+                    assert!(problem.message.contains(&message), "{problem:?}");
+                    assert!(!problem.files.is_empty());
+                }
+            }
+            if len.is_none_or(|len| len == 0) {
+                names_what_is_lost(&store, &kept, &look(&open(&store), &QUICK));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_flipped_byte_anywhere_in_a_pack() {
+    let (base, kept) = two_snapshots();
+    let mut rng = Rng::with_seed(1);
+    for (name, size) in base.list(ObjectKind::Pack).unwrap() {
+        let inside = [0, 20, 40, 200, size as usize - 1, size as usize - 30];
+        let random: Vec<_> = (0..6).map(|_| rng.usize(..size as usize)).collect();
+        for at in inside.into_iter().chain(random) {
+            let store = copy(&base);
+            let before = open(&store);
+            replace(&store, &name, |bytes| bytes[at] ^= 1 << rng.u8(..8));
+            for repo in [open(&store), before] {
+                let report = look(&repo, &ALL);
+                let problem = about(&report, &name.path());
+                assert!(problem.message.contains("not what its name says"), "{problem:?}");
+                // Everything in a damaged pack counts as lost, though most may be readable.
+                assert!(!problem.files.is_empty());
+                for file in unreadable(&open(&store), &kept) {
+                    let id = file.split(':').next().unwrap();
+                    assert!(problem.files.iter().any(|f| f.starts_with(id)), "{file}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn missing_and_flipped_index_objects() {
+    let (base, kept) = two_snapshots();
+    let mut rng = Rng::with_seed(2);
+    for (name, size) in base.list(ObjectKind::Index).unwrap() {
+        for at in
+            [None, Some(0), Some(9), Some(size as usize - 1), Some(rng.usize(..size as usize))]
+        {
+            let store = copy(&base);
+            let before = open(&store);
+            match at {
+                None => store.delete(&name).unwrap(),
+                Some(at) => replace(&store, &name, |bytes| bytes[at] ^= 4),
+            }
+            for repo in [open(&store), before] {
+                let report = look(&repo, &QUICK);
+                if at.is_some() {
+                    about(&report, &name.path());
+                }
+                let problem = about(&report, "index");
+                assert!(problem.message.starts_with("no index object says where"), "{problem:?}");
+                assert_eq!(report.problems.len(), 1 + usize::from(at.is_some()));
+                names_what_is_lost(&store, &kept, &report);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_flipped_snapshot_or_key_slot() {
+    let (base, _) = two_snapshots();
+    for kind in [ObjectKind::Snapshot, ObjectKind::Key] {
+        for (name, size) in base.list(kind).unwrap() {
+            for at in [0, size as usize / 2, size as usize - 1] {
+                let store = copy(&base);
+                // One that has read it before, one that hasn't.
+                let (knowing, other) = (open(&store), open(&store));
+                knowing.snapshots().unwrap();
+                replace(&store, &name, |bytes| bytes[at] ^= 1);
+                for repo in [knowing, other] {
+                    let report = look(&repo, &QUICK);
+                    assert_eq!(report.problems.len(), 1);
+                    about(&report, &name.path());
+                }
+            }
+        }
+    }
+}
+
+/// A blob that lies in another pack as well isn't lost.
+#[test]
+fn a_second_copy_is_good_enough() {
+    let (store, kept) = two_snapshots();
+    let elsewhere = copy(&new_copy_without_data(&store));
+    try_backup(&open(&elsewhere), &kept.0[1].1, None).unwrap();
+    for (name, bytes) in objects(&elsewhere) {
+        if matches!(name.kind, ObjectKind::Pack | ObjectKind::Index) {
+            store.put(&name, &bytes).unwrap();
+        }
+    }
+    let name = store
+        .list(ObjectKind::Pack)
+        .unwrap()
+        .into_iter()
+        .map(|(name, _)| name)
+        .find(|name| elsewhere.size(name).is_ok())
+        .unwrap();
+    store.delete(&name).unwrap();
+    let report = look(&open(&store), &ALL);
+    let problem = about(&report, &name.path());
+    assert!(report.problems.len() == 1 && problem.files.is_empty(), "{:#?}", report.problems);
+}
+
+fn new_copy_without_data(store: &Store) -> Store {
+    let mut objects = objects(store);
+    objects.retain(|name, _| matches!(name.kind, ObjectKind::Config | ObjectKind::Key));
+    store_of(&objects)
+}
+
+fn put_index(repo: &Repository, data: &IndexData) -> ObjectId {
+    let object = sealed::seal(repo.keys(), Purpose::Index, data).unwrap();
+    repo.put_object(ObjectKind::Index, &object).unwrap()
+}
+
+/// A marked pack may be gone, but not if a snapshot needs it.
+#[test]
+fn a_marked_pack_that_is_gone() {
+    let (store, mut kept) = two_snapshots();
+    let repo = open(&store);
+    let index = names(&store, ObjectKind::Index);
+    for id in &index {
+        let mut data = read_object(&store, repo.keys(), id).unwrap();
+        data.packs.iter_mut().for_each(|p| p.marked = Some(Time::new(1000, 0)));
+        put_index(&repo, &IndexData { replaces: vec![*id], ..data });
+    }
+    assert!(look(&open(&store), &ALL).problems.is_empty());
+    for id in names(&store, ObjectKind::Pack) {
+        let store = copy(&store);
+        let name = ObjectName::new(ObjectKind::Pack, id);
+        store.delete(&name).unwrap();
+        let report = look(&open(&store), &ALL);
+        let problem = about(&report, &name.path());
+        assert!(problem.message.contains("missing") && !problem.files.is_empty());
+        names_what_is_lost(&store, &kept, &report);
+    }
+    // Without a snapshot it is none.
+    kept.forget(&repo, 1);
+    kept.forget(&repo, 0);
+    for (name, _) in store.list(ObjectKind::Pack).unwrap() {
+        store.delete(&name).unwrap();
+    }
+    assert!(look(&open(&store), &ALL).problems.is_empty());
+}
+
+/// The index says of a pack what isn't so.
+#[test]
+fn an_index_that_lies() {
+    let (store, _) = two_snapshots();
+    let repo = open(&store);
+    let id = *names(&store, ObjectKind::Index).iter().next().unwrap();
+    let mut data = read_object(&store, repo.keys(), &id).unwrap();
+    let segments = data.packs.iter_mut().flat_map(|p| &mut p.segments);
+    let segment = segments.max_by_key(|s| s.blob_count()).unwrap();
+    assert!(segment.blob_count() > 1);
+    // The first two blobs change places.
+    let (first, second) = segment.blobs[..72].split_at_mut(36);
+    first.swap_with_slice(second);
+    put_index(&repo, &IndexData { replaces: vec![id], ..data });
+    let report = look(&open(&store), &ALL);
+    assert_eq!(report.problems.len(), 1, "{:#?}", report.problems);
+    let message = &report.problems[0].message;
+    assert!(message.contains("the index is wrong about 2 blobs"), "{message}");
+    assert!(!report.problems[0].files.is_empty());
+}
+
+fn calls_of_a_check(store: &Store, options: &CheckOptions) -> usize {
+    let mut calls = None;
+    let repo = open_over(&copy(store), |store| {
+        let (store, counter) = hooked(store, usize::MAX, |_| Ok(()));
+        calls = Some(counter);
+        store
+    });
+    look(&repo, options);
+    calls.unwrap().load(SeqCst)
+}
+
+/// Others finish backups, forget and prune before any call of a check.
+#[test]
+fn others_at_work_are_no_damage() {
+    let (base, _) = two_snapshots();
+    // What a prune is to delete is marked.
+    let mut rng = Rng::with_seed(5);
+    let gone = try_backup(&open(&base), &some_tree(&mut rng, 4), None).unwrap();
+    open(&base).forget(&[gone.id]).unwrap();
+    prune_at(&open(&base), &gentle(), -3 * DAY).unwrap();
+    let tree = some_tree(&mut rng, 4);
+    for options in [QUICK, ALL] {
+        let total = calls_of_a_check(&base, &options);
+        for n in 0..total {
+            for work in 0..3 {
+                let store = copy(&base);
+                let (other, tree) = (open(&store), tree.clone());
+                let repo = open_over(&store, |inner| {
+                    at_call(inner, n, move || match work {
+                        0 => drop(try_backup(&other, &tree, None).unwrap()),
+                        1 => assert!(prune_at(&other, &gentle(), 0).is_ok()),
+                        _ => {
+                            let oldest = other.snapshots().unwrap()[0].id;
+                            other.forget(&[oldest]).unwrap();
+                            assert!(prune_at(&other, &all(), 0).is_ok());
+                        }
+                    })
+                });
+                let report = look(&repo, &options);
+                assert!(
+                    report.problems.is_empty(),
+                    "call {n} of {total}, {work}: {:#?}",
+                    report.problems
+                );
+            }
+        }
+    }
+}
+
+/// A store that can't be reached is no damage either.
+#[test]
+fn a_broken_connection_is_an_error() {
+    let (base, _) = two_snapshots();
+    for options in [QUICK, ALL] {
+        let total = calls_of_a_check(&base, &options);
+        for n in 0..total {
+            let repo = open_over(&base, |s| hooked(s, n, |_| Err(HookedStore::broken())).0);
+            // Key slots that can't be read are described, and pages may be known.
+            if let Ok(report) = check(&repo, &options, &Quiet::default()) {
+                let other = |p: &&CheckProblem| !p.object.starts_with("keys/");
+                assert_eq!(report.problems.iter().find(other).map(|p| &p.object), None);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bad_sector_under_a_pack_is_a_problem_of_that_pack() {
+    let (store, kept) = two_snapshots();
+    let bad = store.list(ObjectKind::Pack).unwrap()[0].0;
+    let repo = open_over(&store, |store| {
+        hooked(store, 0, move |call| match call {
+            Call::Get(name) | Call::GetRange(name, ..) if *name == bad => {
+                let kind = StoreErrorKind::Unreadable;
+                Err(StoreError::new(kind, "read", name.path(), "Input/output error"))
+            }
+            _ => Ok(()),
+        })
+        .0
+    });
+    let report = look(&repo, &ALL);
+    let problem = about(&report, &bad.path());
+    assert!(problem.message.contains("Input/output error") && !problem.files.is_empty());
+    assert_eq!(report.problems.len(), 1);
+    assert!(!kept.0.is_empty());
+}
+
+#[test]
+fn check_can_be_stopped() {
+    let (store, _) = two_snapshots();
+    let monitor = Quiet::default();
+    monitor.progress().stop.store(true, SeqCst);
+    assert!(check(&open(&store), &ALL, &monitor).is_err());
+}

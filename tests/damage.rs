@@ -1,0 +1,170 @@
+//! Damaged repositories: what is whole stays usable, the rest is named, and nothing panics.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::files::*;
+use common::*;
+
+/// A world with two files in packs of their own; the pack of the file `bad`.
+fn world() -> (World, PathBuf) {
+    let w = World::new();
+    write(w.path("src/good"), noise(1, 3 << 20));
+    w.ok("backup -q src");
+    let before = w.objects("packs");
+    write(w.path("src/bad"), noise(2, 3 << 20));
+    w.ok("backup -q src");
+    let added = w.objects("packs").into_iter().filter(|pack| !before.contains(pack));
+    let pack = added.max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
+    (w, pack)
+}
+
+fn middle(object: &Path) -> u64 {
+    object.metadata().unwrap().len() / 2
+}
+
+fn object_name(w: &World, object: &Path) -> String {
+    object.strip_prefix(w.path("repo")).unwrap().to_str().unwrap().to_owned()
+}
+
+/// Everything but `bad` comes back from a repository whose pack is broken.
+fn assert_rest_is_restored(w: &World, pack: &str) {
+    let said = w.fails(3, "restore latest -t out");
+    says(&said, &["src/bad", pack]);
+    let out = w.path("out").join(w.inside("src"));
+    // The damaged one isn't there, neither in part nor under another name.
+    assert_eq!(names(&out), ["good"]);
+    assert!(fs::read(out.join("good")).unwrap() == noise(1, 3 << 20));
+    fs::remove_dir_all(w.path("out")).unwrap();
+}
+
+#[test]
+fn a_broken_pack_costs_what_is_in_it() {
+    let (w, pack) = world();
+    let name = object_name(&w, &pack);
+    let whole = fs::read(&pack).unwrap();
+    let found = |words: &str| {
+        let told = w.fails_with(1, words);
+        says(&told, &[&name, "src/bad", "1 problem found", "another copy"]);
+        assert!(!told.contains("src/good"), "{told}");
+    };
+    flip(&pack, middle(&pack));
+    w.ok("check");
+    found("check --read-data");
+    assert_rest_is_restored(&w, &name);
+    says(&w.fails(1, &format!("cat latest:{}", w.path("src/bad").display())), &[&name, "damaged"]);
+
+    fs::write(&pack, &whole[..whole.len() / 2]).unwrap();
+    found("check");
+    assert_rest_is_restored(&w, &name);
+
+    fs::remove_file(&pack).unwrap();
+    found("check");
+    assert_rest_is_restored(&w, &name);
+    // Prune doesn't make it worse.
+    let kept = w.objects("packs");
+    let pruned = w.run("prune --grace 0 --max-unused 0").expect_no_panic();
+    assert!(pruned.code == 1 || kept.is_subset(&w.objects("packs")), "{}", pruned.err);
+
+    // Put back from another copy, as `check` says, it is of use again.
+    fs::write(&pack, &whole).unwrap();
+    w.ok("check -q --read-data");
+    w.ok("restore latest -t out");
+    assert_same(&w.path("src"), &w.path("out").join(w.inside("src")));
+}
+
+/// What a test does with each damaged repository. With the codes that are fine.
+const COMMANDS: [(&str, &[i32]); 10] = [
+    ("snapshots", &[0, 1, 10, 12]),
+    ("ls latest", &[0, 1, 10, 12]),
+    ("restore latest -t out --overwrite", &[0, 1, 3, 10, 12]),
+    ("find *.txt", &[0, 1, 10, 12]),
+    ("stats", &[0, 1, 10, 12]),
+    ("key list", &[0, 1, 10, 12]),
+    ("forget --keep-last 1 --dry-run", &[0, 1, 10, 12]),
+    ("prune --dry-run", &[0, 1, 10, 12]),
+    ("backup src --dry-run", &[0, 1, 3, 10, 12]),
+    ("check --read-data", &[1, 10, 12]),
+];
+
+/// Spoils an object in several ways, with the commands after each.
+fn spoil(w: &World, object: &Path, also_said: &[&str]) {
+    let whole = fs::read(object).unwrap();
+    let len = whole.len();
+    let flipped = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x41;
+        bytes
+    };
+    let spoilt = [
+        ("begins otherwise", flipped(0)),
+        ("flipped", flipped(len / 3)),
+        ("ends otherwise", flipped(len - 1)),
+        ("cut", whole[..len / 2].to_vec()),
+        ("empty", Vec::new()),
+        ("longer", [whole.as_slice(), b"more"].concat()),
+        ("something else", noise(99, len)),
+    ];
+    let is_config = object.ends_with("config");
+    for (how, bytes) in spoilt {
+        if is_config && how == "longer" {
+            // Readers pass over what later formats may add there.
+            continue;
+        }
+        fs::write(object, bytes).unwrap();
+        // What the cache knows would hide it.
+        let _ = fs::remove_dir_all(w.path("cache"));
+        for (words, codes) in COMMANDS {
+            let ran = w.run(words).expect_no_panic();
+            let told = format!("{words}, {} {how}: {} {}", object.display(), ran.code, ran.err);
+            assert!(codes.contains(&ran.code), "{told}");
+            let said = ran.err + &ran.out;
+            assert!(ran.code == 0 || !said.is_empty(), "{told}");
+            if words.starts_with("check") {
+                says(&said, also_said);
+            }
+        }
+    }
+    fs::write(object, whole).unwrap();
+    w.ok("check -q --read-data");
+}
+
+#[test]
+fn damaged_snapshots_and_indexes() {
+    let (w, _) = world();
+    let first = w.json("snapshots latest~1")[0]["id"].as_str().unwrap().to_owned();
+    let snapshot = w.path("repo/snapshots").join(&first);
+    spoil(&w, &snapshot, &[&first[..8]]);
+    let index = w.largest("index");
+    spoil(&w, &index, &[&object_name(&w, &index)]);
+
+    // The other snapshots are of use, and the damaged one is named.
+    fs::write(&snapshot, "").unwrap();
+    let ran = w.run("snapshots").expect(0);
+    says(&ran.err, &[&first[..8], "is left out"]);
+    says(&ran.out, &["1 snapshot"]);
+    w.ok("restore latest -t other");
+    assert_same(&w.path("src"), &w.path("other").join(w.inside("src")));
+}
+
+#[test]
+fn damaged_configs_and_keys() {
+    let (w, _) = world();
+    spoil(&w, &w.path("repo/config"), &["config"]);
+    let key = w.largest("keys");
+    spoil(&w, &key, &["key"]);
+    fs::remove_file(&key).unwrap();
+    says(&w.fails(1, "snapshots"), &["no key slot left", "keys/"]);
+}
+
+#[test]
+fn damaged_trees() {
+    let (w, _) = world();
+    // The smallest packs are those of trees.
+    let mut packs: Vec<_> = w.objects("packs").into_iter().collect();
+    packs.sort_by_key(|pack| pack.metadata().unwrap().len());
+    spoil(&w, &packs[0], &[&object_name(&w, &packs[0])]);
+}

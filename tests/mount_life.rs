@@ -1,0 +1,145 @@
+//! How a drive comes and goes.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
+
+use common::drive::{Drive, is_mounted};
+use common::files::*;
+use common::*;
+use rustix::process::Signal;
+
+/// A world with one file of this length saved.
+fn world(len: usize) -> World {
+    let w = World::new();
+    write(w.path("src/file"), noise(1, len));
+    w.ok("backup -q src");
+    w
+}
+
+#[test]
+fn in_the_background() {
+    if !can_mount() {
+        return;
+    }
+    let w = world(100_000);
+    fs::create_dir(w.path("mnt")).unwrap();
+    let said = w.ok("mount --background mnt --cache-size 16M");
+    says(&said, &["The drive is at mnt", "tresor umount mnt"]);
+    let file = w.path("mnt/snapshots/latest").join(w.inside("src/file"));
+    assert_same(&w.path("src"), file.parent().unwrap());
+    says(&w.fails(1, "mount mnt"), &["mnt already", "tresor umount mnt"]);
+
+    let open = File::open(&file).unwrap();
+    says(&w.fails(1, "umount mnt"), &["in use", "--lazy"]);
+    drop(open);
+    w.ok("umount mnt");
+    assert!(!is_mounted(&w.path("mnt")) && names(w.path("mnt")).is_empty());
+    says(&w.fails(1, "umount mnt"), &["no drive is mounted on mnt"]);
+
+    // What goes wrong is said by the command that was started.
+    says(&w.fails(1, "mount --background nowhere"), &["nowhere doesn't exist", "mkdir"]);
+    fs::write(w.path("password"), "wrong").unwrap();
+    says(&w.fails(12, "mount --background mnt"), &["wrong password"]);
+}
+
+#[test]
+fn signals_remove_it_though_a_file_is_open() {
+    if !can_mount() {
+        return;
+    }
+    let w = world(100_000);
+    let all = [("int", Signal::INT), ("term", Signal::TERM), ("hup", Signal::HUP)];
+    let drives: Vec<_> = all.map(|(point, _)| w.mount("", point)).into();
+    let file = |drive: &Drive| drive.at("snapshots/latest").join(w.inside("src/file"));
+    let open: Vec<_> = drives.iter().map(|drive| File::open(file(drive)).unwrap()).collect();
+    let start = Instant::now();
+    drives.iter().zip(all).for_each(|(drive, (_, with))| drive.signal(with));
+    for drive in drives {
+        let point = drive.point.clone();
+        drive.ended().expect(0);
+        assert!(!is_mounted(&point) && names(&point).is_empty());
+    }
+    assert!(start.elapsed() < Duration::from_secs(10));
+    drop(open);
+}
+
+#[test]
+fn other_programs_may_unmount_it() {
+    if !can_mount() {
+        return;
+    }
+    let w = world(1000);
+    for program in ["umount", "fusermount3"] {
+        let drive = w.mount("", "mnt");
+        let point = drive.point.clone();
+        if program == "umount" {
+            sh(program, &[&point]);
+        } else {
+            sh(program, &[&"-u", &point]);
+        }
+        drive.ended().expect(0);
+    }
+}
+
+#[test]
+fn a_dead_drive_is_cleared() {
+    if !can_mount() {
+        return;
+    }
+    let w = world(1000);
+    let kill = || {
+        let drive = w.mount("", "mnt");
+        drive.signal(Signal::KILL);
+        // Dropping it would unmount.
+        let mut drive = std::mem::ManuallyDrop::new(drive);
+        drive.wait();
+        assert!(is_mounted(&w.path("mnt")) && fs::read_dir(w.path("mnt")).is_err());
+    };
+    kill();
+    w.ok("umount mnt");
+    assert!(names(w.path("mnt")).is_empty());
+    kill();
+    let drive = w.mount("", "mnt");
+    assert_eq!(names(drive.at("snapshots")).len(), 2);
+    drive.unmount();
+    assert!(!is_mounted(&w.path("mnt")));
+}
+
+#[test]
+fn what_cannot_be_mounted_says_why() {
+    if !can_mount() {
+        return;
+    }
+    let w = world(1000);
+    write(w.path("full/file"), "");
+    fs::create_dir_all(w.path("mnt")).unwrap();
+    fs::create_dir(w.path("repo/inside")).unwrap();
+    symlink(w.path("repo"), w.path("link to the repository")).unwrap();
+    let cases: [(&str, &[&str]); 8] = [
+        ("nowhere", &["nowhere doesn't exist", "mkdir nowhere"]),
+        ("src/file", &["src/file is not a folder"]),
+        ("full", &["full is not empty"]),
+        ("repo/inside", &["repo/inside holds the repository, or lies in it"]),
+        ("repo", &["holds the repository"]),
+        (".", &["holds the repository"]),
+        ("0123abcd mnt", &["0123abcd"]),
+        ("latest:/tmp mnt", &["whole snapshots"]),
+    ];
+    for (words, said) in cases {
+        says(&w.fails(1, &format!("mount {words}")), said);
+    }
+    assert!(!is_mounted(&w.path("mnt")));
+    says(&w.fails(10, "mount mnt --repo nothing"), &["no repository at", "nothing", "tresor init"]);
+    says(&w.fails(1, "umount nowhere"), &["nowhere"]);
+
+    let first = w.mount("", "mnt");
+    says(&w.fails(1, "mount mnt"), &["mnt already"]);
+    let second = w.mount("latest", "second");
+    assert_same(&first.at("snapshots/latest").join(w.inside("src")), &second.at(w.inside("src")));
+    first.unmount();
+    assert_eq!(fs::read(second.at(w.inside("src/file"))).unwrap().len(), 1000);
+}
