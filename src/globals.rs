@@ -49,7 +49,8 @@ impl Globals {
         !self.quiet && !self.json
     }
 
-    /// Folder of the repository.
+    /// Folder of the repository, absolute: a drive in the background leaves the
+    /// folder that it was started in.
     pub fn location(&self) -> Result<PathBuf> {
         let given = self.repo.clone().or_else(|| env_path("TRESOR_REPOSITORY"));
         let Some(folder) = given.filter(|f| !f.as_os_str().is_empty()) else {
@@ -60,7 +61,7 @@ impl Globals {
         if text.contains("://") || SCHEMES.iter().any(|s| text.starts_with(s)) {
             bail!("{text}: this version of tresor keeps repositories in local folders only");
         }
-        Ok(folder)
+        Ok(std::path::absolute(folder)?)
     }
 
     pub fn store(&self) -> Result<Store> {
@@ -106,7 +107,7 @@ impl Globals {
             return None;
         }
         let given = self.cache_dir.clone().or_else(|| env_path("TRESOR_CACHE_DIR"));
-        given.or_else(tresor_platform::cache_folder)
+        given.or_else(tresor_platform::cache_folder).and_then(|f| std::path::absolute(f).ok())
     }
 }
 

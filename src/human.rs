@@ -96,7 +96,8 @@ pub fn permissions(node: &Node) -> String {
 
 /// Mode, owner, size and time.
 pub fn facts(node: &Node, zone: &TimeZone) -> String {
-    let name = |name: &Option<String>, id: u32| name.clone().unwrap_or_else(|| id.to_string());
+    let name =
+        |name: &Option<String>, id: u32| name.as_deref().map_or_else(|| id.to_string(), foreign);
     let length = match (node.kind, node.device) {
         (NodeKind::File, _) => size(node.size),
         (_, Some(device)) => format!("{}, {}", major(device), minor(device)),
@@ -118,6 +119,11 @@ fn major(device: u64) -> u64 {
 
 fn minor(device: u64) -> u64 {
     device & 0xff | device >> 12 & 0xffff_ff00
+}
+
+/// A text that a client wrote down, such as a host or a tag, without what drives a terminal.
+pub fn foreign(text: &str) -> String {
+    tresor_engine::format::display_name(text.as_bytes())
 }
 
 /// Cuts a text to a width in characters.

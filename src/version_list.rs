@@ -75,7 +75,12 @@ impl<'a> VersionList<'a> {
             writeln!(self.out, "  {}", human::facts(node, &self.zone))?;
             for s in holders {
                 let time = human::time(s.data.time, &self.zone);
-                writeln!(self.out, "      in {}  {time}  {}", s.id.short(), s.data.host)?;
+                writeln!(
+                    self.out,
+                    "      in {}  {time}  {}",
+                    s.id.short(),
+                    human::foreign(&s.data.host)
+                )?;
             }
             return Ok(());
         }

@@ -46,6 +46,22 @@ fn in_the_background() {
     says(&w.fails(12, "mount --background mnt"), &["wrong password"]);
 }
 
+/// The process in the background leaves the folder that it was started in.
+#[test]
+fn a_relative_repository() {
+    if !can_mount() {
+        return;
+    }
+    let w = world(300_000);
+    fs::create_dir(w.path("mnt")).unwrap();
+    let mut command = w.command("-r repo --cache-dir cache mount --background latest mnt");
+    let status = command.env_remove("TRESOR_REPOSITORY").env_remove("TRESOR_CACHE_DIR").status();
+    assert!(status.unwrap().success());
+    let inside = w.path("mnt").join(w.inside("src"));
+    assert_same(&w.path("src"), &inside);
+    w.ok("umount mnt");
+}
+
 #[test]
 fn signals_remove_it_though_a_file_is_open() {
     if !can_mount() {

@@ -257,7 +257,7 @@ impl<'r> Merged<'r> {
     }
 }
 
-/// Joins nodes that are the same version.
+/// Joins nodes that are the same version; directories are by themselves, whatever is in them.
 fn distinct(versions: &[Version]) -> Vec<(&Node, Vec<usize>)> {
     let mut out: Vec<(&Node, Vec<usize>)> = Vec::new();
     for (node, snapshots) in versions {

@@ -2,7 +2,7 @@
 //!
 //! [`core`] is the file system without a kernel: names, attributes, handles.
 //! [`read`] is where a read on the drive becomes a fetch from the repository.
-//! [`fuse`] (and on Windows, an adapter for WinFsp) only translates.
+//! [`fuse`] only translates.
 
 pub mod core;
 #[cfg(unix)]

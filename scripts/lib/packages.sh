@@ -1,5 +1,8 @@
 # Installs Debian packages that are missing.
 
+# Where Debian puts some of their programs, and not on every user's path.
+PATH=$PATH:/usr/sbin:/sbin
+
 # need_packages PROGRAM=PACKAGE…: those whose program is not there. A program
 # with a slash in it is a file, and may have a `*` for the architecture.
 need_packages() {

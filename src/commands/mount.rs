@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use jiff::tz::TimeZone;
 use tresor_engine::repo::{Repository, Snapshot};
-use tresor_mountfs::fuse::{MountOptions, Mounted, mount, unmount};
+use tresor_mountfs::fuse::{MountError, MountOptions, Mounted, mount, unmount};
 use tresor_mountfs::{DriveOptions, Layout, SnapshotFs};
 
 use crate::background;
@@ -102,18 +102,22 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     if args.background {
         return background::start(&args, globals);
     }
+    if args.what.len() == 2 && args.layout != LayoutArg::Folders {
+        bail!("--layout is about a drive with all snapshots; leave it or the snapshot out");
+    }
     let repo = if args.serve { background::open(globals)? } else { globals.open()? };
+    let point = std::path::absolute(args.point()?)?;
+    // Before there is a drive: a signal must never leave one behind that nobody serves.
+    let _guard = signals::on_stop(move || leave(point.clone()));
     let mounted = mount_drive(&args, globals, repo)?;
-    let point = mounted.point().to_owned();
     if args.serve {
         background::ready()?;
     } else if globals.wants_text() {
-        let shown = point.display();
+        let shown = mounted.point().display();
         output::print(&format!(
             "The drive is at {shown}. Ctrl-C or `tresor umount {shown}` removes it.\n"
         ))?;
     }
-    let _guard = signals::on_stop(move || leave(point.clone()));
     mounted.wait().context("the drive ended")?;
     Ok(Exit::Done)
 }
@@ -142,8 +146,13 @@ fn mount_drive(args: &Args, globals: &Globals, repo: Arc<Repository>) -> Result<
 /// program though that keeps the drive alive.
 fn leave(point: PathBuf) {
     std::thread::spawn(move || {
-        if let Err(e) = unmount(&point, true) {
-            output::complain(&e.to_string());
+        match unmount(&point, true) {
+            Ok(()) => {}
+            // It came before there was one.
+            Err(MountError::NotMounted(_)) => {
+                std::process::exit(Exit::Interrupted.code().into());
+            }
+            Err(e) => output::complain(&e.to_string()),
         }
         std::thread::sleep(LAST_READS);
         std::process::exit(Exit::Done.code().into());

@@ -50,8 +50,8 @@ fn text(snapshots: &[Snapshot], globals: &Globals) -> String {
         table.row([
             s.id.short(),
             human::time(data.time, &zone),
-            data.host.clone(),
-            data.tags.join("\n"),
+            human::foreign(&data.host),
+            data.tags.iter().map(|t| human::foreign(t)).collect::<Vec<_>>().join("\n"),
             human::count(summary.files),
             human::size(summary.bytes),
             data.paths.iter().map(PathBytes::display).collect::<Vec<_>>().join("\n"),

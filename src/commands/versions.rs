@@ -15,7 +15,8 @@ Examples:
   tresor cat 1a2b3c4d:/etc/fstab      one of the snapshots named
 
 Each version that differs in contents, owner, mode or time is listed once, with the
-snapshots that hold it. On a drive, the folder .versions/ shows the same.
+snapshots that hold it; a folder counts as different if anything below it is. On a drive,
+the folder .versions/ shows the same for one host.
 
 Exit codes: 0 done (also if there is none), 1 failed, 10 no repository, 12 wrong password";
 

@@ -71,6 +71,9 @@ impl Reader<'_> {
             let _ = reply.send(None);
             return Ok(());
         }
+        if details == Details::Partial && !node.is_file() {
+            node.ctime = LOOK_AGAIN;
+        }
         let node =
             if node.is_file() { self.file(&*dir, node, details, &path)? } else { Some(node) };
         if let Some(node) = &node {
@@ -110,7 +113,10 @@ impl Reader<'_> {
                     return Ok(None);
                 }
             }
-            let Ok(after) = file.stat() else { break };
+            let Ok(after) = file.stat() else {
+                node.ctime = LOOK_AGAIN;
+                break;
+            };
             if after.same_stamp(&node) {
                 if details != Details::Complete || is_racy(&node, begun) {
                     node.ctime = LOOK_AGAIN;

@@ -8,12 +8,10 @@ pub enum FsError {
     NotADirectory,
     #[error("is a directory")]
     IsADirectory,
-    #[error("not a symbolic link, or no such attribute")]
+    #[error("not that kind of entry")]
     Invalid,
     #[error("no such extended attribute")]
     NoAttribute,
-    #[error("the drive is read-only")]
-    ReadOnly,
     /// The inode or handle is not known (any more).
     #[error("stale inode or handle")]
     Stale,

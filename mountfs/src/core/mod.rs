@@ -224,18 +224,31 @@ impl SnapshotFs {
         let mut at = ino;
         while at != Ino::ROOT {
             let Some(inode) = self.inodes.get(at) else { break };
-            parts.push(match &inode.place {
-                Place::Node { page, number } => NodeAt::load(&self.repo, page, *number)
-                    .map_or_else(|_| "?".into(), |node| display_name(&node.name)),
-                Place::Snapshot(id) => id.short(),
-                Place::Folder(folder) => format!("{folder:?}").to_lowercase(),
-                Place::Link(target) => display_name(target),
-                Place::Status => status::NAME.into(),
-                Place::Versions(of) => display_name(of.name.as_deref().unwrap_or(versions::NAME)),
-            });
+            parts.push(display_name(&self.name_of(&inode)));
             at = inode.parent;
         }
         parts.iter().rev().fold(String::new(), |path, part| path + "/" + part)
+    }
+
+    /// The name of an entry in its directory.
+    fn name_of(&self, inode: &Inode) -> Vec<u8> {
+        let parent = self.inodes.get(inode.parent).map(|parent| parent.place);
+        let siblings = match (&inode.place, parent) {
+            (Place::Status, _) => return status::NAME.into(),
+            (_, Some(Place::Folder(folder))) => self.namespace.entries(&folder),
+            (_, Some(Place::Versions(of))) => self.version_entries(&of).unwrap_or_default(),
+            (Place::Versions(_), _) => return versions::NAME.to_vec(),
+            _ => Vec::new(),
+        };
+        if let Some(entry) = siblings.into_iter().find(|e| e.place == inode.place) {
+            return entry.name;
+        }
+        match &inode.place {
+            Place::Node { page, number } => NodeAt::load(&self.repo, page, *number)
+                .map_or_else(|_| b"?".to_vec(), |node| node.name.clone()),
+            Place::Snapshot(id) => id.short().into_bytes(),
+            _ => b"?".to_vec(),
+        }
     }
 
     fn new_handle(&self) -> Handle {

@@ -243,7 +243,7 @@ fn unique<'a>(all: impl Iterator<Item = &'a str>) -> impl Iterator<Item = (Strin
     folders.into_iter()
 }
 
-/// A host or tag as a file name on every system: what can't stand in one, and
+/// A host or tag as a file name: what can't stand in one on Unix or Windows, and
 /// `%`, is written as `%XX`.
 fn folder_name(text: &str) -> String {
     if text.is_empty() {

@@ -11,7 +11,6 @@ pub(super) fn errno(error: &FsError) -> Errno {
         FsError::IsADirectory => Errno::EISDIR,
         FsError::Invalid => Errno::EINVAL,
         FsError::NoAttribute => Errno::NO_XATTR,
-        FsError::ReadOnly => Errno::EROFS,
         FsError::Stale => Errno::ESTALE,
         FsError::Io(_) => Errno::EIO,
     }

@@ -6,4 +6,4 @@ mod errno;
 mod mount;
 mod pool;
 
-pub use mount::{MountError, MountOptions, Mounted, is_drive, mount, unmount};
+pub use mount::{MountError, MountOptions, Mounted, mount, unmount};

@@ -57,6 +57,10 @@ pub enum MountError {
         "the drive on {0} is in use; close what is open there, or `tresor umount --lazy {0}` removes it as soon as it isn't"
     )]
     Busy(String),
+    #[error(
+        "the drive on {0} was mounted by another user, or `fusermount3` is missing (package fuse3); unmount it as the user who mounted it, or as root"
+    )]
+    Foreign(String),
     #[error("{0}: {1}")]
     Io(String, io::Error),
 }
@@ -223,26 +227,41 @@ pub fn unmount(point: &Path, lazy: bool) -> Result<(), MountError> {
     if !is_drive(&point) {
         return Err(MountError::NotMounted(shown));
     }
-    if system_unmount(&point, lazy) || fusermount(&point, lazy) || !is_drive(&point) {
+    let unmounted = system_unmount(&point, lazy);
+    if unmounted.is_ok() || fusermount(&point, lazy) || !is_drive(&point) {
         return Ok(());
     }
-    Err(MountError::Busy(shown))
+    Err(match unmounted {
+        // A lazy one is never in use.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied && lazy => MountError::Foreign(shown),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied && !is_own(&point) => {
+            MountError::Foreign(shown)
+        }
+        _ => MountError::Busy(shown),
+    })
+}
+
+/// Whether this user mounted the drive: nobody else can look at it, except where
+/// others were let in.
+fn is_own(point: &Path) -> bool {
+    std::fs::metadata(point).is_ok()
 }
 
 #[cfg(target_os = "linux")]
-fn system_unmount(point: &Path, lazy: bool) -> bool {
+fn system_unmount(point: &Path, lazy: bool) -> io::Result<()> {
     use rustix::mount::{UnmountFlags, unmount};
     let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::NOFOLLOW };
-    unmount(point, flags).is_ok()
+    Ok(unmount(point, flags)?)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn system_unmount(point: &Path, lazy: bool) -> bool {
+fn system_unmount(point: &Path, lazy: bool) -> io::Result<()> {
     let mut command = Command::new("umount");
     if lazy {
         command.arg("-f");
     }
-    command.arg("--").arg(point).status().is_ok_and(|s| s.success())
+    let status = command.arg("--").arg(point).status()?;
+    if status.success() { Ok(()) } else { Err(io::ErrorKind::ResourceBusy.into()) }
 }
 
 fn fusermount(point: &Path, lazy: bool) -> bool {

@@ -109,11 +109,11 @@ impl BlockCache {
 /// An error that several readers of one block may share.
 fn own(error: Arc<Error>, at: &Location) -> Error {
     Arc::try_unwrap(error).unwrap_or_else(|shared| {
-        if shared.is_damage() {
-            let name = ObjectName::new(ObjectKind::Pack, at.segment.pack);
-            Error::damaged(name, shared.to_string())
-        } else {
-            Error::Invalid(shared.to_string())
+        let name = ObjectName::new(ObjectKind::Pack, at.segment.pack);
+        match &*shared {
+            Error::Damaged { reason, .. } => Error::damaged(name, reason.clone()),
+            e if e.is_damage() => Error::damaged(name, e.to_string()),
+            e => Error::Invalid(e.to_string()),
         }
     })
 }

@@ -183,7 +183,12 @@ fn text(args: &Args, chosen: &[Snapshot], decisions: &Decisions, removed: &[Obje
     if decisions.is_empty() {
         for s in chosen {
             let time = human::time(s.data.time, &zone);
-            let _ = writeln!(text, "forget  {}  {time}  {}", s.id.short(), s.data.host);
+            let _ = writeln!(
+                text,
+                "forget  {}  {time}  {}",
+                s.id.short(),
+                human::foreign(&s.data.host)
+            );
         }
     }
     let what = plural(removed.len() as u64, "snapshot", "snapshots");
