@@ -25,11 +25,11 @@ use crate::pack::{Segment, open_segment};
 use crate::store::Store;
 
 /// Decoded pages kept, in bytes.
-const PAGE_CACHE: usize = 12 << 20;
+const PAGE_CACHE: usize = 10 << 20;
 /// Pages of chunk lists kept, in bytes of their encoded form; decoded they are little larger.
-const CONTENT_CACHE: usize = 6 << 20;
+const CONTENT_CACHE: usize = 4 << 20;
 /// Segments of tree blobs kept, in bytes.
-const TREE_SEGMENT_CACHE: usize = 8 << 20;
+const TREE_SEGMENT_CACHE: usize = 4 << 20;
 /// A restore that plans with an unknown blob makes the index be read again, but
 /// not more often than this.
 const REFRESH_EVERY: Duration = Duration::from_secs(2);
