@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use fastrand::Rng;
-use tresor_engine::format::{IndexData, ObjectId, ObjectKind, ObjectName, Purpose, Time, sealed};
+use tresor_engine::format::{IndexData, ObjectKind, ObjectName, Time};
 use tresor_engine::index::read_object;
 use tresor_engine::maintenance::{CheckOptions, CheckProblem, CheckReport, check};
 use tresor_engine::monitor::{Monitor, Quiet};
@@ -245,11 +245,6 @@ fn new_copy_without_data(store: &Store) -> Store {
     let mut objects = objects(store);
     objects.retain(|name, _| matches!(name.kind, ObjectKind::Config | ObjectKind::Key));
     store_of(&objects)
-}
-
-fn put_index(repo: &Repository, data: &IndexData) -> ObjectId {
-    let object = sealed::seal(repo.keys(), Purpose::Index, data).unwrap();
-    repo.put_object(ObjectKind::Index, &object).unwrap()
 }
 
 /// A marked pack may be gone, but not if a snapshot needs it.

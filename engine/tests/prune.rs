@@ -104,6 +104,8 @@ fn busy(seed: u64) -> (Store, Kept, Item) {
             store.put(&name, &bytes).unwrap();
         }
     }
+    join_index(&store);
+    let repo = open(&store);
     // To be deleted (marked long ago), and to be unmarked.
     let (gone, _) = kept.forget(&repo, 1);
     let (back, back_tree) = kept.forget(&repo, 1);

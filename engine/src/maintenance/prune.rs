@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::rewrite::{Doomed, IndexWriter, other_prune, publish, refuse_outdated};
+use self::rewrite::{DOOMED, Doomed, IndexWriter, is_outdated, publish};
 use super::plan::{PruneOptions, PrunePlan, absorb_new_snapshots, refuse_damaged_index};
 use super::used::{Packs, UsedBlobs};
 use crate::error::{Error, Result};
@@ -55,21 +55,33 @@ pub fn prune(
     options.check()?;
     let mut outcome = PruneOutcome::default();
     clear_replaced(repo)?;
-    refuse_outdated(repo, &plan)?;
+    if is_outdated(repo, &plan)? {
+        return Err(other_prune());
+    }
+    let mut copies = Vec::new();
     if !plan.repack.is_empty() {
         monitor.phase("repacking");
-        repack(repo, &mut plan, &mut outcome, monitor)?;
+        copies = repack(repo, &mut plan, &mut outcome, monitor)?;
     }
     absorb_new_snapshots(repo, &mut plan, monitor)?;
     let repacked = std::mem::take(&mut plan.repack).into_keys();
     if options.grace.is_zero() { &mut plan.delete } else { &mut plan.mark }.extend(repacked);
     monitor.phase("writing the index");
-    let doomed = publish(repo, options, &plan, &mut outcome, monitor)?;
+    let Some(doomed) = publish(repo, options, &plan, &mut outcome, monitor)? else {
+        disown(repo, &copies)?;
+        return Err(other_prune());
+    };
     monitor.phase("deleting packs");
     delete(repo, plan, doomed, &mut outcome, monitor)?;
     repo.store().sweep(SWEEP_AGE)?;
     repo.refresh_index()?;
     Ok(outcome)
+}
+
+fn other_prune() -> Error {
+    Error::Invalid(
+        "another prune has changed the index meanwhile; no data was removed, run it again".into(),
+    )
 }
 
 fn delete_index(repo: &Repository, ids: impl IntoIterator<Item = ObjectId>) -> Result<()> {
@@ -114,14 +126,34 @@ fn clear_replaced(repo: &Repository) -> Result<()> {
     repo.refresh_index()
 }
 
-/// Stores what is needed of packs that are mostly not, once more.
+/// Another prune may take copies that this one has made for garbage. Marks them,
+/// so that nothing relies on them.
+fn disown(repo: &Repository, copies: &[ObjectId]) -> Result<()> {
+    for id in copies {
+        let data = match read_object(repo.store(), repo.keys(), id) {
+            Err(e) if is_gone(&e) => continue,
+            other => other?,
+        };
+        let mut writer = IndexWriter::new(repo);
+        for pack in data.packs {
+            writer.add(PackEntry { marked: Some(DOOMED), ..pack })?;
+        }
+        writer.flush(vec![*id])?;
+        repo.store().settle()?;
+        delete_index(repo, [*id])?;
+    }
+    Ok(())
+}
+
+/// Stores what is needed of packs that are mostly not, once more. Returns the
+/// index objects that name the copies.
 fn repack(
     repo: &Arc<Repository>,
     plan: &mut PrunePlan,
     outcome: &mut PruneOutcome,
     monitor: &dyn Monitor,
-) -> Result<()> {
-    let Some(used) = &plan.used else { return Ok(()) };
+) -> Result<Vec<ObjectId>> {
+    let Some(used) = &plan.used else { return Ok(Vec::new()) };
     monitor.progress().expect(plan.packs_repack, plan.bytes_repack);
     let writer = PackWriter::new(repo.clone());
     let mut work = || -> Result<HashSet<ObjectId>> {
@@ -143,24 +175,18 @@ fn repack(
         }
         Ok(left)
     };
-    match work() {
-        Ok(left) => {
-            let finished = writer.finish()?;
-            let listed = repo.store().list(ObjectKind::Pack)?;
-            let listed: HashSet<_> = listed.into_iter().map(|(name, _)| name.id).collect();
-            if !finished.packs.iter().all(|id| listed.contains(id)) {
-                // Taken for garbage before the index named them.
-                delete_index(repo, finished.index)?;
-                return Err(other_prune());
-            }
-            plan.repack.retain(|id, _| !left.contains(id));
-            Ok(())
-        }
-        Err(e) => {
-            writer.abandon();
-            Err(e)
-        }
+    // After an error what was stored is left without an index entry: garbage, for
+    // the next prune.
+    let left = work()?;
+    let finished = writer.finish()?;
+    let listed = repo.store().list(ObjectKind::Pack)?;
+    let listed: HashSet<_> = listed.into_iter().map(|(name, _)| name.id).collect();
+    if !finished.packs.iter().all(|id| listed.contains(id)) {
+        disown(repo, &finished.index)?;
+        return Err(other_prune());
     }
+    plan.repack.retain(|id, _| !left.contains(id));
+    Ok(finished.index)
 }
 
 fn is_gone(error: &Error) -> bool {

@@ -6,23 +6,16 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use tresor_engine::Error;
-use tresor_engine::format::{
-    BlobKind, IndexData, ObjectId, ObjectKind, ObjectName, Purpose, Time, sealed,
-};
+use tresor_engine::format::{BlobKind, Content, IndexData, ObjectId, ObjectKind, ObjectName, Time};
 use tresor_engine::index::read_object;
 use tresor_engine::maintenance::{CheckOptions, PruneOptions, check, plan_prune, prune, stats};
 use tresor_engine::monitor::Quiet;
 use tresor_engine::repo::{OpenOptions, Repository, now};
 use tresor_engine::store::{Store, StoreError, StoreErrorKind};
-use tresor_testkit::{Call, HookedStore, password};
+use tresor_testkit::{Call, HookedStore, Item, password, random_bytes};
 
 use super::world::*;
 use super::{busy, finish};
-
-fn put_index(repo: &Repository, data: &IndexData) -> ObjectId {
-    let object = sealed::seal(repo.keys(), Purpose::Index, data).unwrap();
-    repo.put_object(ObjectKind::Index, &object).unwrap()
-}
 
 /// Y is replaced by X, which is replaced by Z: Y stays out of force as long as X
 /// is there, whoever looks and in whatever order they came.
@@ -277,6 +270,44 @@ fn entries_that_contradict_each_other() {
         }
     }
     finish(&store, &kept, &gentle(), "contradiction");
+}
+
+/// The index says that a pack holds a blob, and it doesn't: nothing is concluded from that.
+#[test]
+fn a_pack_that_lacks_what_the_index_says_is_left_alone() {
+    let mut rng = Rng::with_seed(1);
+    let store = new_store();
+    let repo = open(&store);
+    let mut kept = Kept::default();
+    let file = |rng: &mut Rng| Item::file(random_bytes(rng, 5000));
+    kept.add(&repo, &Item::dir().with("a", file(&mut rng)).with("b", file(&mut rng)));
+    let first = names(&store, ObjectKind::Index);
+    let snapshot = kept.add(&repo, &Item::dir().with("c", file(&mut rng)));
+    kept.forget(&repo, 0);
+    let node = tresor_engine::tree::lookup(&repo, &snapshot.data.tree, b"c").unwrap().unwrap();
+    let Some(Content::Extents(extents)) = &node.content else { panic!("no extents") };
+    let blob = extents[0].id.unwrap();
+    for id in names(&store, ObjectKind::Index) {
+        let mut data = read_object(&store, repo.keys(), &id).unwrap();
+        if first.contains(&id) {
+            let mut segments = data.packs.iter_mut().flat_map(|p| &mut p.segments);
+            let segment = segments.find(|s| s.kind == BlobKind::Data).unwrap();
+            assert_eq!(segment.blob_count(), 2);
+            segment.blobs[..32].copy_from_slice(&blob.0);
+        } else {
+            data.packs.retain(|p| p.segments[0].kind == BlobKind::Tree);
+        }
+        put_index(&repo, &IndexData { replaces: vec![id], ..data });
+    }
+    let repo = open(&store);
+    let found = repo.index().find(&blob).unwrap();
+    let monitor = Quiet::default();
+    let plan = plan_prune(&repo, &gentle(), &monitor).unwrap();
+    prune(&repo, &gentle(), plan, &monitor).unwrap();
+    let problems = monitor.problems.lock().unwrap();
+    assert!(problems.len() == 1 && problems[0].1.contains("lacks blobs"), "{problems:?}");
+    let after = repo.index().find(&blob).unwrap();
+    assert_eq!((after.location, after.marked), (found.location, None));
 }
 
 /// Of index objects one can't be read from the disk.

@@ -9,8 +9,9 @@ use fastrand::Rng;
 use tresor_engine::Result;
 use tresor_engine::archiver::backup as run_backup;
 use tresor_engine::crypto::KdfCost;
-use tresor_engine::format::{ObjectId, ObjectKind, ObjectName, Time};
+use tresor_engine::format::{IndexData, ObjectId, ObjectKind, ObjectName, Purpose, Time, sealed};
 use tresor_engine::history;
+use tresor_engine::index::read_object;
 use tresor_engine::maintenance::{
     CheckOptions, PruneOptions, PruneOutcome, PrunePlan, check, prune,
 };
@@ -300,6 +301,23 @@ pub fn prune_at(
     let time = Time::new(now().seconds + later, 0);
     let plan = PrunePlan::at(repo, options, time, &Quiet::default())?;
     prune(repo, options, plan, &Quiet::default())
+}
+
+pub fn put_index(repo: &Repository, data: &IndexData) -> ObjectId {
+    let object = sealed::seal(repo.keys(), Purpose::Index, data).unwrap();
+    repo.put_object(ObjectKind::Index, &object).unwrap()
+}
+
+/// Makes one index object of all.
+pub fn join_index(store: &Store) {
+    let repo = open(store);
+    let replaces: Vec<_> = repo.index().objects().into_iter().collect();
+    let read = |id| read_object(store, repo.keys(), id).unwrap().packs;
+    let packs = replaces.iter().flat_map(read).collect();
+    put_index(&repo, &IndexData { packs, replaces: replaces.clone() });
+    for id in replaces {
+        store.delete(&ObjectName::new(ObjectKind::Index, id)).unwrap();
+    }
 }
 
 /// A tree of a few files.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{PruneOutcome, delete_index, is_gone, read_pack};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::{
     IndexData, ObjectId, ObjectKind, ObjectName, PackEntry, Purpose, Time, sealed,
 };
@@ -19,7 +19,7 @@ const INDEX_BLOBS: usize = 200_000;
 const SMALL_INDEX: usize = 20_000;
 const MANY_SMALL: usize = 32;
 /// The mark of a pack that is about to be deleted.
-const DOOMED: Time = Time { seconds: 1, nanos: 0 };
+pub(super) const DOOMED: Time = Time { seconds: 1, nanos: 0 };
 
 /// Packs to be deleted, and the index objects that name nothing else.
 #[derive(Default)]
@@ -104,37 +104,34 @@ impl Others {
     }
 }
 
-/// Refuses if another prune has changed the index since the plan was made.
-pub(super) fn refuse_outdated(repo: &Repository, plan: &PrunePlan) -> Result<()> {
+/// Whether another prune has changed the index since the plan was made.
+pub(super) fn is_outdated(repo: &Repository, plan: &PrunePlan) -> Result<bool> {
     let objects = repo.index().objects();
     if !plan.objects.is_subset(&objects) {
-        return Err(other_prune());
+        return Ok(true);
     }
     for id in objects.difference(&plan.objects) {
         if !read_object(repo.store(), repo.keys(), id)?.replaces.is_empty() {
-            return Err(other_prune());
+            return Ok(true);
         }
     }
-    Ok(())
+    Ok(false)
 }
 
-pub(super) fn other_prune() -> Error {
-    Error::Invalid(
-        "another prune has changed the index meanwhile; no data was removed, run it again".into(),
-    )
-}
-
-/// Rewrites the index objects that the plan changes.
+/// Rewrites the index objects that the plan changes. `None` if another prune has
+/// changed the index at the same time: then this one goes no further.
 pub(super) fn publish(
     repo: &Repository,
     options: &PruneOptions,
     plan: &PrunePlan,
     outcome: &mut PruneOutcome,
     monitor: &dyn Monitor,
-) -> Result<Doomed> {
+) -> Result<Option<Doomed>> {
     repo.refresh_index()?;
     refuse_damaged_index(repo)?;
-    refuse_outdated(repo, plan)?;
+    if is_outdated(repo, plan)? {
+        return Ok(None);
+    }
     let view = View::new(repo);
     let mut rewrite = Rewrite {
         repo,
@@ -264,7 +261,7 @@ impl Rewrite<'_> {
     }
 
     /// The last object says what all of them replace: it takes effect when it is there.
-    fn finish(mut self) -> Result<Doomed> {
+    fn finish(mut self) -> Result<Option<Doomed>> {
         let repo = self.repo;
         self.dooms.flush(Vec::new())?;
         if !self.replaces.is_empty() {
@@ -272,34 +269,35 @@ impl Rewrite<'_> {
         }
         self.kept.flush(self.replaces.clone())?;
         repo.store().settle()?;
-        if !self.replaces.is_empty() {
-            self.give_way()?;
+        if !self.replaces.is_empty() && self.gives_way()? {
+            return Ok(None);
         }
         delete_index(repo, self.replaces)?;
-        Ok(Doomed { objects: self.dooms.objects, ..self.doomed })
+        Ok(Some(Doomed { objects: self.dooms.objects, ..self.doomed }))
     }
 
     /// Only one prune shall run at a time. If two did, what this one wrote may
-    /// not be true any more: takes it back, as long as nothing rests on it.
-    fn give_way(&self) -> Result<()> {
+    /// not be true any more: takes it back, as long as nothing rests on it, and
+    /// returns true.
+    fn gives_way(&self) -> Result<bool> {
         let own: HashSet<_> =
             self.kept.objects.iter().chain(&self.dooms.objects).copied().collect();
         let others = Others::look(self.repo, &self.view, &own)?;
         // It took effect, and another one has gone on from there.
         let Some(last) = self.kept.objects.last().filter(|id| others.listed.contains(id)) else {
-            return Err(other_prune());
+            return Ok(true);
         };
         let missing: Vec<_> =
             self.view.objects.iter().filter(|id| !others.listed.contains(id)).collect();
         // The next one may have removed what ours replaces; nothing else may be gone.
         if !others.any && missing.iter().all(|id| self.replaces.contains(id)) {
-            return Ok(());
+            return Ok(false);
         }
         if missing.iter().all(|id| others.replaces.contains(id)) {
             delete_index(self.repo, [*last])?;
             delete_index(self.repo, own.into_iter().filter(|id| id != last))?;
         }
-        Err(other_prune())
+        Ok(true)
     }
 }
 
