@@ -50,6 +50,10 @@ pub enum Error {
 
     #[error("interrupted")]
     Interrupted,
+
+    /// What was asked for is not in memory, see [`without_fetching`](crate::repo::without_fetching).
+    #[error("not in memory")]
+    WouldFetch,
 }
 
 impl Error {

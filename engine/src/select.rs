@@ -360,6 +360,7 @@ mod tests {
             summary: Summary::default(),
             program: String::new(),
             saved: at(time),
+            xattr_names: None,
         };
         Snapshot { id: ObjectId([id; 32]), data: Arc::new(data) }
     }

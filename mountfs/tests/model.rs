@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use jiff::tz::TimeZone;
-use tresor_engine::format::{LinkId, NodeKind};
-use tresor_engine::repo::{Repository, Snapshot};
+use tresor_engine::format::{LinkId, NodeKind, Xattr};
+use tresor_engine::repo::{Repository, Snapshot, without_fetching};
 use tresor_engine::select::SnapshotFilter;
 use tresor_mountfs::{Attr, DriveOptions, FsError, Ino, Layout, SnapshotFs};
 use tresor_testkit::{Body, Item, backup, options, random_tree, repository};
@@ -24,12 +24,11 @@ fn drive(repo: &Arc<Repository>, snapshot: Option<Snapshot>) -> SnapshotFs {
 
 /// All entries of a directory, listed a few at a time.
 fn list(fs: &SnapshotFs, ino: Ino, rng: &mut Rng, count: bool) -> Vec<(Vec<u8>, Attr)> {
-    let (handle, _) = fs.open_dir(ino).unwrap();
     let mut all = Vec::new();
     let mut offset = 0;
     loop {
         let (before, room) = (all.len(), rng.usize(1..40));
-        fs.read_dir(handle, offset, count, &mut |entry| {
+        fs.read_dir(ino, offset, count, &mut |entry| {
             if all.len() - before == room {
                 return false;
             }
@@ -42,7 +41,6 @@ fn list(fs: &SnapshotFs, ino: Ino, rng: &mut Rng, count: bool) -> Vec<(Vec<u8>, 
             break;
         }
     }
-    fs.release_dir(handle);
     all
 }
 
@@ -57,31 +55,22 @@ fn check_attr(attr: &Attr, item: &Item) {
 
 fn check_file(fs: &SnapshotFs, ino: Ino, item: &Item, rng: &mut Rng) {
     let Body::File(bytes, holes) = &item.body else { return };
-    let handle = fs.open(ino).unwrap();
     for _ in 0..12 {
         let (offset, len) = (rng.u64(0..bytes.len() as u64 + 10), rng.usize(0..300_000));
-        fs.read_ahead(handle, offset, len);
+        fs.read_ahead(ino, offset, len);
         let want = bytes.get(offset as usize..).unwrap_or_default();
         let want = &want[..want.len().min(len)];
-        if let Some(cached) = fs.read_cached(handle, offset, len) {
-            assert!(cached == want);
+        match without_fetching(|| fs.read_at(ino, offset, len)) {
+            Err(FsError::WouldFetch) => {}
+            cached => assert!(cached.unwrap() == want),
         }
-        assert!(fs.read_at(handle, offset, len).unwrap() == want);
-        check_seek(fs, handle, offset, bytes.len() as u64, holes);
+        assert!(fs.read_at(ino, offset, len).unwrap() == want);
+        check_seek(fs, ino, offset, bytes.len() as u64, holes);
     }
-    fs.release(handle);
-    assert_eq!(fs.read_at(handle, 0, 1), Err(FsError::Stale));
 }
 
-fn check_seek(
-    fs: &SnapshotFs,
-    handle: tresor_mountfs::core::Handle,
-    offset: u64,
-    len: u64,
-    holes: &[std::ops::Range<u64>],
-) {
-    let (data, hole) =
-        (fs.seek(handle, offset, false).unwrap(), fs.seek(handle, offset, true).unwrap());
+fn check_seek(fs: &SnapshotFs, ino: Ino, offset: u64, len: u64, holes: &[std::ops::Range<u64>]) {
+    let (data, hole) = (fs.seek(ino, offset, false).unwrap(), fs.seek(ino, offset, true).unwrap());
     if offset >= len {
         assert_eq!((data, hole), (None, None));
         return;
@@ -130,16 +119,17 @@ fn check_entry(fs: &SnapshotFs, dir: Ino, name: &[u8], attr: &Attr, item: &Item,
     match item.node.kind {
         NodeKind::Directory => {
             check_tree(fs, attr.ino, item, rng);
-            assert_eq!(fs.open(attr.ino), Err(FsError::IsADirectory));
+            assert_eq!(fs.read_at(attr.ino, 0, 1), Err(FsError::IsADirectory));
             return;
         }
         NodeKind::Symlink => {
             assert_eq!(Some(fs.readlink(attr.ino).unwrap()), item.node.target);
         }
         NodeKind::File => check_file(fs, attr.ino, item, rng),
-        _ => assert_eq!(fs.open(attr.ino), Err(FsError::Invalid)),
+        _ => assert_eq!(fs.read_at(attr.ino, 0, 1), Err(FsError::Invalid)),
     }
-    assert_eq!(fs.open_dir(attr.ino), Err(FsError::NotADirectory));
+    let listed = fs.read_dir(attr.ino, 0, false, &mut |_| panic!("no directory"));
+    assert_eq!(listed, Err(FsError::NotADirectory));
     assert_eq!(fs.lookup(attr.ino, b"x"), Err(FsError::NotADirectory));
 }
 
@@ -212,7 +202,7 @@ fn folders_show_every_snapshot_and_follow_new_and_forgotten_ones() {
     let ids = folder(&["ids"]);
     let latest = fs.lookup(ids, b"latest").unwrap().ino;
     let shown = fs.lookup(ids, first.id.short().as_bytes()).unwrap();
-    let open = fs.open(fs.lookup(shown.ino, b"f").unwrap().ino).unwrap();
+    let open = fs.lookup(shown.ino, b"f").unwrap().ino;
     std::thread::sleep(std::time::Duration::from_millis(1100));
     let (second, _) = backup(&repo, &Item::dir().with("f", Item::file("two")), &options(None));
     repo.forget(&[first.id]).unwrap();
@@ -226,4 +216,34 @@ fn folders_show_every_snapshot_and_follow_new_and_forgotten_ones() {
     // What was open stays readable.
     assert_eq!(fs.read_at(open, 0, 10).unwrap(), b"one");
     assert_eq!(list(&fs, shown.ino, &mut rng, false).len(), 3);
+}
+
+#[test]
+fn programs_are_told_when_nothing_has_a_label_or_acl() {
+    let repo = repository();
+    let with = |name: &str| {
+        let mut file = Item::file("text");
+        let value = b"value".to_vec();
+        file.node.xattrs = Some(vec![Xattr { name: name.into(), value }]);
+        Item::dir().with("f", Item::file("plain")).with("g", file)
+    };
+    let (first, _) = backup(&repo, &with("user.note"), &options(None));
+    assert_eq!(first.data.xattr_names.as_ref().unwrap().len(), 1);
+    let fs = drive(&repo, None);
+    let at = |path: &[&str]| {
+        path.iter().fold(Ino::ROOT, |at, name| fs.lookup(at, name.as_bytes()).unwrap().ino)
+    };
+    let plain = at(&["@latest", "f"]);
+    let (acl, label) = (b"system.posix_acl_access", b"security.selinux");
+    assert_eq!(fs.xattr(plain, acl), Err(FsError::NoSuchAttributes));
+    assert_eq!(fs.xattr(plain, label), Err(FsError::NoSuchAttributes));
+    assert_eq!(fs.xattr(plain, b"user.note"), Err(FsError::NoAttribute));
+    assert_eq!(fs.xattr(plain, b"user.none"), Err(FsError::NoAttribute));
+    // A snapshot with labels makes it an honest question again, on the whole drive.
+    backup(&repo, &with("security.selinux"), &options(None));
+    std::thread::sleep(std::time::Duration::from_millis(600));
+    let labelled = at(&["@latest", "g"]);
+    assert_eq!(fs.xattr(labelled, label).unwrap(), b"value");
+    assert_eq!(fs.xattr(plain, label), Err(FsError::NoAttribute));
+    assert_eq!(fs.xattr(plain, acl), Err(FsError::NoSuchAttributes));
 }

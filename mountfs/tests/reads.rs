@@ -66,22 +66,22 @@ fn fixture(len: usize) -> Fixture {
 fn scattered_reads_fetch_little_and_sequential_ones_each_block_once() {
     let f = fixture(64 << 20);
     let fs = drive(&f.repo, f.snapshot.clone(), 16 << 20);
-    let handle = fs.open(fs.lookup(Ino::ROOT, b"f").unwrap().ino).unwrap();
+    let file = fs.lookup(Ino::ROOT, b"f").unwrap().ino;
     let mut rng = Rng::with_seed(1);
     for _ in 0..100 {
         let at = rng.usize(..f.bytes.len() - 4096);
-        fs.read_ahead(handle, at as u64, 4096);
-        assert!(fs.read_at(handle, at as u64, 4096).unwrap() == f.bytes[at..at + 4096]);
+        fs.read_ahead(file, at as u64, 4096);
+        assert!(fs.read_at(file, at as u64, 4096).unwrap() == f.bytes[at..at + 4096]);
     }
     assert!(fetched(&fs) <= 130, "{}", fetched(&fs));
 
     let fs = drive(&f.repo, f.snapshot, 16 << 20);
-    let handle = fs.open(fs.lookup(Ino::ROOT, b"f").unwrap().ino).unwrap();
+    let file = fs.lookup(Ino::ROOT, b"f").unwrap().ino;
     f.reads.store(0, Relaxed);
     const STEP: usize = 128 << 10;
     for at in (0..f.bytes.len()).step_by(STEP) {
-        fs.read_ahead(handle, at as u64, STEP);
-        assert!(fs.read_at(handle, at as u64, STEP).unwrap() == f.bytes[at..at + STEP]);
+        fs.read_ahead(file, at as u64, STEP);
+        assert!(fs.read_at(file, at as u64, STEP).unwrap() == f.bytes[at..at + STEP]);
     }
     // No block is fetched twice: chunks are 128 KiB on average.
     let blocks = (f.bytes.len() >> 17) as u64;
@@ -96,10 +96,10 @@ fn eight_readers_of_one_file_fetch_each_block_once() {
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                let handle = fs.open(fs.lookup(Ino::ROOT, b"f").unwrap().ino).unwrap();
+                let file = fs.lookup(Ino::ROOT, b"f").unwrap().ino;
                 for at in (0..f.bytes.len()).step_by(64 << 10) {
-                    fs.read_ahead(handle, at as u64, 64 << 10);
-                    let read = fs.read_at(handle, at as u64, 64 << 10).unwrap();
+                    fs.read_ahead(file, at as u64, 64 << 10);
+                    let read = fs.read_at(file, at as u64, 64 << 10).unwrap();
                     assert!(read == f.bytes[at..at + (64 << 10)]);
                 }
             });
@@ -112,13 +112,13 @@ fn eight_readers_of_one_file_fetch_each_block_once() {
 fn a_store_that_goes_away_and_comes_back() {
     let f = fixture(8 << 20);
     let fs = drive(&f.repo, f.snapshot, 1 << 20);
-    let handle = fs.open(fs.lookup(Ino::ROOT, b"f").unwrap().ino).unwrap();
-    assert!(fs.read_at(handle, 0, 4096).is_ok());
+    let file = fs.lookup(Ino::ROOT, b"f").unwrap().ino;
+    assert!(fs.read_at(file, 0, 4096).is_ok());
     f.broken.store(true, Relaxed);
-    let Err(FsError::Io(reason)) = fs.read_at(handle, 7 << 20, 4096) else { panic!("no error") };
+    let Err(FsError::Io(reason)) = fs.read_at(file, 7 << 20, 4096) else { panic!("no error") };
     assert!(reason.contains("told to fail"), "{reason}");
     f.broken.store(false, Relaxed);
-    assert!(fs.read_at(handle, 7 << 20, 4096).unwrap() == f.bytes[7 << 20..(7 << 20) + 4096]);
+    assert!(fs.read_at(file, 7 << 20, 4096).unwrap() == f.bytes[7 << 20..(7 << 20) + 4096]);
 }
 
 #[test]
@@ -136,10 +136,10 @@ fn a_damaged_block_is_an_error_of_its_own_reads_only() {
     store.delete(&name).unwrap();
     store.put(&name, &pack).unwrap();
     let fs = drive(&open(&store), snapshot, 1 << 20);
-    let handle = fs.open(fs.lookup(Ino::ROOT, b"f").unwrap().ino).unwrap();
+    let file = fs.lookup(Ino::ROOT, b"f").unwrap().ino;
     let mut bad = 0;
     for at in (0..bytes.len()).step_by(4096) {
-        match fs.read_at(handle, at as u64, 4096) {
+        match fs.read_at(file, at as u64, 4096) {
             Ok(read) => assert!(read == bytes[at..(at + 4096).min(bytes.len())]),
             Err(FsError::Io(reason)) => {
                 assert!(reason.contains("packs/"), "{reason}");

@@ -11,8 +11,9 @@ mod read;
 mod trees;
 mod walk;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use crossbeam_channel::bounded;
@@ -71,6 +72,7 @@ struct Counts {
     unchanged: AtomicU64,
     errors: AtomicU64,
     xattr_entries: AtomicU64,
+    xattr_names: Mutex<BTreeSet<Vec<u8>>>,
 }
 
 /// What all stages share.
@@ -122,6 +124,9 @@ const LOOK_AGAIN: Time = Time { seconds: 0, nanos: 0 };
 
 /// More would not fit a page of a directory.
 const MOST_XATTR_BYTES: usize = 4 << 20;
+
+/// Of distinct names, more are not listed in the snapshot.
+const MOST_XATTR_NAMES: usize = 32;
 
 const SEGMENT_QUEUE: usize = 8;
 const JOB_QUEUE: usize = 16;
@@ -185,6 +190,7 @@ fn run(
     let written = &finished.counts;
     (summary.blobs_added, summary.bytes_added, summary.bytes_stored) =
         (written.blobs, written.bytes, written.stored);
+    let xattr_names = counts.xattr_names();
     summary.seconds = start.elapsed().as_secs_f64();
     let data = SnapshotData {
         time: options.time.unwrap_or(started),
@@ -197,6 +203,7 @@ fn run(
         summary,
         program: options.program.clone(),
         saved: now(),
+        xattr_names,
     };
     if options.dry_run {
         return Ok(Outcome { snapshot: None, data });
@@ -272,6 +279,20 @@ impl Counts {
         if node.xattrs.is_some() {
             self.xattr_entries.fetch_add(1, Relaxed);
         }
+        if let [_, ..] = node.xattrs() {
+            let mut names = self.xattr_names.lock().unwrap_or_else(|e| e.into_inner());
+            for xattr in node.xattrs() {
+                if names.len() <= MOST_XATTR_NAMES && !names.contains(&xattr.name) {
+                    names.insert(xattr.name.clone());
+                }
+            }
+        }
+    }
+
+    /// `None` if there are too many to list.
+    fn xattr_names(&self) -> Option<Vec<PathBytes>> {
+        let names = self.xattr_names.lock().unwrap_or_else(|e| e.into_inner());
+        (names.len() <= MOST_XATTR_NAMES).then(|| names.iter().cloned().map(PathBytes).collect())
     }
 
     fn summary(&self) -> Summary {

@@ -75,6 +75,10 @@ pub struct SnapshotData {
     /// unless `--time` was given; retention tells forged times by it.
     #[n(9)]
     pub saved: Time,
+    /// Names of the extended attributes that entries have, sorted. Absent if
+    /// they are too many, or if an older program wrote it.
+    #[n(10)]
+    pub xattr_names: Option<Vec<PathBytes>>,
 }
 
 /// A path as raw bytes.

@@ -1,5 +1,6 @@
 //! An open repository: keys, index, and reading blobs.
 
+mod fetch;
 mod keys;
 mod open;
 mod snapshots;
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+pub use fetch::{may_fetch, without_fetching};
 pub use keys::SlotDescription;
 pub use open::{InitOptions, OpenOptions, now};
 pub use snapshots::Snapshot;
@@ -103,6 +105,7 @@ impl Repository {
 
     /// Takes up index objects that others have written or removed.
     pub fn refresh_index(&self) -> Result<()> {
+        may_fetch()?;
         self.index.sync(&self.store, &self.keys)
     }
 
@@ -117,6 +120,7 @@ impl Repository {
         if !found.is_empty() {
             return Ok(found);
         }
+        may_fetch()?;
         {
             let mut last = self.refreshed.lock().unwrap_or_else(|e| e.into_inner());
             if last.elapsed() >= REFRESH_EVERY {
@@ -132,6 +136,7 @@ impl Repository {
     /// ascending order and should have no large gaps.
     pub fn read_segments(&self, run: &[SegmentAddr]) -> Result<Vec<Segment>> {
         let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(Vec::new()) };
+        may_fetch()?;
         let start = u64::from(first.offset);
         let len = last.end().saturating_sub(start) as usize;
         let name = ObjectName::new(ObjectKind::Pack, first.pack);

@@ -24,8 +24,18 @@ pub struct Attr {
     pub ctime: Time,
     /// Device number as Linux' `makedev` gives it.
     pub device: u64,
-    /// Whether this may change while the drive is mounted (virtual folders).
-    pub changes: bool,
+    pub changes: Changes,
+}
+
+/// Whether an entry may change while the drive is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changes {
+    /// What is in a snapshot.
+    Never,
+    /// Virtual folders, as snapshots come and go.
+    Sometimes,
+    /// The status.
+    Always,
 }
 
 impl Attr {
@@ -43,7 +53,7 @@ impl Attr {
             atime: node.atime,
             ctime: node.ctime,
             device: node.device.unwrap_or(0),
-            changes: false,
+            changes: Changes::Never,
         }
     }
 
@@ -67,7 +77,7 @@ impl Attr {
             atime: time,
             ctime: time,
             device: 0,
-            changes: true,
+            changes: Changes::Sometimes,
         }
     }
 }

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use tresor_engine::format::BlobId;
-use tresor_engine::format::NodeKind;
+use tresor_engine::format::{BlobId, NodeKind};
 use tresor_engine::tree;
 
 use super::namespace::VirtualEntry;
-use super::{Attr, FsError, FsResult, Handle, Ino, Inode, Place, SnapshotFs, ino_of};
+use super::{Attr, FsError, FsResult, Ino, Inode, Place, SnapshotFs, ino_of};
 
 /// One entry of a listing.
 pub struct Entry<'a> {
@@ -17,57 +16,66 @@ pub struct Entry<'a> {
     pub next: u64,
 }
 
-/// An open directory.
-pub(super) struct OpenDir {
-    ino: Ino,
-    inode: Inode,
-    listing: Listing,
+/// The entries of a virtual folder, by name.
+pub(super) struct Listing {
+    /// Of the namespace when it was made.
+    generation: u32,
+    entries: Vec<VirtualEntry>,
 }
 
-enum Listing {
-    /// As it was when the folder was opened, so that offsets keep their meaning.
-    Virtual(Vec<VirtualEntry>),
-    Tree(BlobId),
+impl Listing {
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub fn find(&self, name: &[u8]) -> Option<&Place> {
+        let at = self.entries.binary_search_by(|e| e.name.as_slice().cmp(name)).ok()?;
+        Some(&self.entries[at].place)
+    }
 }
 
 /// `.` and `..` come first.
 const DOTS: u64 = 2;
 
 impl SnapshotFs {
-    /// Opens a directory; also says whether its listing may change.
-    pub fn open_dir(&self, ino: Ino) -> FsResult<(Handle, bool)> {
-        let inode = self.inode(ino)?;
-        let listing = match &inode.place {
-            Place::Folder(folder) => {
-                self.refresh();
-                Listing::Virtual(self.namespace.entries(folder))
-            }
-            Place::Versions(of) => Listing::Virtual(self.version_entries(of)?),
-            _ => Listing::Tree(self.tree(&inode)?.ok_or(FsError::NotADirectory)?),
-        };
-        let changes = matches!(listing, Listing::Virtual(_));
-        let handle = self.new_handle();
-        self.dirs.insert(handle, Arc::new(OpenDir { ino, inode, listing }));
-        Ok((handle, changes))
-    }
-
-    pub fn release_dir(&self, handle: Handle) {
-        self.dirs.remove(&handle);
-    }
-
     /// Lists a directory from `offset` (0: the beginning) until `each` says that
     /// it has no room for the entry. With `count`, each entry taken, except `.`
     /// and `..`, counts as looked up.
     pub fn read_dir(
         &self,
-        handle: Handle,
+        ino: Ino,
         offset: u64,
         count: bool,
         each: &mut dyn FnMut(Entry<'_>) -> bool,
     ) -> FsResult<()> {
-        let dir = self.dirs.get(&handle).map(|d| d.clone()).ok_or(FsError::Stale)?;
+        let mut given = false;
+        let listed = self.list(ino, offset, count, &mut |entry| {
+            let taken = each(entry);
+            given |= taken;
+            taken
+        });
+        match listed {
+            // What comes before the damage is given first; the next call fails.
+            Err(_) if given => Ok(()),
+            other => other,
+        }
+    }
+
+    fn list(
+        &self,
+        ino: Ino,
+        offset: u64,
+        count: bool,
+        each: &mut dyn FnMut(Entry<'_>) -> bool,
+    ) -> FsResult<()> {
+        let dir = self.inode(ino)?;
+        let is_virtual = matches!(dir.place, Place::Folder(_) | Place::Versions(_));
+        let tree = self.tree(&dir)?;
+        if !is_virtual && tree.is_none() {
+            return Err(FsError::NotADirectory);
+        }
         for (i, (name, ino)) in
-            [(b".".as_slice(), dir.ino), (b"..", dir.inode.parent)].into_iter().enumerate()
+            [(b".".as_slice(), ino), (b"..", dir.parent)].into_iter().enumerate()
         {
             if (i as u64) < offset {
                 continue;
@@ -78,24 +86,57 @@ impl SnapshotFs {
             }
         }
         let first = offset.saturating_sub(DOTS);
-        match &dir.listing {
-            Listing::Virtual(entries) => self.list_virtual(&dir, entries, first, count, each),
-            Listing::Tree(root) => self.list_tree(&dir, root, first, count, each),
+        match tree {
+            Some(root) => self.list_tree(ino, &dir, &root, first, count, each),
+            None => {
+                let listing = self.listing(ino, &dir.place, first > 0)?;
+                self.list_virtual(ino, &dir, &listing.entries, first, count, each)
+            }
         }
+    }
+
+    /// The entries of a virtual folder. A listing that has begun goes on with
+    /// what it began with, so that offsets keep their meaning.
+    pub(super) fn listing(
+        &self,
+        ino: Ino,
+        place: &Place,
+        has_begun: bool,
+    ) -> FsResult<Arc<Listing>> {
+        self.refresh()?;
+        let generation = self.namespace.generation();
+        if let Some(known) = self.listings.get(&ino)
+            && (has_begun || known.generation == generation)
+        {
+            return Ok(known);
+        }
+        let mut entries = match place {
+            Place::Folder(folder) => self.namespace.entries(folder),
+            Place::Versions(of) => self.version_entries(of)?,
+            _ => return Err(FsError::NotADirectory),
+        };
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let listing = Arc::new(Listing { generation, entries });
+        self.listings.insert(ino, listing.clone());
+        Ok(listing)
     }
 
     fn list_virtual(
         &self,
-        dir: &OpenDir,
+        ino: Ino,
+        dir: &Inode,
         entries: &[VirtualEntry],
         first: u64,
         count: bool,
         each: &mut dyn FnMut(Entry<'_>) -> bool,
     ) -> FsResult<()> {
-        for (entry, next) in entries.iter().zip(DOTS + 1..).skip(first as usize) {
-            // A snapshot forgotten meanwhile is passed over.
-            let Ok(attr) = self.enter(dir.ino, &entry.name, &dir.inode, entry.place.clone()) else {
-                continue;
+        let skip = usize::try_from(first).unwrap_or(usize::MAX);
+        for (entry, next) in entries.iter().zip(DOTS + 1..).skip(skip) {
+            let attr = match self.enter(ino, &entry.name, dir, entry.place.clone()) {
+                Ok(attr) => attr,
+                // A snapshot forgotten meanwhile is passed over.
+                Err(FsError::NotFound | FsError::Stale) => continue,
+                Err(e) => return Err(e),
             };
             let ino = attr.ino;
             let taken = each(Entry { name: &entry.name, attr, next });
@@ -111,7 +152,8 @@ impl SnapshotFs {
 
     fn list_tree(
         &self,
-        dir: &OpenDir,
+        ino: Ino,
+        dir: &Inode,
         root: &BlobId,
         first: u64,
         count: bool,
@@ -120,17 +162,12 @@ impl SnapshotFs {
         let mut entries = tree::entries_from(&self.repo, root, first);
         let mut next = DOTS + first;
         while let Some(node) = entries.next_at() {
-            let node = match node {
-                Ok(node) => node,
-                // What was listed before the damage is given first.
-                Err(_) if next > DOTS + first => break,
-                Err(e) => return Err(e.into()),
-            };
+            let node = node?;
             next += 1;
             let attr = if count {
-                self.enter_node(dir.ino, &dir.inode, &node)
+                self.enter_node(ino, dir, &node)
             } else {
-                Attr::of_node(ino_of(dir.ino, &dir.inode, &node), &node)
+                Attr::of_node(ino_of(ino, dir, &node), &node)
             };
             let ino = attr.ino;
             if !each(Entry { name: &node.name, attr, next }) {

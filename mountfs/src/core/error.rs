@@ -12,9 +12,15 @@ pub enum FsError {
     Invalid,
     #[error("no such extended attribute")]
     NoAttribute,
-    /// The inode or handle is not known (any more).
-    #[error("stale inode or handle")]
+    /// An ACL or security label, of which nothing on the drive has one.
+    #[error("the drive has none of these attributes")]
+    NoSuchAttributes,
+    /// The inode is not known (any more).
+    #[error("stale inode")]
     Stale,
+    /// See [`without_fetching`](tresor_engine::repo::without_fetching).
+    #[error("not in memory")]
+    WouldFetch,
     /// The repository could not be read, or what was read is damaged. Concerns
     /// this one operation.
     #[error("{0}")]
@@ -23,7 +29,10 @@ pub enum FsError {
 
 impl From<tresor_engine::Error> for FsError {
     fn from(e: tresor_engine::Error) -> Self {
-        Self::Io(e.to_string())
+        match e {
+            tresor_engine::Error::WouldFetch => Self::WouldFetch,
+            e => Self::Io(e.to_string()),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! read-only. What each operation promises is written down in docs/drive.md.
 
 mod attr;
+mod content;
 mod dir;
 mod error;
 mod inode;
@@ -10,23 +11,23 @@ mod status;
 mod versions;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use dashmap::DashMap;
 use jiff::tz::TimeZone;
+use moka::sync::Cache;
 use tresor_engine::format::{BlobId, NodeKind, SnapshotData, display_name};
 use tresor_engine::repo::{Repository, Snapshot};
 use tresor_engine::select::SnapshotFilter;
 use tresor_engine::tree::{self, NodeAt};
 
-pub use attr::Attr;
+pub use attr::{Attr, Changes};
 pub use dir::Entry;
 pub use error::{FsError, FsResult};
 pub use inode::{Folder, Ino, Inode, Place};
 pub use namespace::Layout;
 
-use crate::read::{BlockCache, OpenFile, Prefetcher};
-use dir::OpenDir;
+use crate::read::{BlockCache, Prefetcher};
+use content::Files;
+use dir::Listing;
 use inode::Inodes;
 use namespace::Namespace;
 
@@ -43,9 +44,12 @@ pub struct DriveOptions {
     pub cache_size: u64,
 }
 
-/// An open file or directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Handle(pub u64);
+/// Attributes that programs like `ls` ask for at each file, unless they are told
+/// that the file system has none of them.
+const ASKED_OF_ALL: [&[u8]; 3] =
+    [b"security.selinux", b"system.posix_acl_access", b"system.posix_acl_default"];
+/// Listings of virtual folders that are kept.
+const LISTINGS: u64 = 64;
 
 /// Size of the drive, for `df`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +64,8 @@ pub struct SnapshotFs {
     inodes: Inodes,
     blocks: Arc<BlockCache>,
     prefetcher: Prefetcher,
-    files: DashMap<Handle, Arc<OpenFile>>,
-    dirs: DashMap<Handle, Arc<OpenDir>>,
-    next_handle: AtomicU64,
+    files: Files,
+    listings: Cache<Ino, Arc<Listing>>,
     shown: Option<Snapshot>,
 }
 
@@ -88,9 +91,8 @@ impl SnapshotFs {
             inodes: Inodes::new(root),
             blocks,
             prefetcher,
-            files: DashMap::new(),
-            dirs: DashMap::new(),
-            next_handle: AtomicU64::new(1),
+            files: Files::default(),
+            listings: Cache::new(LISTINGS),
             shown: options.snapshot,
         })
     }
@@ -103,12 +105,13 @@ impl SnapshotFs {
         }
         match &dir.place {
             Place::Folder(folder) => {
-                self.refresh();
-                let place = self.namespace.lookup(folder, name).ok_or(FsError::NotFound)?;
-                self.enter(parent, name, &dir, place)
+                let listing = self.listing(parent, &dir.place, false)?;
+                let unlisted = || self.namespace.unlisted(folder, name);
+                let place = listing.find(name).cloned().or_else(unlisted);
+                self.enter(parent, name, &dir, place.ok_or(FsError::NotFound)?)
             }
             Place::Versions(of) => {
-                let place = self.version_entry(of, name)?;
+                let place = self.version_entry(parent, &dir.place, of, name)?;
                 self.enter(parent, name, &dir, place)
             }
             Place::Link(_) | Place::Status => Err(FsError::NotADirectory),
@@ -132,7 +135,16 @@ impl SnapshotFs {
     }
 
     pub fn attr(&self, ino: Ino) -> FsResult<Attr> {
-        self.attr_of(ino, &self.inode(ino)?.place)
+        let place = self.inode(ino)?.place;
+        if let Place::Folder(_) | Place::Versions(_) = place {
+            self.refresh()?;
+        }
+        self.attr_of(ino, &place)
+    }
+
+    /// Whether what is in this directory never changes.
+    pub fn is_fixed(&self, ino: Ino) -> bool {
+        self.inode(ino).is_ok_and(|i| matches!(i.place, Place::Node { .. } | Place::Snapshot(_)))
     }
 
     pub fn readlink(&self, ino: Ino) -> FsResult<Vec<u8>> {
@@ -147,58 +159,18 @@ impl SnapshotFs {
         }
     }
 
-    pub fn open(&self, ino: Ino) -> FsResult<Handle> {
-        let file = match self.inode(ino)?.place {
-            Place::Status => OpenFile::of_bytes(self.status()),
-            Place::Node { page, number } => {
-                let node = NodeAt::load(&self.repo, &page, number)?;
-                match node.kind {
-                    NodeKind::Directory => return Err(FsError::IsADirectory),
-                    NodeKind::File => OpenFile::of_node(&node),
-                    _ => return Err(FsError::Invalid),
-                }
-            }
-            _ => return Err(FsError::IsADirectory),
-        };
-        let handle = self.new_handle();
-        self.files.insert(handle, Arc::new(file));
-        Ok(handle)
-    }
-
-    pub fn release(&self, handle: Handle) {
-        self.files.remove(&handle);
-    }
-
-    /// Up to `len` bytes from `offset`; fewer only at the end of the file. A
-    /// damaged block is an error, never short or zero-filled.
-    pub fn read_at(&self, handle: Handle, offset: u64, len: usize) -> FsResult<Vec<u8>> {
-        Ok(self.file(handle)?.read_at(&self.blocks, offset, len)?)
-    }
-
-    /// Like [`read_at`](Self::read_at), if no data needs fetching; else nothing.
-    pub fn read_cached(&self, handle: Handle, offset: u64, len: usize) -> Option<Vec<u8>> {
-        self.file(handle).ok()?.read_cached(&self.blocks, offset, len)
-    }
-
-    /// To be told of every read, so that what follows is fetched ahead.
-    pub fn read_ahead(&self, handle: Handle, offset: u64, len: usize) {
-        if let Ok(file) = self.file(handle) {
-            file.read_ahead(&self.prefetcher, offset, len);
-        }
-    }
-
-    /// The next data (or hole) at or after `offset`; `None` if there is none.
-    pub fn seek(&self, handle: Handle, offset: u64, hole: bool) -> FsResult<Option<u64>> {
-        Ok(self.file(handle)?.seek(&self.blocks, offset, hole)?)
-    }
-
     pub fn xattr(&self, ino: Ino, name: &[u8]) -> FsResult<Vec<u8>> {
         let Place::Node { page, number } = self.inode(ino)?.place else {
             return Err(FsError::NoAttribute);
         };
         let node = NodeAt::load(&self.repo, &page, number)?;
-        let found = node.xattrs().iter().find(|x| x.name == name);
-        found.map(|x| x.value.clone()).ok_or(FsError::NoAttribute)
+        match node.xattrs().iter().find(|x| x.name == name) {
+            Some(xattr) => Ok(xattr.value.clone()),
+            None if ASKED_OF_ALL.contains(&name) && self.namespace.lacks_xattr(name) => {
+                Err(FsError::NoSuchAttributes)
+            }
+            None => Err(FsError::NoAttribute),
+        }
     }
 
     pub fn xattr_names(&self, ino: Ino) -> FsResult<Vec<Vec<u8>>> {
@@ -251,14 +223,6 @@ impl SnapshotFs {
         }
     }
 
-    fn new_handle(&self) -> Handle {
-        Handle(self.next_handle.fetch_add(1, Relaxed))
-    }
-
-    fn file(&self, handle: Handle) -> FsResult<Arc<OpenFile>> {
-        self.files.get(&handle).map(|f| f.clone()).ok_or(FsError::Stale)
-    }
-
     fn inode(&self, ino: Ino) -> FsResult<Inode> {
         self.inodes.get(ino).ok_or(FsError::Stale)
     }
@@ -268,8 +232,11 @@ impl SnapshotFs {
     }
 
     /// If the store can't be reached, the folders stay as they were.
-    fn refresh(&self) {
-        let _ = self.namespace.refresh();
+    fn refresh(&self) -> FsResult<()> {
+        match self.namespace.refresh() {
+            Err(tresor_engine::Error::WouldFetch) => Err(FsError::WouldFetch),
+            _ => Ok(()),
+        }
     }
 
     /// Root page of a directory of a snapshot; nothing if it is no directory.
@@ -308,7 +275,7 @@ impl SnapshotFs {
                 let time = self.namespace.time(&Folder::Snapshots);
                 Attr::of_virtual(ino, NodeKind::Symlink, target.len() as u64, time)
             }
-            Place::Status => Attr::of_virtual(ino, NodeKind::File, 0, Default::default()),
+            Place::Status => status::attr(ino),
             Place::Versions(_) => directory(self.namespace.time(&Folder::Snapshots)),
             Place::Node { page, number } => {
                 Attr::of_node(ino, &*NodeAt::load(&self.repo, page, *number)?)

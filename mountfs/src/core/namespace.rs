@@ -8,8 +8,7 @@
 //! ```text
 //! @GMT-2026.11.23-14.30.05
 //! ```
-//! Read again from the store when looked at, but not
-//! more often than once a second.
+//! Read again from the store when looked at, but not more often than twice a second.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, RwLock};
@@ -17,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 use tresor_engine::format::{ObjectId, SnapshotData, Time};
-use tresor_engine::repo::{Repository, Snapshot};
+use tresor_engine::repo::{Repository, Snapshot, may_fetch};
 use tresor_engine::select::{SnapshotFilter, SnapshotSpec, select, time_name};
 
 use super::inode::{Folder, Place};
@@ -32,7 +31,7 @@ pub enum Layout {
     PreviousVersions,
 }
 
-const REFRESH_EVERY: Duration = Duration::from_secs(1);
+const REFRESH_EVERY: Duration = Duration::from_millis(500);
 const LATEST: &[u8] = b"latest";
 
 /// An entry of a virtual folder.
@@ -48,7 +47,14 @@ pub struct Namespace {
     time_zone: TimeZone,
     layout: Layout,
     state: RwLock<State>,
-    refreshed: Mutex<Option<Instant>>,
+    refreshed: Mutex<Refreshed>,
+}
+
+/// When the snapshots were read last, and whether somebody is reading them.
+#[derive(Default)]
+struct Refreshed {
+    at: Option<Instant>,
+    under_way: bool,
 }
 
 #[derive(Default)]
@@ -57,6 +63,10 @@ struct State {
     listed: Vec<(String, Snapshot)>,
     /// Every snapshot ever listed: forgotten ones stay readable where they are open.
     seen: HashMap<ObjectId, Arc<SnapshotData>>,
+    /// Names of extended attributes that entries of these have; none if unknown.
+    xattr_names: Option<HashSet<Vec<u8>>>,
+    /// Grows whenever another set of snapshots is listed.
+    generation: u32,
 }
 
 impl Namespace {
@@ -66,7 +76,7 @@ impl Namespace {
         time_zone: TimeZone,
         layout: Layout,
     ) -> Self {
-        let (state, refreshed) = (RwLock::default(), Mutex::new(None));
+        let (state, refreshed) = (RwLock::default(), Mutex::default());
         Self { repo, filter, time_zone, layout, state, refreshed }
     }
 
@@ -75,17 +85,41 @@ impl Namespace {
     }
 
     /// Takes up new snapshots and drops forgotten ones. If the store can't be
-    /// reached, what is known stays.
+    /// reached, what is known stays. Does nothing while another thread does it.
     pub fn refresh(&self) -> tresor_engine::Result<()> {
         {
-            let mut last = self.refreshed.lock().unwrap_or_else(|e| e.into_inner());
-            if last.is_some_and(|at| at.elapsed() < REFRESH_EVERY) {
+            let mut last = self.refreshed();
+            if last.under_way || last.at.is_some_and(|at| at.elapsed() < REFRESH_EVERY) {
                 return Ok(());
             }
-            *last = Some(Instant::now());
+            may_fetch()?;
+            *last = Refreshed { at: Some(Instant::now()), under_way: true };
         }
+        struct Done<'a>(&'a Namespace);
+        impl Drop for Done<'_> {
+            fn drop(&mut self) {
+                self.0.refreshed().under_way = false;
+            }
+        }
+        let _done = Done(self);
+        self.read_snapshots()
+    }
+
+    fn refreshed(&self) -> std::sync::MutexGuard<'_, Refreshed> {
+        self.refreshed.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn read_snapshots(&self) -> tresor_engine::Result<()> {
         let mut snapshots = self.repo.snapshots()?;
         snapshots.retain(|s| self.filter.matches(&s.data));
+        let is_same = {
+            let state = self.read();
+            let known = state.listed.iter().map(|(_, s)| s.id);
+            state.generation > 0 && known.eq(snapshots.iter().map(|s| s.id))
+        };
+        if is_same {
+            return Ok(());
+        }
         // What a snapshot needs is in the index when it is saved.
         if snapshots.iter().any(|s| !self.is_seen(&s.id)) {
             self.repo.refresh_index()?;
@@ -100,10 +134,12 @@ impl Namespace {
             names.insert(name.clone());
             listed.push((name, snapshot));
         }
-        let mut state = self.state.write().unwrap_or_else(|e| e.into_inner());
-        state.seen.extend(listed.iter().map(|(_, s)| (s.id, s.data.clone())));
-        state.listed = listed;
+        self.write().list(listed);
         Ok(())
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(|e| e.into_inner())
     }
 
     fn is_seen(&self, id: &ObjectId) -> bool {
@@ -127,14 +163,25 @@ impl Namespace {
 
     /// Adds a snapshot that is shown without being listed.
     pub fn pin(&self, snapshot: &Snapshot) {
-        let mut state = self.state.write().unwrap_or_else(|e| e.into_inner());
-        state.seen.insert(snapshot.id, snapshot.data.clone());
+        self.write().see(snapshot);
     }
 
-    /// Time of the newest snapshot of a folder.
+    /// Another number whenever other snapshots are listed.
+    pub fn generation(&self) -> u32 {
+        self.read().generation
+    }
+
+    /// Time of the newest snapshot of a folder. Kernels keep listings as long as
+    /// this is the same, so the nanoseconds differ when other snapshots are listed.
     pub fn time(&self, folder: &Folder) -> Time {
         let state = self.read();
-        state.of(folder).last().map(|(_, s)| s.data.time).unwrap_or_default()
+        let newest = state.of(folder).last().map(|(_, s)| s.data.time).unwrap_or_default();
+        Time::new(newest.seconds, state.generation % 1_000_000_000)
+    }
+
+    /// Whether no entry of any snapshot that was ever listed has this extended attribute.
+    pub fn lacks_xattr(&self, name: &[u8]) -> bool {
+        self.read().xattr_names.as_ref().is_some_and(|names| !names.contains(name))
     }
 
     pub fn entries(&self, folder: &Folder) -> Vec<VirtualEntry> {
@@ -177,13 +224,12 @@ impl Namespace {
         }
     }
 
-    pub fn lookup(&self, folder: &Folder, name: &[u8]) -> Option<Place> {
-        let listed = self.entries(folder).into_iter().find(|e| e.name == name).map(|e| e.place);
-        let unlisted = || match (folder, name.strip_prefix(b"@")) {
+    /// A name that is not listed, at the root: a snapshot by what follows the `@`.
+    pub fn unlisted(&self, folder: &Folder, name: &[u8]) -> Option<Place> {
+        match (folder, name.strip_prefix(b"@")) {
             (Folder::Root, Some(spec)) => self.select(std::str::from_utf8(spec).ok()?),
             _ => None,
-        };
-        listed.or_else(unlisted)
+        }
     }
 
     /// What `@…` means: a snapshot as it is named on the command line.
@@ -203,6 +249,30 @@ impl Namespace {
 }
 
 impl State {
+    fn list(&mut self, listed: Vec<(String, Snapshot)>) {
+        listed.iter().for_each(|(_, snapshot)| self.see(snapshot));
+        self.listed = listed;
+        self.generation = self.generation.wrapping_add(1).max(1);
+    }
+
+    fn see(&mut self, snapshot: &Snapshot) {
+        if self.seen.is_empty() {
+            self.xattr_names = Some(HashSet::new());
+        }
+        if self.seen.insert(snapshot.id, snapshot.data.clone()).is_none() {
+            let names = snapshot.data.xattr_names.as_ref();
+            self.xattr_names = match (self.xattr_names.take(), names) {
+                (Some(mut all), Some(names)) => {
+                    all.extend(names.iter().map(|name| name.0.clone()));
+                    Some(all)
+                }
+                // An older program may have seen that there are none.
+                (all, None) if snapshot.data.summary.xattr_entries == 0 => all,
+                _ => None,
+            };
+        }
+    }
+
     /// Of several in one second, the newest.
     fn by_gmt(&self) -> Vec<VirtualEntry> {
         let by_name: BTreeMap<String, &Snapshot> =

@@ -39,7 +39,6 @@ impl SnapshotFs {
     }
 
     pub(super) fn version_entries(&self, of: &VersionsOf) -> FsResult<Vec<VirtualEntry>> {
-        self.refresh();
         let snapshots = self.namespace.snapshots_of(&of.host);
         let dir: Vec<&[u8]> = of.dir.iter().map(Vec::as_slice).collect();
         match &of.name {
@@ -56,16 +55,20 @@ impl SnapshotFs {
     }
 
     /// One entry of a `.versions` folder, without listing it if that can be helped.
-    pub(super) fn version_entry(&self, of: &VersionsOf, name: &[u8]) -> FsResult<Place> {
+    pub(super) fn version_entry(
+        &self,
+        ino: Ino,
+        place: &Place,
+        of: &VersionsOf,
+        name: &[u8],
+    ) -> FsResult<Place> {
         if of.name.is_some() {
-            let found = self.version_entries(of)?.into_iter().find(|e| e.name == name);
-            return found.map(|e| e.place).ok_or(FsError::NotFound);
+            return self.listing(ino, place, false)?.find(name).cloned().ok_or(FsError::NotFound);
         }
-        let of = VersionsOf { name: Some(name.to_vec()), ..of.clone() };
-        if self.version_entries(&of)?.is_empty() {
-            return Err(FsError::NotFound);
-        }
-        Ok(Place::Versions(Box::new(of)))
+        let place =
+            Place::Versions(Box::new(VersionsOf { name: Some(name.to_vec()), ..of.clone() }));
+        let listing = self.listing(Ino::of_place(ino, name, &place), &place, false)?;
+        if listing.is_empty() { Err(FsError::NotFound) } else { Ok(place) }
     }
 
     /// Each version under the time of the first snapshot that holds it.

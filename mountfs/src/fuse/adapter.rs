@@ -13,15 +13,16 @@ use fuser::{
     ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use tresor_engine::format::{NodeKind, Time};
+use tresor_engine::repo::without_fetching;
 
 use super::errno::errno;
 use super::pool::Pool;
-use crate::core::{Attr, FsError, FsResult, Handle, Ino, SnapshotFs};
+use crate::core::{Attr, Changes, FsError, FsResult, Ino, SnapshotFs};
 
 /// What is in a snapshot never changes.
 const FOR_GOOD: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Virtual folders do.
-const FOR_NOW: Duration = Duration::from_secs(1);
+/// Virtual folders do. With the time between looks at the store less than a second.
+const FOR_NOW: Duration = Duration::from_millis(400);
 /// Threads for reads that must fetch.
 const READERS: usize = 16;
 /// Requests of the kernel's own readahead under way at once.
@@ -31,29 +32,73 @@ const BLOCK: u32 = 4096;
 /// Called with a line about each operation that fails for want of data.
 pub type OnError = Arc<dyn Fn(&str) + Send + Sync>;
 
-pub(super) struct Adapter {
+/// What is needed to answer, on any thread.
+struct Drive {
     fs: Arc<SnapshotFs>,
-    pool: Pool,
     on_error: OnError,
+}
+
+impl Drive {
+    /// The errno of an error; one about the repository is reported with the path.
+    fn fail(&self, ino: Ino, error: &FsError) -> Errno {
+        if let FsError::Io(reason) = error {
+            (self.on_error)(&format!("{}: {reason}", self.fs.path(ino)));
+        }
+        errno(error)
+    }
+}
+
+pub(super) struct Adapter {
+    drive: Arc<Drive>,
+    pool: Pool,
     check_permissions: bool,
+    /// Files and directories need not be opened, since there are no handles.
+    opens_nothing: bool,
+    opens_no_directory: bool,
 }
 
 impl Adapter {
     pub fn new(fs: Arc<SnapshotFs>, on_error: OnError, check_permissions: bool) -> Self {
-        Self { fs, pool: Pool::new(READERS), on_error, check_permissions }
+        Self {
+            drive: Arc::new(Drive { fs, on_error }),
+            pool: Pool::new(READERS),
+            check_permissions,
+            opens_nothing: false,
+            opens_no_directory: false,
+        }
     }
 
-    /// The errno of an error; one about the repository is reported with the path.
-    fn fail(&self, ino: Ino, error: &FsError) -> Errno {
-        report(&self.fs, &self.on_error, ino, error)
+    /// Answers at once if nothing needs fetching; else on the pool, so that no
+    /// request waits for another's.
+    fn answer<T>(
+        &self,
+        ino: INodeNo,
+        work: impl Fn(&SnapshotFs) -> FsResult<T> + Send + 'static,
+        reply: impl FnOnce(Result<T, Errno>) + Send + 'static,
+    ) {
+        self.fill(ino, (), move |fs, ()| work(fs), move |(), done| reply(done));
     }
-}
 
-fn report(fs: &SnapshotFs, on_error: &OnError, ino: Ino, error: &FsError) -> Errno {
-    if let FsError::Io(reason) = error {
-        on_error(&format!("{}: {reason}", fs.path(ino)));
+    /// The same with a reply that `work` fills.
+    fn fill<R: Send + 'static, T>(
+        &self,
+        ino: INodeNo,
+        mut into: R,
+        work: impl Fn(&SnapshotFs, &mut R) -> FsResult<T> + Send + 'static,
+        reply: impl FnOnce(R, Result<T, Errno>) + Send + 'static,
+    ) {
+        let ino = ino_of(ino);
+        match without_fetching(|| work(&self.drive.fs, &mut into)) {
+            Err(FsError::WouldFetch) => {
+                let drive = self.drive.clone();
+                self.pool.run(move || {
+                    let done = work(&drive.fs, &mut into);
+                    reply(into, done.map_err(|e| drive.fail(ino, &e)));
+                });
+            }
+            done => reply(into, done.map_err(|e| self.drive.fail(ino, &e))),
+        }
     }
-    errno(error)
 }
 
 fn ino_of(number: INodeNo) -> Ino {
@@ -111,7 +156,16 @@ fn file_attr(attr: &Attr) -> FileAttr {
 }
 
 fn ttl(attr: &Attr) -> Duration {
-    if attr.changes { FOR_NOW } else { FOR_GOOD }
+    match attr.changes {
+        Changes::Never => FOR_GOOD,
+        Changes::Sometimes => FOR_NOW,
+        Changes::Always => Duration::ZERO,
+    }
+}
+
+/// What tells a kernel that there is no such entry, so that it doesn't ask again.
+fn no_entry() -> FileAttr {
+    file_attr(&Attr::of_virtual(Ino(0), NodeKind::File, 0, Time::default()))
 }
 
 /// Answers a question for an extended attribute, or for the length of one.
@@ -129,10 +183,11 @@ impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let wanted = [
             InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_ASYNC_DIO,
+            // Listings of virtual folders are kept until their time changes.
+            InitFlags::FUSE_AUTO_INVAL_DATA,
         ];
         // The kernel takes this one as a wish to check permissions at all.
         let acl = self.check_permissions.then_some(InitFlags::FUSE_POSIX_ACL);
@@ -140,53 +195,60 @@ impl Filesystem for Adapter {
             // What an older kernel lacks is only slower.
             let _ = config.add_capabilities(flag);
         }
+        self.opens_nothing = config.add_capabilities(InitFlags::FUSE_NO_OPEN_SUPPORT).is_ok();
+        self.opens_no_directory =
+            config.add_capabilities(InitFlags::FUSE_NO_OPENDIR_SUPPORT).is_ok();
         let _ = config.set_max_background(MAX_BACKGROUND);
         Ok(())
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.fs.lookup(ino_of(parent), name.as_bytes()) {
-            Ok(attr) => reply.entry(&ttl(&attr), &file_attr(&attr), Generation(0)),
-            Err(e) => reply.error(self.fail(ino_of(parent), &e)),
-        }
+        let name = name.as_bytes().to_vec();
+        let look = move |fs: &SnapshotFs| match fs.lookup(ino_of(parent), &name) {
+            Err(FsError::NotFound) if fs.is_fixed(ino_of(parent)) => Ok(None),
+            other => other.map(Some),
+        };
+        self.answer(parent, look, move |found| match found {
+            Ok(Some(attr)) => reply.entry(&ttl(&attr), &file_attr(&attr), Generation(0)),
+            Ok(None) => reply.entry(&FOR_GOOD, &no_entry(), Generation(0)),
+            Err(e) => reply.error(e),
+        });
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, count: u64) {
-        self.fs.forget(ino_of(ino), count);
+        self.drive.fs.forget(ino_of(ino), count);
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        match self.fs.attr(ino_of(ino)) {
-            Ok(attr) => reply.attr(&ttl(&attr), &file_attr(&attr)),
-            Err(e) => reply.error(self.fail(ino_of(ino), &e)),
-        }
+        self.answer(
+            ino,
+            move |fs| fs.attr(ino_of(ino)),
+            move |found| match found {
+                Ok(attr) => reply.attr(&ttl(&attr), &file_attr(&attr)),
+                Err(e) => reply.error(e),
+            },
+        );
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.fs.readlink(ino_of(ino)) {
-            Ok(target) => reply.data(&target),
-            Err(e) => reply.error(self.fail(ino_of(ino), &e)),
-        }
+        self.answer(
+            ino,
+            move |fs| fs.readlink(ino_of(ino)),
+            move |found| match found {
+                Ok(target) => reply.data(&target),
+                Err(e) => reply.error(e),
+            },
+        );
     }
 
-    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, _: &Request, _: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         if flags.acc_mode() != OpenAccMode::O_RDONLY {
-            return reply.error(Errno::EROFS);
-        }
-        let opened = self
-            .fs
-            .open(ino_of(ino))
-            .and_then(|handle| Ok((handle, self.fs.attr(ino_of(ino))?.changes)));
-        match opened {
-            // The one file that changes is the status; its length isn't known before.
-            Ok((handle, true)) => {
-                reply.opened(FileHandle(handle.0), FopenFlags::FOPEN_DIRECT_IO);
-            }
-            Ok((handle, false)) => {
-                let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
-                reply.opened(FileHandle(handle.0), flags);
-            }
-            Err(e) => reply.error(self.fail(ino_of(ino), &e)),
+            reply.error(Errno::EROFS);
+        } else if self.opens_nothing {
+            // Never asks again, and keeps pages.
+            reply.error(Errno::ENOSYS);
+        } else {
+            reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
         }
     }
 
@@ -194,51 +256,30 @@ impl Filesystem for Adapter {
         &self,
         _: &Request,
         ino: INodeNo,
-        handle: FileHandle,
+        _: FileHandle,
         offset: u64,
         size: u32,
         _: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let (handle, size) = (Handle(handle.0), size as usize);
-        if let Some(bytes) = self.fs.read_cached(handle, offset, size) {
-            reply.data(&bytes);
-            self.fs.read_ahead(handle, offset, size);
-            return;
-        }
-        let (fs, on_error) = (self.fs.clone(), self.on_error.clone());
-        self.pool.run(move || {
-            fs.read_ahead(handle, offset, size);
-            match fs.read_at(handle, offset, size) {
-                Ok(bytes) => reply.data(&bytes),
-                Err(e) => reply.error(report(&fs, &on_error, ino_of(ino), &e)),
-            }
+        let size = size as usize;
+        let read = move |fs: &SnapshotFs| {
+            // What follows is on its way while this is fetched.
+            fs.read_ahead(ino_of(ino), offset, size);
+            fs.read_at(ino_of(ino), offset, size)
+        };
+        self.answer(ino, read, move |done| match done {
+            Ok(bytes) => reply.data(&bytes),
+            Err(e) => reply.error(e),
         });
     }
 
-    fn release(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        handle: FileHandle,
-        _: OpenFlags,
-        _: Option<LockOwner>,
-        _: bool,
-        reply: ReplyEmpty,
-    ) {
-        self.fs.release(Handle(handle.0));
-        reply.ok();
-    }
-
-    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        match self.fs.open_dir(ino_of(ino)) {
-            Ok((handle, changes)) => {
-                let keep = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
-                let flags = if changes { FopenFlags::empty() } else { keep };
-                reply.opened(FileHandle(handle.0), flags);
-            }
-            Err(e) => reply.error(self.fail(ino_of(ino), &e)),
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        if self.opens_no_directory {
+            reply.error(Errno::ENOSYS);
+        } else {
+            reply.opened(FileHandle(0), FopenFlags::empty());
         }
     }
 
@@ -246,72 +287,79 @@ impl Filesystem for Adapter {
         &self,
         _: &Request,
         ino: INodeNo,
-        handle: FileHandle,
+        _: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectory,
+        reply: ReplyDirectory,
     ) {
-        let listed = self.fs.read_dir(Handle(handle.0), offset, false, &mut |entry| {
-            let (number, kind) = (INodeNo(entry.attr.ino.0), file_type(entry.attr.kind));
-            !reply.add(number, entry.next, kind, OsStr::from_bytes(entry.name))
-        });
-        match listed {
+        let list = move |fs: &SnapshotFs, reply: &mut ReplyDirectory| {
+            fs.read_dir(ino_of(ino), offset, false, &mut |entry| {
+                let (number, kind) = (INodeNo(entry.attr.ino.0), file_type(entry.attr.kind));
+                !reply.add(number, entry.next, kind, OsStr::from_bytes(entry.name))
+            })
+        };
+        self.fill(ino, reply, list, |reply, done| match done {
             Ok(()) => reply.ok(),
-            Err(e) => reply.error(self.fail(ino_of(ino), &e)),
-        }
+            Err(e) => reply.error(e),
+        });
     }
 
     fn readdirplus(
         &self,
         _: &Request,
         ino: INodeNo,
-        handle: FileHandle,
+        _: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
-        let listed = self.fs.read_dir(Handle(handle.0), offset, true, &mut |entry| {
-            let (name, attr) = (OsStr::from_bytes(entry.name), file_attr(&entry.attr));
-            let (number, ttl) = (INodeNo(entry.attr.ino.0), ttl(&entry.attr));
-            !reply.add(number, entry.next, name, &ttl, &attr, Generation(0))
-        });
-        match listed {
+        let list = move |fs: &SnapshotFs, reply: &mut ReplyDirectoryPlus| {
+            fs.read_dir(ino_of(ino), offset, true, &mut |entry| {
+                let (name, attr) = (OsStr::from_bytes(entry.name), file_attr(&entry.attr));
+                let (number, ttl) = (INodeNo(entry.attr.ino.0), ttl(&entry.attr));
+                !reply.add(number, entry.next, name, &ttl, &attr, Generation(0))
+            })
+        };
+        self.fill(ino, reply, list, |reply, done| match done {
             Ok(()) => reply.ok(),
-            Err(e) => reply.error(self.fail(ino_of(ino), &e)),
-        }
-    }
-
-    fn releasedir(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        handle: FileHandle,
-        _: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
-        self.fs.release_dir(Handle(handle.0));
-        reply.ok();
+            Err(e) => reply.error(e),
+        });
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        let volume = self.fs.volume();
+        let volume = self.drive.fs.volume();
         let blocks = volume.bytes.div_ceil(u64::from(BLOCK));
         reply.statfs(blocks, 0, 0, volume.entries, 0, BLOCK, 255, BLOCK);
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        match self.fs.xattr(ino_of(ino), name.as_bytes()) {
-            Ok(value) => reply_xattr(reply, size, &value),
-            Err(e) => reply.error(self.fail(ino_of(ino), &e)),
-        }
+        let name = name.as_bytes().to_vec();
+        let is_acl = name.starts_with(b"system.posix_acl_");
+        // A kernel that checks ACLs takes any other error for a refusal.
+        let none =
+            if is_acl && self.check_permissions { Errno::NO_XATTR } else { Errno::EOPNOTSUPP };
+        let find = move |fs: &SnapshotFs| match fs.xattr(ino_of(ino), &name) {
+            Err(FsError::NoSuchAttributes) => Ok(None),
+            other => other.map(Some),
+        };
+        self.answer(ino, find, move |found| match found {
+            Ok(Some(value)) => reply_xattr(reply, size, &value),
+            Ok(None) => reply.error(none),
+            Err(e) => reply.error(e),
+        });
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        match self.fs.xattr_names(ino_of(ino)) {
-            Ok(names) => {
-                let list: Vec<u8> = names.into_iter().flat_map(|n| [n, vec![0]].concat()).collect();
-                reply_xattr(reply, size, &list);
-            }
-            Err(e) => reply.error(self.fail(ino_of(ino), &e)),
-        }
+        self.answer(
+            ino,
+            move |fs| fs.xattr_names(ino_of(ino)),
+            move |found| match found {
+                Ok(names) => {
+                    let list: Vec<u8> =
+                        names.into_iter().flat_map(|n| [n, vec![0]].concat()).collect();
+                    reply_xattr(reply, size, &list);
+                }
+                Err(e) => reply.error(e),
+            },
+        );
     }
 
     fn access(&self, _: &Request, _: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
@@ -322,7 +370,7 @@ impl Filesystem for Adapter {
         &self,
         _: &Request,
         ino: INodeNo,
-        handle: FileHandle,
+        _: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
@@ -333,12 +381,15 @@ impl Filesystem for Adapter {
             _ => return reply.error(Errno::EINVAL),
         };
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
-        let found: FsResult<_> = self.fs.seek(Handle(handle.0), offset, hole);
-        match found {
-            Ok(Some(at)) => reply.offset(at as i64),
-            Ok(None) => reply.error(Errno::ENXIO),
-            Err(e) => reply.error(self.fail(ino_of(ino), &e)),
-        }
+        self.answer(
+            ino,
+            move |fs| fs.seek(ino_of(ino), offset, hole),
+            move |found| match found {
+                Ok(Some(at)) => reply.offset(at as i64),
+                Ok(None) => reply.error(Errno::ENXIO),
+                Err(e) => reply.error(e),
+            },
+        );
     }
 
     // Everything that would change something.

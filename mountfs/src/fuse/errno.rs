@@ -11,7 +11,8 @@ pub(super) fn errno(error: &FsError) -> Errno {
         FsError::IsADirectory => Errno::EISDIR,
         FsError::Invalid => Errno::EINVAL,
         FsError::NoAttribute => Errno::NO_XATTR,
+        FsError::NoSuchAttributes => Errno::EOPNOTSUPP,
         FsError::Stale => Errno::ESTALE,
-        FsError::Io(_) => Errno::EIO,
+        FsError::Io(_) | FsError::WouldFetch => Errno::EIO,
     }
 }

@@ -12,6 +12,9 @@ use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 use super::adapter::{Adapter, OnError};
 use crate::core::SnapshotFs;
 
+/// Threads that take requests; what must be fetched is answered by others. More
+/// make the kernel wake one that sleeps on another processor.
+const THREADS: usize = 2;
 /// Tells our drives from other mounts.
 const SOURCE_PREFIX: &str = "tresor:";
 
@@ -105,7 +108,7 @@ pub fn mount(
         config.mount_options.push(MountOption::DefaultPermissions);
     }
     if cfg!(target_os = "linux") {
-        config.n_threads = Some(8);
+        config.n_threads = Some(THREADS);
         config.clone_fd = true;
     }
     let adapter = Adapter::new(fs, options.on_error.clone(), options.allow_other);

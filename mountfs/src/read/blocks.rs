@@ -9,7 +9,7 @@ use moka::sync::Cache;
 use tresor_engine::format::{BlobId, BlobKind, ObjectId, ObjectKind, ObjectName};
 use tresor_engine::index::Location;
 use tresor_engine::pack::Segment;
-use tresor_engine::repo::Repository;
+use tresor_engine::repo::{Repository, may_fetch};
 use tresor_engine::{Error, Result};
 
 /// What a cached segment takes beside its bytes.
@@ -76,14 +76,6 @@ impl BlockCache {
         })
     }
 
-    /// The chunk, if that needs no fetching.
-    pub fn get_cached(&self, id: &BlobId) -> Option<Block> {
-        let at = self.repo.index().find(id)?.location;
-        let segment = self.segments.get(&(at.segment.pack, at.segment.offset))?;
-        self.hits.fetch_add(1, Relaxed);
-        Some(Block { segment, id: *id, at })
-    }
-
     pub fn holds(&self, id: &BlobId) -> bool {
         self.repo.index().find(id).is_some_and(|found| {
             let at = found.location.segment;
@@ -97,6 +89,7 @@ impl BlockCache {
             self.hits.fetch_add(1, Relaxed);
             return Ok(segment);
         }
+        may_fetch()?;
         self.segments
             .try_get_with(key, || {
                 self.fetched.fetch_add(1, Relaxed);

@@ -1,33 +1,39 @@
-//! An open file: from a range of bytes to the chunks that hold them.
+//! A file that is read: from a range of bytes to the chunks that hold them.
 
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use tresor_engine::contents::extents_in;
 use tresor_engine::format::{BlobId, Content, Extent, Node};
+use tresor_engine::repo::Repository;
 use tresor_engine::{Error, Result};
 
 use super::blocks::{Block, BlockCache};
-use super::prefetch::{Prefetcher, Sequence};
+use super::prefetch::{Prefetcher, Streams};
 
 /// Longest hole or data run looked for at once.
 const SEEK_WINDOW: u64 = 1 << 30;
 
-pub struct OpenFile {
+pub struct FileReader {
     content: Content,
     size: u64,
-    sequence: Mutex<Sequence>,
+    streams: Mutex<Streams>,
 }
 
-impl OpenFile {
+impl FileReader {
     pub fn of_node(node: &Node) -> Self {
         let content = node.content.clone().unwrap_or_else(Content::empty);
-        Self { content, size: node.size, sequence: Mutex::default() }
+        Self { content, size: node.size, streams: Mutex::default() }
     }
 
-    pub fn of_bytes(bytes: Vec<u8>) -> Self {
-        let size = bytes.len() as u64;
-        Self { content: Content::Inline(bytes), size, sequence: Mutex::default() }
+    /// Bytes it takes in memory.
+    pub fn weight(&self) -> u32 {
+        let content = match &self.content {
+            Content::Inline(bytes) => bytes.len(),
+            Content::Extents(extents) => size_of_val(&extents[..]),
+            Content::Pages { pages, .. } => size_of_val(&pages[..]),
+        };
+        u32::try_from(content + size_of::<Self>()).unwrap_or(u32::MAX)
     }
 
     fn clip(&self, offset: u64, len: usize) -> Range<u64> {
@@ -45,36 +51,24 @@ impl OpenFile {
         assemble(&extents, &range, |id| blocks.get(id))
     }
 
-    /// Like `read_at`, if it needs no fetching of data; else nothing.
-    pub fn read_cached(&self, blocks: &BlockCache, offset: u64, len: usize) -> Option<Vec<u8>> {
-        let range = self.clip(offset, len);
-        match &self.content {
-            Content::Inline(bytes) => inline(bytes, &range).ok(),
-            // Pages of long chunk lists may have to be fetched.
-            Content::Pages { .. } => None,
-            Content::Extents(_) => {
-                let extents = extents_in(blocks.repo(), &self.content, range.clone()).ok()?;
-                let missing = || Error::Interrupted;
-                assemble(&extents, &range, |id| blocks.get_cached(id).ok_or_else(missing)).ok()
-            }
+    /// Tells the prefetcher of a read; it fetches what will follow.
+    pub fn read_ahead(this: &Arc<Self>, prefetcher: &Prefetcher, offset: u64, len: usize) {
+        if matches!(this.content, Content::Inline(_)) {
+            return;
+        }
+        let mut streams = this.streams.lock().unwrap_or_else(|e| e.into_inner());
+        let Some(ahead) = streams.advance(offset, len as u64, prefetcher.most()) else { return };
+        drop(streams);
+        let ahead = ahead.start..ahead.end.min(this.size);
+        if !ahead.is_empty() {
+            prefetcher.want(this.clone(), ahead);
         }
     }
 
-    /// Tells the prefetcher of a read; it fetches what will follow.
-    pub fn read_ahead(&self, prefetcher: &Prefetcher, offset: u64, len: usize) {
-        if matches!(self.content, Content::Inline(_)) {
-            return;
-        }
-        let mut sequence = self.sequence.lock().unwrap_or_else(|e| e.into_inner());
-        let Some(ahead) = sequence.advance(offset, len as u64, prefetcher.most()) else { return };
-        let ahead = ahead.start..ahead.end.min(self.size);
-        drop(sequence);
-        if ahead.is_empty() {
-            return;
-        }
-        // A read that fails here fails again where it matters.
-        let Ok(extents) = extents_in(prefetcher.repo(), &self.content, ahead) else { return };
-        extents.iter().filter_map(|(_, e)| e.id).for_each(|id| prefetcher.want(id));
+    /// The chunks of a range.
+    pub fn chunks(&self, repo: &Repository, range: Range<u64>) -> Result<Vec<BlobId>> {
+        let extents = extents_in(repo, &self.content, range)?;
+        Ok(extents.iter().filter_map(|(_, e)| e.id).collect())
     }
 
     /// The first offset at or after `offset` that is data (or a hole); `None` if

@@ -7,5 +7,5 @@ mod file;
 mod prefetch;
 
 pub use blocks::{Block, BlockCache, BlockCounts};
-pub use file::OpenFile;
-pub use prefetch::{Prefetcher, Sequence};
+pub use file::FileReader;
+pub use prefetch::Prefetcher;

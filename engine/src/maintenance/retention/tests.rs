@@ -31,6 +31,7 @@ fn snapshot(n: usize, time: Time, saved: Time) -> Snapshot {
         summary: Summary::default(),
         program: String::new(),
         saved,
+        xattr_names: None,
     };
     let mut id = [0; 32];
     id[..8].copy_from_slice(&(n as u64).to_be_bytes());

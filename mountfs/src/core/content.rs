@@ -1,0 +1,75 @@
+//! Reading files, without handles: a kernel that needs none saves two requests a file.
+
+use std::sync::Arc;
+
+use moka::sync::Cache;
+use tresor_engine::format::{BlobId, NodeKind};
+use tresor_engine::tree::NodeAt;
+
+use super::{FsError, FsResult, Ino, Place, SnapshotFs, status};
+use crate::read::FileReader;
+
+/// Files that were read lately, by where their nodes stand.
+pub(super) struct Files(Cache<(BlobId, u32), Arc<FileReader>>);
+
+/// Bytes that chunk lists of such files may take.
+const MOST: u64 = 4 << 20;
+
+impl Default for Files {
+    fn default() -> Self {
+        let weight = |_: &_, file: &Arc<FileReader>| file.weight();
+        Self(Cache::builder().max_capacity(MOST).weigher(weight).build())
+    }
+}
+
+impl SnapshotFs {
+    /// Up to `len` bytes from `offset`; fewer only at the end of the file. A
+    /// damaged block is an error, never short or zero-filled.
+    pub fn read_at(&self, ino: Ino, offset: u64, len: usize) -> FsResult<Vec<u8>> {
+        if let Place::Status = self.inode(ino)?.place {
+            let text = self.status();
+            let from = text.len().min(offset as usize);
+            return Ok(text[from..text.len().min(from.saturating_add(len))].to_vec());
+        }
+        Ok(self.file(ino)?.read_at(&self.blocks, offset, len)?)
+    }
+
+    /// To be told of every read, so that what follows is fetched ahead.
+    pub fn read_ahead(&self, ino: Ino, offset: u64, len: usize) {
+        if let Ok(file) = self.file(ino) {
+            FileReader::read_ahead(&file, &self.prefetcher, offset, len);
+        }
+    }
+
+    /// The next data (or hole) at or after `offset`; `None` if there is none.
+    pub fn seek(&self, ino: Ino, offset: u64, hole: bool) -> FsResult<Option<u64>> {
+        if let Place::Status = self.inode(ino)?.place {
+            let len = status::LEN as u64;
+            return Ok((offset < len).then_some(if hole { len } else { offset }));
+        }
+        Ok(self.file(ino)?.seek(&self.blocks, offset, hole)?)
+    }
+
+    fn file(&self, ino: Ino) -> FsResult<Arc<FileReader>> {
+        let Place::Node { page, number } = self.inode(ino)?.place else {
+            return Err(FsError::IsADirectory);
+        };
+        if let Some(known) = self.files.0.get(&(page, number)) {
+            return Ok(known);
+        }
+        let node = NodeAt::load(&self.repo, &page, number)?;
+        match node.kind {
+            NodeKind::Directory => return Err(FsError::IsADirectory),
+            NodeKind::File => {}
+            _ => return Err(FsError::Invalid),
+        }
+        let file = Arc::new(FileReader::of_node(&node));
+        self.files.0.insert((page, number), file.clone());
+        Ok(file)
+    }
+
+    /// Files that are, or were lately, read.
+    pub(super) fn files_in_use(&self) -> u64 {
+        self.files.0.entry_count()
+    }
+}
