@@ -59,6 +59,9 @@ fn command(args: &Args, globals: &Globals) -> Result<Command> {
     }
     command.args(globals.no_cache.then_some("--no-cache"));
     command.args(args.allow_other.then_some("--allow-other"));
+    if let Some(limit) = args.idle_exit {
+        command.arg(format!("--idle-exit={}s", limit.as_secs()));
+    }
     if args.layout == LayoutArg::PreviousVersions {
         command.arg("--layout=previous-versions");
     }

@@ -1,5 +1,6 @@
 //! The command line as a whole, and the way to each command.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -8,6 +9,8 @@ use clap::{Parser, Subcommand};
 use crate::commands as c;
 use crate::exit::{self, Exit};
 use crate::globals::Globals;
+#[cfg(unix)]
+use crate::mount_helper;
 use crate::signals;
 
 const HELP: &str = "\
@@ -102,7 +105,24 @@ impl Command {
 }
 
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    #[cfg(unix)]
+    match mount_helper::request(std::env::args_os()) {
+        None => {}
+        Some(Ok(mount_helper::Request::Nothing)) => return Exit::Done.into(),
+        Some(Ok(mount_helper::Request::Mount(line))) => {
+            let done = run(line);
+            return if done == Exit::Done.into() { done } else { mount_helper::FAILED.into() };
+        }
+        Some(Err(error)) => {
+            exit::report(&error);
+            return mount_helper::FAILED.into();
+        }
+    }
+    run(std::env::args_os())
+}
+
+fn run(line: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(line) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are errors to clap, but none to us.

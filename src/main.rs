@@ -5,11 +5,15 @@ mod background;
 mod choose;
 mod cli;
 mod commands;
+#[cfg(unix)]
+mod drive_status;
 mod exit;
 mod globals;
 mod human;
 mod json;
 mod line;
+#[cfg(unix)]
+mod mount_helper;
 mod output;
 mod parse;
 mod password;

@@ -159,3 +159,59 @@ fn what_cannot_be_mounted_says_why() {
     first.unmount();
     assert_eq!(fs::read(second.at(w.inside("src/file"))).unwrap().len(), 1000);
 }
+
+#[test]
+fn a_drive_that_nobody_uses_goes_by_itself() {
+    if !can_mount() {
+        return;
+    }
+    let w = world(1000);
+    let drive = w.mount("--idle-exit 2s", "mnt");
+    let open = File::open(drive.at("snapshots/latest").join(w.inside("src/file"))).unwrap();
+    std::thread::sleep(Duration::from_secs(5));
+    assert!(is_mounted(&drive.point), "though a file is open");
+    drop(open);
+    let point = drive.point.clone();
+    drive.ended().expect(0);
+    assert!(!is_mounted(&point));
+}
+
+#[test]
+fn what_a_drive_has_done() {
+    if !can_mount() {
+        return;
+    }
+    let w = world(300_000);
+    let drive = w.mount("latest", "mnt");
+    fs::read(drive.at(w.inside("src/file"))).unwrap();
+    says(&w.ok("mount --status mnt"), &["blocks:", "fetched", "errors:   0"]);
+    let json: serde_json::Value = serde_json::from_str(&w.ok("--json mount --status mnt")).unwrap();
+    assert!(json["blocks_fetched"].as_u64() > Some(0) && json["last_error"].is_null(), "{json}");
+    says(&w.fails(1, "mount --status src"), &["no drive is mounted on src"]);
+}
+
+/// `mount` and /etc/fstab call the program by another name.
+#[test]
+fn as_a_helper_of_mount() {
+    if !can_mount() {
+        return;
+    }
+    let w = world(1000);
+    let helper = w.path("mount.fuse.tresor");
+    symlink(env!("CARGO_BIN_EXE_tresor"), &helper).unwrap();
+    fs::create_dir(w.path("mnt")).unwrap();
+    let call = |options: &str| {
+        let mut command = w.plain(&helper);
+        command.env_remove("TRESOR_PASSWORD_FILE").env_remove("TRESOR_REPOSITORY");
+        let source = format!("tresor:{}", w.path("repo").display());
+        command.arg(source).arg(w.path("mnt")).args(["-o", options]);
+        ran(&mut command)
+    };
+    let password = w.path("password").display().to_string();
+    call(&format!("rw,nofail,x-systemd.automount,snapshot=latest,password-file={password}"))
+        .expect(0);
+    assert_eq!(fs::read(w.path("mnt").join(w.inside("src/file"))).unwrap().len(), 1000);
+    says(&call(&format!("password-file={password}")).expect(32).err, &["mounted on", "already"]);
+    w.ok("umount mnt");
+    says(&call("nonsense").expect(32).err, &["nonsense", "password-file="]);
+}

@@ -9,4 +9,5 @@ pub mod core;
 pub mod fuse;
 pub mod read;
 
+pub use core::STATUS_FILE;
 pub use core::{Attr, DriveOptions, Entry, FsError, Ino, Layout, SnapshotFs};

@@ -21,7 +21,7 @@ Examples:
 Exit codes: 0 done, 1 failed, 10 no repository, 12 wrong password";
 
 /// How long one try of a password takes on this machine.
-pub const SECONDS: f64 = 0.5;
+pub const SECONDS: f64 = 0.2;
 
 /// Manage the passwords of a repository
 #[derive(clap::Args)]

@@ -13,7 +13,7 @@ use crate::background;
 use crate::choose::{self, FilterArgs};
 use crate::exit::Exit;
 use crate::globals::Globals;
-use crate::{output, parse, signals};
+use crate::{drive_status, output, parse, signals};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,8 +22,10 @@ Examples:
   tresor mount --background 2026-11-23 /mnt/r   the last one of that day; returns at once
   tresor umount /mnt/restore
 
-The drive is read-only. Files are fetched and decrypted when they are read. `.tresor-status`
-at its root tells what that has cost; docs/drive.md describes the rest.
+  tresor mount --status /mnt/restore            what it has fetched so far
+
+The drive is read-only. Files are fetched and decrypted when they are read. For /etc/fstab see
+docs/drive.md, which describes the rest, too.
 
 Exit codes: 0 unmounted, 1 failed, 10 no repository, 12 wrong password";
 
@@ -48,6 +50,14 @@ pub struct Args {
     /// Let other users in, each to what the recorded permissions allow
     #[arg(long)]
     pub allow_other: bool,
+
+    /// Remove the drive when nobody has used it for so long, like 30m
+    #[arg(long, value_name = "DURATION", value_parser = parse::length)]
+    pub idle_exit: Option<Duration>,
+
+    /// Tell what the drive at MOUNTPOINT has done so far, instead of mounting one
+    #[arg(long, conflicts_with_all = ["background", "allow_other", "idle_exit"])]
+    pub status: bool,
 
     /// What the root of the drive holds
     #[arg(long, value_enum, default_value_t = LayoutArg::Folders)]
@@ -99,6 +109,9 @@ impl Args {
 }
 
 pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
+    if args.status {
+        return drive_status::show(args.point()?, globals);
+    }
     if args.background {
         return background::start(&args, globals);
     }
@@ -137,6 +150,7 @@ fn mount_drive(args: &Args, globals: &Globals, repo: Arc<Repository>) -> Result<
         allow_other: args.allow_other,
         source: location.display().to_string(),
         repository: Some(location.clone()),
+        idle_exit: args.idle_exit.filter(|limit| !limit.is_zero()),
         on_error: Arc::new(output::complain),
     };
     Ok(mount(fs, args.point()?, &options)?)

@@ -24,12 +24,14 @@ pub use dir::Entry;
 pub use error::{FsError, FsResult};
 pub use inode::{Folder, Ino, Inode, Place};
 pub use namespace::Layout;
+pub use status::NAME as STATUS_FILE;
 
 use crate::read::{BlockCache, Prefetcher};
 use content::Files;
 use dir::Listing;
 use inode::Inodes;
 use namespace::Namespace;
+use status::Failures;
 
 pub struct DriveOptions {
     /// Show this snapshot at the root; otherwise all of them in folders.
@@ -66,6 +68,7 @@ pub struct SnapshotFs {
     prefetcher: Prefetcher,
     files: Files,
     listings: Cache<Ino, Arc<Listing>>,
+    failures: Failures,
     shown: Option<Snapshot>,
 }
 
@@ -93,6 +96,7 @@ impl SnapshotFs {
             prefetcher,
             files: Files::default(),
             listings: Cache::new(LISTINGS),
+            failures: Failures::default(),
             shown: options.snapshot,
         })
     }

@@ -1,40 +1,76 @@
 //! What reading has cost so far: the hidden file `.tresor-status` at the root of the drive.
 
+use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 
+use serde::Serialize;
 use tresor_engine::format::NodeKind;
 use tresor_engine::repo::now;
 
-use super::{Attr, Changes, Ino, SnapshotFs};
+use super::{Attr, Changes, FsError, Ino, SnapshotFs};
 
 /// Not listed, so that copying a whole drive doesn't copy it.
 pub const NAME: &str = ".tresor-status";
-
 /// Its length in bytes, always: kernels want to know it before they read.
-pub const LEN: usize = 1024;
+pub const LEN: usize = 4096;
+/// Longer messages are cut; in JSON one byte may become six.
+const MOST_MESSAGE: usize = 500;
 
 pub(super) fn attr(ino: Ino) -> Attr {
     let attr = Attr::of_virtual(ino, NodeKind::File, LEN as u64, now());
     Attr { changes: Changes::Always, ..attr }
 }
 
+/// The fields are described in docs/drive.md.
+#[derive(Serialize)]
+struct Status {
+    block_hits: u64,
+    blocks_fetched: u64,
+    segments_fetched: u64,
+    store_reads: u64,
+    bytes_read: u64,
+    bytes_decoded: u64,
+    inodes: u64,
+    files: u64,
+    errors: u64,
+    last_error: Option<String>,
+}
+
+/// Operations that failed for want of data.
+#[derive(Default)]
+pub(super) struct Failures(Mutex<(u64, Option<String>)>);
+
 impl SnapshotFs {
-    /// A JSON object, filled up with blanks; the fields are described in docs/drive.md.
+    /// A JSON object, filled up with blanks.
     pub fn status(&self) -> Vec<u8> {
         let blocks = self.blocks.counts();
         let counters = self.repo.counters();
-        let fields = [
-            ("block_hits", blocks.hits),
-            ("blocks_fetched", blocks.fetched),
-            ("segments_fetched", counters.segments_fetched.load(Relaxed)),
-            ("store_reads", counters.store_reads.load(Relaxed)),
-            ("bytes_read", counters.bytes_read.load(Relaxed)),
-            ("bytes_decoded", counters.bytes_decoded.load(Relaxed)),
-            ("inodes", self.inodes.count() as u64),
-            ("files", self.files_in_use()),
-        ];
-        let fields: Vec<_> = fields.iter().map(|(k, v)| format!("  \"{k}\": {v}")).collect();
-        let text = format!("{{\n{}\n}}", fields.join(",\n"));
+        let (errors, last_error) =
+            self.failures.0.lock().unwrap_or_else(|e| e.into_inner()).clone();
+        let status = Status {
+            block_hits: blocks.hits,
+            blocks_fetched: blocks.fetched,
+            segments_fetched: counters.segments_fetched.load(Relaxed),
+            store_reads: counters.store_reads.load(Relaxed),
+            bytes_read: counters.bytes_read.load(Relaxed),
+            bytes_decoded: counters.bytes_decoded.load(Relaxed),
+            inodes: self.inodes.count() as u64,
+            files: self.files_in_use(),
+            errors,
+            last_error,
+        };
+        let text = serde_json::to_string_pretty(&status).unwrap_or_default();
         format!("{text:<width$}\n", width = LEN - 1).into_bytes()
+    }
+
+    /// Takes note of an operation on an inode that failed. Returns what to tell
+    /// of it, if the repository is to blame: the path, and the reason.
+    pub fn failed(&self, ino: Ino, error: &FsError) -> Option<String> {
+        let FsError::Io(reason) = error else { return None };
+        let message = format!("{}: {reason}", self.path(ino));
+        let short: String = message.chars().take(MOST_MESSAGE).collect();
+        let mut failures = self.failures.0.lock().unwrap_or_else(|e| e.into_inner());
+        *failures = (failures.0 + 1, Some(short));
+        Some(message)
     }
 }

@@ -16,6 +16,7 @@ use tresor_engine::format::{NodeKind, Time};
 use tresor_engine::repo::without_fetching;
 
 use super::errno::errno;
+use super::idle::Activity;
 use super::pool::Pool;
 use crate::core::{Attr, Changes, FsError, FsResult, Ino, SnapshotFs};
 
@@ -41,8 +42,8 @@ struct Drive {
 impl Drive {
     /// The errno of an error; one about the repository is reported with the path.
     fn fail(&self, ino: Ino, error: &FsError) -> Errno {
-        if let FsError::Io(reason) = error {
-            (self.on_error)(&format!("{}: {reason}", self.fs.path(ino)));
+        if let Some(message) = self.fs.failed(ino, error) {
+            (self.on_error)(&message);
         }
         errno(error)
     }
@@ -51,6 +52,7 @@ impl Drive {
 pub(super) struct Adapter {
     drive: Arc<Drive>,
     pool: Pool,
+    activity: Arc<Activity>,
     check_permissions: bool,
     /// Files and directories need not be opened, since there are no handles.
     opens_nothing: bool,
@@ -58,10 +60,16 @@ pub(super) struct Adapter {
 }
 
 impl Adapter {
-    pub fn new(fs: Arc<SnapshotFs>, on_error: OnError, check_permissions: bool) -> Self {
+    pub fn new(
+        fs: Arc<SnapshotFs>,
+        on_error: OnError,
+        activity: Arc<Activity>,
+        check_permissions: bool,
+    ) -> Self {
         Self {
             drive: Arc::new(Drive { fs, on_error }),
             pool: Pool::new(READERS),
+            activity,
             check_permissions,
             opens_nothing: false,
             opens_no_directory: false,
@@ -87,6 +95,7 @@ impl Adapter {
         work: impl Fn(&SnapshotFs, &mut R) -> FsResult<T> + Send + 'static,
         reply: impl FnOnce(R, Result<T, Errno>) + Send + 'static,
     ) {
+        self.activity.note();
         let ino = ino_of(ino);
         match without_fetching(|| work(&self.drive.fs, &mut into)) {
             Err(FsError::WouldFetch) => {

@@ -3,7 +3,8 @@
 
 mod adapter;
 mod errno;
+mod idle;
 mod mount;
 mod pool;
 
-pub use mount::{MountError, MountOptions, Mounted, mount, unmount};
+pub use mount::{MountError, MountOptions, Mounted, is_drive, mount, unmount};

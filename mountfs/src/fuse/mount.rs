@@ -6,15 +6,18 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 
 use super::adapter::{Adapter, OnError};
+use super::idle::{Activity, unmount_when_idle};
 use crate::core::SnapshotFs;
 
 /// Threads that take requests; what must be fetched is answered by others. More
 /// make the kernel wake one that sleeps on another processor.
 const THREADS: usize = 2;
+const READ_AHEAD_KIB: u32 = 1024;
 /// Tells our drives from other mounts.
 const SOURCE_PREFIX: &str = "tresor:";
 
@@ -25,6 +28,8 @@ pub struct MountOptions {
     pub source: String,
     /// Folder of the repository, if it is a local one.
     pub repository: Option<PathBuf>,
+    /// Unmount when nothing has been asked for as long as this.
+    pub idle_exit: Option<Duration>,
     /// Told of each operation that fails for want of data.
     pub on_error: OnError,
 }
@@ -111,11 +116,29 @@ pub fn mount(
         config.n_threads = Some(THREADS);
         config.clone_fd = true;
     }
-    let adapter = Adapter::new(fs, options.on_error.clone(), options.allow_other);
+    let activity = Arc::new(Activity::new());
+    let adapter = Adapter::new(fs, options.on_error.clone(), activity.clone(), options.allow_other);
     let session = Session::new(adapter, &point, &config)
         .and_then(Session::spawn)
         .map_err(|e| explain(e, &point))?;
+    read_further_ahead(&point);
+    if let Some(limit) = options.idle_exit {
+        unmount_when_idle(activity, limit, point.clone());
+    }
     Ok(Mounted { session, point })
+}
+
+/// Lets the kernel ask for more at once when a file is read in sequence. Only
+/// root may; else reads stay 128 KiB long, which is slower and nothing more.
+fn read_further_ahead(point: &Path) {
+    #[cfg(target_os = "linux")]
+    if let Ok(meta) = std::fs::metadata(point) {
+        use std::os::unix::fs::MetadataExt;
+        let device = meta.dev();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let file = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+        let _ = std::fs::write(file, READ_AHEAD_KIB.to_string());
+    }
 }
 
 /// Checks the mount point and clears a drive that died there.
