@@ -217,6 +217,23 @@ fn a_flipped_snapshot_or_key_slot() {
     }
 }
 
+/// A process that has seen it damaged looks again.
+#[test]
+fn a_damaged_snapshot_that_is_put_back() {
+    let (store, kept) = two_snapshots();
+    let repo = open(&store);
+    let name = ObjectName::new(ObjectKind::Snapshot, kept.0[0].0.id);
+    let bytes = store.get(&name).unwrap();
+    replace(&store, &name, |bytes| bytes[50] ^= 1);
+    for _ in 0..2 {
+        let (good, damaged) = repo.snapshots_and_damaged().unwrap();
+        assert_eq!((good.len(), damaged[0].0), (1, name.id));
+    }
+    replace(&store, &name, |b| *b = bytes);
+    let (good, damaged) = repo.snapshots_and_damaged().unwrap();
+    assert_eq!((good.len(), damaged), (2, Vec::new()));
+}
+
 /// A blob that lies in another pack as well isn't lost.
 #[test]
 fn a_second_copy_is_good_enough() {

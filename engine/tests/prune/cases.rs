@@ -352,6 +352,23 @@ fn a_panic_while_the_index_is_read_is_an_error() {
     assert!(error.err().unwrap().to_string().contains("panicked"));
 }
 
+/// Nor must a snapshot look forgotten. Several readers panic.
+#[test]
+fn panics_while_snapshots_are_read_are_an_error() {
+    let store = new_store();
+    for seed in 0..20 {
+        Kept::default().add(&open(&store), &some_tree(&mut Rng::with_seed(seed), 1));
+    }
+    let repo = open_over(&store, |store| {
+        hooked(store, 0, |call| match call {
+            Call::Get(name) if name.kind == ObjectKind::Snapshot => panic!("a test's panic"),
+            _ => Ok(()),
+        })
+        .0
+    });
+    assert!(repo.snapshots().unwrap_err().to_string().contains("panicked"));
+}
+
 /// The local cache of the index is garbled, or its disk can't be written.
 #[test]
 fn a_bad_cache_does_no_harm() {
