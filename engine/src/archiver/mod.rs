@@ -171,16 +171,18 @@ fn run(
         shared.monitor.progress().check()?;
         Ok(tree)
     });
-    let Shared { writer, monitor, counts, .. } = shared;
-    let tree = match tree {
-        Ok(tree) => tree,
+    let Shared { mut writer, monitor, counts, .. } = shared;
+    let finished = tree.and_then(|tree| {
+        monitor.phase("saving");
+        Ok((tree, writer.finish()?))
+    });
+    let (tree, finished) = match finished {
+        Ok(finished) => finished,
         Err(e) => {
-            writer.abandon();
+            confirm::disown_lost(repo, &writer.abandon());
             return Err(e);
         }
     };
-    monitor.phase("saving");
-    let finished = writer.finish()?;
     let mut summary = counts.summary();
     let written = &finished.counts;
     (summary.blobs_added, summary.bytes_added, summary.bytes_stored) =
@@ -201,10 +203,7 @@ fn run(
     if options.dry_run {
         return Ok(Outcome { snapshot: None, data });
     }
-    monitor.progress().check()?;
-    let relied_on =
-        repo.index().seen_objects().into_iter().chain(finished.index.iter().copied()).collect();
-    let snapshot = Some(confirm::save(repo, &data, relied_on, &finished, &*monitor)?);
+    let snapshot = Some(confirm::save(repo, &data, finished, &*monitor)?);
     Ok(Outcome { snapshot, data })
 }
 

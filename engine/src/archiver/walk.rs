@@ -341,7 +341,7 @@ impl Frame<'_> {
 /// won't drop it; if not, the file is read again. Of long chunk lists, only the
 /// first pages are looked up.
 fn is_stored(repo: &Repository, before: &Node) -> bool {
-    let known = |id: &BlobId| repo.index().find(id).is_some_and(|f| f.marked.is_none());
+    let known = |id: &BlobId| repo.index().can_rely_on(id);
     match &before.content {
         None => !before.is_file(),
         Some(Content::Inline(_)) => true,

@@ -20,7 +20,7 @@ use sync::{Sync, cached_runs};
 
 use crate::crypto::Keys;
 use crate::error::{Error, Result};
-use crate::format::{BlobId, BlobKind, ObjectId, PackEntry};
+use crate::format::{BlobId, BlobKind, DOOMED, ObjectId, PackEntry};
 use crate::store::Store;
 
 /// Where a segment lies, and what is needed to open it.
@@ -72,6 +72,8 @@ struct State {
     /// Index objects in the store that are not in force, and what they replace.
     replaced: HashMap<ObjectId, Vec<ObjectId>>,
     damaged: Vec<(ObjectId, String)>,
+    /// Packs that nothing new may rely on, though an entry of them isn't marked.
+    unreliable: HashSet<ObjectId>,
 }
 
 pub struct Index {
@@ -123,6 +125,22 @@ impl Index {
         places.extend(state.runs.iter().flat_map(|run| run.find(id)));
         settle_marks(&mut places);
         places
+    }
+
+    /// Whether a new snapshot may rely on what the index says of this blob: a pack
+    /// has it that won't be deleted.
+    pub fn can_rely_on(&self, id: &BlobId) -> bool {
+        let state = self.read();
+        let mut places = state.runs.iter().flat_map(|run| run.find(id));
+        let reliable = |found: Found| {
+            found.marked.is_none() && !state.unreliable.contains(&found.location.segment.pack)
+        };
+        state.delta.contains_key(id) || places.any(reliable)
+    }
+
+    /// Whether nothing new may rely on a pack, though an entry of it isn't marked.
+    pub fn is_unreliable(&self, pack: &ObjectId) -> bool {
+        self.read().unreliable.contains(pack)
     }
 
     /// Takes up a pack that this process has just stored.
@@ -235,10 +253,18 @@ impl Index {
         let mut sync = Sync::new(store, keys, self.folder.as_deref(), runs, replaced, files);
         sync.run()?;
         let Sync { runs, replaced, damaged, .. } = sync;
+        let unreliable = doomed(&runs);
         self.seen().extend(runs.iter().flat_map(|r| r.covered()).copied());
-        *self.write() = State { runs, replaced, damaged, ..State::default() };
+        *self.write() = State { runs, replaced, damaged, unreliable, ..State::default() };
         Ok(())
     }
+}
+
+/// Packs that an entry dooms: a prune may be deleting them that has not seen the
+/// other entries.
+fn doomed(runs: &[Arc<Run>]) -> HashSet<ObjectId> {
+    let packs = runs.iter().flat_map(|run| run.packs());
+    packs.filter(|p| p.marked != 0 && p.marked <= DOOMED.seconds).map(|p| p.id).collect()
 }
 
 /// A pack that several entries name is marked only if all of them are, and then

@@ -272,6 +272,30 @@ fn entries_that_contradict_each_other() {
     finish(&store, &kept, &gentle(), "contradiction");
 }
 
+/// One entry dooms a pack and another one isn't marked: nothing new relies on it.
+#[test]
+fn nothing_relies_on_a_pack_that_any_entry_dooms() {
+    let store = new_store();
+    let mut kept = Kept::default();
+    let tree = some_tree(&mut Rng::with_seed(1), 3);
+    let parent = kept.add(&open(&store), &tree);
+    let repo = open(&store);
+    for id in names(&store, ObjectKind::Index) {
+        let mut data = read_object(&store, repo.keys(), &id).unwrap();
+        data.packs.iter_mut().for_each(|p| p.marked = Some(Time::new(1, 0)));
+        put_index(&repo, &data);
+    }
+    let (packs, index) = (names(&store, ObjectKind::Pack), names(&store, ObjectKind::Index));
+    kept.0.push((try_backup(&open(&store), &tree, Some(parent)).unwrap(), tree));
+    packs.into_iter().for_each(|id| delete(&store, ObjectKind::Pack, id));
+    index.into_iter().for_each(|id| delete(&store, ObjectKind::Index, id));
+    kept.verify(&store, "without the doomed packs");
+}
+
+fn delete(store: &Store, kind: ObjectKind, id: ObjectId) {
+    store.delete(&ObjectName::new(kind, id)).unwrap();
+}
+
 /// The index says that a pack holds a blob, and it doesn't: nothing is concluded from that.
 #[test]
 fn a_pack_that_lacks_what_the_index_says_is_left_alone() {
