@@ -528,6 +528,40 @@ fn a_suspended_backup_goes_on_and_fails() {
     finish(&store, &kept, &gentle(), "another backup");
 }
 
+/// A pack of what nobody needs any more is gone, and the index still names it; a
+/// backup needs it again, heals the loss, and a prune runs at the same time.
+#[test]
+fn healing_and_pruning_at_once() {
+    let (base, kept, _) = busy(7);
+    let tree = some_tree(&mut Rng::with_seed(70), 4);
+    let packs = names(&base, ObjectKind::Pack);
+    let repo = open(&base);
+    let snapshot = try_backup(&repo, &tree, None).unwrap();
+    repo.forget(&[snapshot.id]).unwrap();
+    let new: Vec<_> = names(&base, ObjectKind::Pack).difference(&packs).copied().collect();
+    base.delete(&ObjectName::new(ObjectKind::Pack, new[0])).unwrap();
+    let total = calls_of_a_prune(&base, &gentle());
+    for round in 0..rounds(60) {
+        let mut rng = Rng::with_seed(round);
+        let (store, mut kept) = (copy(&base), kept.clone());
+        let steps = (rng.usize(..40), rng.usize(..total));
+        let what = format!("round {round}, calls {steps:?}");
+        let saved = crossed(
+            &store,
+            steps,
+            |repo| try_backup(repo, &tree, None),
+            // One of the two gives way.
+            |repo| drop(prune_at(repo, &gentle(), 0)),
+        );
+        if let Ok(snapshot) = saved {
+            kept.0.push((snapshot, tree.clone()));
+        }
+        kept.add(&open(&store), &tree);
+        kept.verify(&store, &what);
+        finish(&store, &kept, &gentle(), &what);
+    }
+}
+
 /// Somebody saves a snapshot of what is being deleted at once.
 #[test]
 fn a_snapshot_that_comes_at_the_last_moment() {

@@ -4,23 +4,27 @@
 //! (`run.rs`) make them searchable without holding them in memory, and are kept
 //! equal to them (`sync.rs`).
 
+mod reliance;
 mod run;
 mod run_writer;
 mod sync;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, RwLock};
 
+pub use reliance::Reliance;
 pub use run::{Entry, PackInfo, Run};
 pub use run_writer::RunBuilder;
 pub use sync::read_object;
 
+use reliance::Unreliable;
 use sync::{Sync, cached_runs};
 
 use crate::crypto::Keys;
 use crate::error::{Error, Result};
-use crate::format::{BlobId, BlobKind, DOOMED, ObjectId, PackEntry};
+use crate::format::{BlobId, BlobKind, ObjectId, PackEntry};
 use crate::store::Store;
 
 /// Where a segment lies, and what is needed to open it.
@@ -72,14 +76,15 @@ struct State {
     /// Index objects in the store that are not in force, and what they replace.
     replaced: HashMap<ObjectId, Vec<ObjectId>>,
     damaged: Vec<(ObjectId, String)>,
-    /// Packs that nothing new may rely on, though an entry of them isn't marked.
-    unreliable: HashSet<ObjectId>,
+    unreliable: Unreliable,
 }
 
 pub struct Index {
     folder: Option<PathBuf>,
     state: RwLock<State>,
     syncing: Mutex<()>,
+    /// How many backups rely on the index.
+    relying: AtomicUsize,
     /// Index objects in force at any sync since the last `reset_seen`.
     seen: Mutex<HashSet<ObjectId>>,
 }
@@ -90,7 +95,8 @@ impl Index {
         let folder = folder.filter(|f| std::fs::create_dir_all(f).is_ok());
         let runs = folder.as_deref().map(cached_runs).unwrap_or_default();
         let state = RwLock::new(State { runs, ..State::default() });
-        Self { folder, state, syncing: Mutex::new(()), seen: Mutex::default() }
+        let relying = AtomicUsize::new(0);
+        Self { folder, state, syncing: Mutex::new(()), relying, seen: Mutex::default() }
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
@@ -127,8 +133,14 @@ impl Index {
         places
     }
 
+    /// For backups: until what this gives is dropped, a sync also lists packs, and
+    /// those that are lost are not relied on.
+    pub fn rely(&self) -> Reliance<'_> {
+        Reliance::new(&self.relying)
+    }
+
     /// Whether a new snapshot may rely on what the index says of this blob: a pack
-    /// has it that won't be deleted.
+    /// has it that is there and won't be deleted.
     pub fn can_rely_on(&self, id: &BlobId) -> bool {
         let state = self.read();
         let mut places = state.runs.iter().flat_map(|run| run.find(id));
@@ -141,6 +153,16 @@ impl Index {
     /// Whether nothing new may rely on a pack, though an entry of it isn't marked.
     pub fn is_unreliable(&self, pack: &ObjectId) -> bool {
         self.read().unreliable.contains(pack)
+    }
+
+    /// Whether there are such packs.
+    pub fn has_unreliable(&self) -> bool {
+        !self.read().unreliable.is_empty()
+    }
+
+    /// Packs that the index names and the store has lost, as of the last sync of a backup.
+    pub fn lost_packs(&self) -> HashSet<ObjectId> {
+        self.read().unreliable.lost.clone()
     }
 
     /// Takes up a pack that this process has just stored.
@@ -253,18 +275,14 @@ impl Index {
         let mut sync = Sync::new(store, keys, self.folder.as_deref(), runs, replaced, files);
         sync.run()?;
         let Sync { runs, replaced, damaged, .. } = sync;
-        let unreliable = doomed(&runs);
+        let mut unreliable = Unreliable::doomed(&runs);
+        if self.relying.load(SeqCst) > 0 {
+            unreliable.look_for_lost(&runs, store)?;
+        }
         self.seen().extend(runs.iter().flat_map(|r| r.covered()).copied());
         *self.write() = State { runs, replaced, damaged, unreliable, ..State::default() };
         Ok(())
     }
-}
-
-/// Packs that an entry dooms: a prune may be deleting them that has not seen the
-/// other entries.
-fn doomed(runs: &[Arc<Run>]) -> HashSet<ObjectId> {
-    let packs = runs.iter().flat_map(|run| run.packs());
-    packs.filter(|p| p.marked != 0 && p.marked <= DOOMED.seconds).map(|p| p.id).collect()
 }
 
 /// A pack that several entries name is marked only if all of them are, and then

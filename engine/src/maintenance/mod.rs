@@ -12,6 +12,7 @@ mod used;
 pub use check::{CheckOptions, CheckProblem, CheckReport, MOST_FILES, check};
 pub(crate) use index_writer::disown;
 pub use plan::{PruneOptions, PrunePlan, plan_prune};
+pub(crate) use prune::mark_lost;
 pub use prune::{PruneOutcome, prune};
 pub use reach::{Reached, walk_reachable};
 pub use retention::RetentionPolicy;

@@ -80,6 +80,20 @@ pub fn prune(
     Ok(outcome)
 }
 
+/// Dooms packs that the store has lost, so that nothing looks for them. For backups:
+/// like a prune it gives way to another one at work; the next backup tries again.
+pub(crate) fn mark_lost(
+    repo: &Repository,
+    lost: HashSet<ObjectId>,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    repo.refresh_index()?;
+    let objects = repo.index().objects();
+    let plan = PrunePlan { objects, lost, ..PrunePlan::default() };
+    let mut outcome = PruneOutcome::default();
+    publish(repo, &PruneOptions::default(), &plan, &mut outcome, monitor).map(drop)
+}
+
 fn other_prune() -> Error {
     Error::Invalid(
         "another prune has changed the index meanwhile; no data was removed, run it again".into(),

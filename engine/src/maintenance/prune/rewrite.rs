@@ -30,6 +30,8 @@ enum Fate {
     Mark,
     Recover,
     Doom,
+    /// Doomed, but there is nothing to delete.
+    Lost,
 }
 
 /// The index as it is when it is rewritten.
@@ -56,6 +58,8 @@ impl View {
             let claimed =
                 !marked(&self.packs) && plan.used.as_ref().is_some_and(|u| marked(u.packs()));
             if claimed { Fate::Stay } else { Fate::Doom }
+        } else if plan.lost.contains(id) {
+            Fate::Lost
         } else if plan.mark.contains(id) {
             Fate::Mark
         } else if plan.recover.contains(id) {
@@ -77,8 +81,8 @@ struct Others {
 }
 
 impl Others {
-    /// Backups write index objects, but only prunes write some that replace
-    /// others. `own` are the objects written by this one.
+    /// Backups write index objects, but only prunes, and backups that mend the index,
+    /// write some that replace others. `own` are the objects written by this one.
     fn look(repo: &Repository, view: &View, own: &HashSet<ObjectId>) -> Result<Self> {
         let listed = repo.store().list(ObjectKind::Index)?;
         let listed: HashSet<_> = listed.into_iter().map(|(name, _)| name.id).collect();
@@ -167,12 +171,18 @@ struct Rewrite<'a> {
 
 impl Rewrite<'_> {
     fn indexed(&mut self, monitor: &dyn Monitor) -> Result<()> {
-        let join_small = count_small(self.repo)? >= MANY_SMALL;
+        // Who mends the index changes nothing else: a prune may be deleting what it has doomed.
+        let mends = !self.plan.lost.is_empty();
+        let join_small = !mends && count_small(self.repo)? >= MANY_SMALL;
         let mut empty = Vec::new();
         for id in self.view.objects.clone() {
             monitor.progress().check()?;
             let data = read_object(self.repo.store(), self.repo.keys(), &id)?;
-            let changes = |p: &PackEntry| !matches!(self.view.fate(self.plan, &p.id), Fate::Stay);
+            let changes = |p: &PackEntry| match self.view.fate(self.plan, &p.id) {
+                Fate::Stay => false,
+                Fate::Lost => !p.is_doomed(),
+                _ => true,
+            };
             let small = join_small && blob_count(&data) < SMALL_INDEX;
             if data.packs.is_empty() {
                 empty.push((id, data.replaces));
@@ -205,6 +215,7 @@ impl Rewrite<'_> {
                 return Ok(());
             }
             Fate::Recover => pack.marked = None,
+            Fate::Lost => pack.marked = Some(DOOMED),
             // Of several entries one is left, and speaks for all of them.
             Fate::Stay => match self.view.packs.get(&pack.id).map(|p| p.marked) {
                 Some(0) => pack.marked = None,
