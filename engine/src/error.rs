@@ -36,6 +36,12 @@ pub enum Error {
     )]
     BlobMissing(BlobId),
 
+    /// A prune took it for garbage before the index named it.
+    #[error(
+        "a prune removed {0}, which this backup had stored, before it was saved (was it suspended for long?), so no snapshot was saved; run the backup again"
+    )]
+    LostPack(ObjectName),
+
     #[error("{object} needs {feature}, which this version of tresor doesn't know; use a newer one")]
     Unsupported { object: ObjectName, feature: String },
 
@@ -63,6 +69,11 @@ impl Error {
 
     pub fn damaged(object: ObjectName, reason: impl Into<String>) -> Self {
         Self::Damaged { object, reason: reason.into() }
+    }
+
+    /// Whether an object isn't in the store.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Store(e) if e.is_not_found())
     }
 
     /// Whether this is about the bytes in the store rather than about reaching it:

@@ -221,6 +221,83 @@ fn a_lost_pack_is_healed_by_the_next_backup() {
     assert_holds(&fresh, &first, &tree);
 }
 
+fn problems(store: &Store) -> Vec<tresor_engine::maintenance::CheckProblem> {
+    let options = CheckOptions { read_data: true, ..Default::default() };
+    check(&open(store), &options, &Quiet::default()).unwrap().problems
+}
+
+/// A backup that tells of lost packs. Also returns how many blobs it added.
+fn healing_backup(store: &Store, tree: &Item, parent: Option<Snapshot>) -> (Snapshot, u64) {
+    let monitor = Arc::new(Quiet::default());
+    let outcome =
+        run_backup(&open(store), tree.source(), &options(parent), monitor.clone()).unwrap();
+    let told = monitor.problems.lock().unwrap();
+    assert!(told.len() == 1 && told[0].1.starts_with("missing or cut off: 1;"), "{told:?}");
+    let blobs = outcome.data.summary.blobs_added;
+    (Snapshot { id: outcome.snapshot.unwrap(), data: Arc::new(outcome.data) }, blobs)
+}
+
+/// The index still names a pack that is gone or cut off.
+#[test]
+fn a_lost_pack_that_the_index_names_is_healed_by_the_next_backup() {
+    let base: Store = Arc::new(MemoryStore::new());
+    init(&base);
+    let mut rng = fastrand::Rng::with_seed(8);
+    let long = Item::file(random_bytes(&mut rng, 42 << 20));
+    let tree = random_tree(&mut rng, 100).with("long", long);
+    let (first, _) = backup(&open(&base), &tree, &options(None));
+    let node = tree::lookup(&open(&base), &first.data.tree, b"long").unwrap().unwrap();
+    assert!(matches!(node.content, Some(Content::Pages { .. })));
+    let names = |kind| base.list(kind).unwrap().into_iter().map(|(name, _)| name);
+    for pack in names(ObjectKind::Pack) {
+        for (parent, cut) in [(Some(&first), false), (None, false), (Some(&first), true)] {
+            let store: Store = Arc::new(MemoryStore::new());
+            for name in ObjectKind::ALL.into_iter().flat_map(names) {
+                let bytes = base.get(&name).unwrap();
+                match name == pack {
+                    true if cut => store.put(&name, &bytes[..bytes.len() / 2]).unwrap(),
+                    true => {}
+                    false => store.put(&name, &bytes).unwrap(),
+                }
+            }
+            let (second, blobs_added) = healing_backup(&store, &tree, parent.cloned());
+            assert!(blobs_added > 0);
+            // What is left of a pack that was cut off is told of until prune removes it.
+            let left = problems(&store);
+            assert!(left.iter().all(|p| cut && p.object == pack.path()), "{left:#?}");
+            assert!(left.iter().all(|p| p.files.is_empty()), "{left:#?}");
+            for snapshot in [&first, &second] {
+                assert_holds(&open(&store), snapshot, &tree);
+            }
+            let (_, outcome) = backup(&open(&store), &tree, &options(Some(second)));
+            assert_eq!(outcome.data.summary.blobs_added, 0);
+        }
+    }
+}
+
+/// Packs are listed once, to see which are lost; nothing else is asked of the store
+/// about them.
+#[test]
+fn an_unchanged_backup_lists_packs_once() {
+    let store: Store = Arc::new(MemoryStore::new());
+    init(&store);
+    let tree = random_tree(&mut fastrand::Rng::with_seed(9), 50);
+    let (first, _) = backup(&open(&store), &tree, &options(None));
+    let calls = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let noted = calls.clone();
+    let hooked: Store = Arc::new(HookedStore::new(store, move |call: &Call| {
+        noted.lock().unwrap().push(*call);
+        Ok(())
+    }));
+    let repo = open(&hooked);
+    calls.lock().unwrap().clear();
+    backup(&repo, &tree, &options(Some(first)));
+    let calls = calls.lock().unwrap();
+    let about = |wanted: fn(&Call) -> bool| calls.iter().filter(|c| wanted(c)).count();
+    assert_eq!(about(|c| matches!(c, Call::List(ObjectKind::Pack))), 1);
+    assert_eq!(about(|c| matches!(c, Call::Size(_))), 0);
+}
+
 /// A monitor that asks to stop after some bytes.
 struct StopAfter(Quiet, u64);
 

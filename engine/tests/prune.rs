@@ -6,7 +6,7 @@ mod cases;
 #[path = "prune/world.rs"]
 mod world;
 
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 
@@ -409,87 +409,156 @@ fn two_prunes_crossed() {
     }
 }
 
-/// Takes the packs of a snapshot that nobody else needs, its index objects and
-/// itself out of a store; they come back when a suspended backup goes on.
+/// A backup that sleeps between storing its packs and naming them in the index.
 struct Suspended {
-    packs: Vec<ObjectName>,
-    rest: Vec<(ObjectName, Vec<u8>)>,
-    tree: Item,
-}
-
-fn suspended(store: &Store, rng: &mut Rng) -> (Suspended, (Snapshot, Item)) {
-    let elsewhere = copy(store);
-    let tree = some_tree(rng, 5);
-    let snapshot = try_backup(&open(&elsewhere), &tree, None).unwrap();
-    let mut new = objects(&elsewhere);
-    objects(store).keys().for_each(|name| drop(new.remove(name)));
-    let (packs, mut rest): (Vec<_>, Vec<_>) =
-        new.into_iter().partition(|(name, _)| name.kind == ObjectKind::Pack);
-    packs.iter().for_each(|(name, bytes)| store.put(name, bytes).unwrap());
-    rest.sort_by_key(|(name, _)| name.kind == ObjectKind::Snapshot);
-    let packs = packs.into_iter().map(|(name, _)| name).collect();
-    (Suspended { packs, rest, tree: tree.clone() }, (snapshot, tree))
+    wake: mpsc::Sender<()>,
+    thread: JoinHandle<Result<Snapshot, Error>>,
 }
 
 impl Suspended {
-    /// What a backup does that slept between storing its packs and naming them.
-    fn go_on(&self, store: &Store) -> bool {
-        let there = || self.packs.iter().all(|name| store.size(name).is_ok());
-        if !there() {
-            return false;
-        }
-        self.rest.iter().for_each(|(name, bytes)| store.put(name, bytes).unwrap());
-        if !there() {
-            store.delete(&self.rest.last().unwrap().0).unwrap();
-        }
-        there()
+    fn new(store: &Store, tree: &Item) -> Self {
+        let (asleep, is_asleep) = mpsc::channel();
+        let (wake, woken) = mpsc::channel::<()>();
+        let woken = Mutex::new(Some(woken));
+        let repo = open_over(store, |store| {
+            hooked(store, 0, move |call| {
+                if !matches!(call, Call::Put(name) if name.kind == ObjectKind::Index) {
+                    return Ok(());
+                }
+                let first = woken.lock().unwrap().take();
+                if let Some(woken) = first {
+                    asleep.send(()).unwrap();
+                    let _ = woken.recv();
+                }
+                Ok(())
+            })
+            .0
+        });
+        let tree = tree.clone();
+        let thread = std::thread::spawn(move || try_backup(&repo, &tree, None));
+        is_asleep.recv().unwrap();
+        Self { wake, thread }
+    }
+
+    /// What the backup comes to.
+    fn go_on(self) -> Result<Snapshot, Error> {
+        drop(self.wake);
+        self.thread.join().unwrap()
     }
 }
 
-/// A backup slept for days: its packs were marked as garbage. It wakes up and
-/// publishes them before a call of the prune that is about to delete them.
+/// A backup slept for days: its packs were marked as garbage. It goes on before any
+/// call of the prune that deletes them, or when they are gone.
 #[test]
 fn a_suspended_backup_goes_on() {
     let mut rng = Rng::with_seed(1);
     let base = new_store();
-    let repo = open(&base);
     let mut kept = Kept::default();
-    kept.add(&repo, &some_tree(&mut rng, 5));
-    let (backup, snapshot) = suspended(&base, &mut rng);
-    assert!(backup.tree.count() > 0 && !backup.packs.is_empty());
-    prune_at(&repo, &gentle(), -3 * DAY).unwrap();
-    let backup = Arc::new(backup);
-    let calls = Arc::new(Mutex::new(Vec::new()));
-    let recorded = calls.clone();
-    let recorder = open_over(&copy(&base), |s| {
-        hooked(s, 0, move |call| {
-            recorded.lock().unwrap().push(*call);
-            Ok(())
-        })
-        .0
-    });
-    let deleted = prune_at(&recorder, &gentle(), 0).unwrap().packs_deleted;
-    assert_eq!(deleted, backup.packs.len() as u64);
-    let calls = calls.lock().unwrap().clone();
-    let first_delete =
-        calls.iter().position(|c| matches!(c, Call::Delete(n) if n.kind == ObjectKind::Pack));
-    for n in 0..calls.len() {
-        // The moment between the last look and the first deletion is the backup's to see.
-        if Some(n) == first_delete {
-            continue;
-        }
-        let what = format!("call {n} of {}", calls.len());
+    kept.add(&open(&base), &some_tree(&mut rng, 5));
+    let tree = some_tree(&mut rng, 5);
+    let (mut n, mut ended) = (0, false);
+    let (mut saved, mut lost) = (0, 0);
+    while !ended {
+        let what = format!("call {n}");
         let (store, mut kept) = (copy(&base), kept.clone());
+        let backup = Suspended::new(&store, &tree);
+        prune_at(&open(&store), &gentle(), -3 * DAY).unwrap();
+        let backup = Arc::new(Mutex::new(Some(backup)));
         let (sender, receiver) = mpsc::channel();
-        let (inner, backup) = (store.clone(), backup.clone());
+        let wakes = backup.clone();
         let repo = open_over(&store, |s| {
-            at_call(s, n, move || sender.send(backup.go_on(&inner)).unwrap())
+            at_call(s, n, move || {
+                let backup = wakes.lock().unwrap().take().unwrap();
+                sender.send(backup.go_on()).unwrap();
+            })
         });
-        prune_at(&repo, &gentle(), 0).unwrap();
-        if receiver.recv().unwrap() {
-            kept.0.push(snapshot.clone());
+        let pruned = prune_at(&repo, &gentle(), 0);
+        // The backup changed the index, to disown what it took for lost.
+        let gave_way = pruned.is_err();
+        let other = pruned.err().map_or("another prune".to_owned(), |e| e.to_string());
+        assert!(other.contains("another prune"), "{what}: {other}");
+        let backup = backup.lock().unwrap().take();
+        ended = backup.is_some();
+        match backup.map_or_else(|| receiver.recv().unwrap(), Suspended::go_on) {
+            Ok(snapshot) => {
+                saved += 1;
+                assert!(!gave_way, "{what}");
+                kept.0.push((snapshot, tree.clone()));
+            }
+            Err(e) => {
+                lost += 1;
+                assert!(e.to_string().contains("run the backup again"), "{what}: {e}");
+            }
         }
         kept.verify(&store, &what);
+        kept.add(&open(&store), &tree);
+        kept.verify(&store, &format!("{what}, and another backup"));
+        finish(&store, &kept, &gentle(), &what);
+        n += 1;
+    }
+    assert!(saved > 10 && lost > 2, "{saved} saved, {lost} lost");
+}
+
+/// Its packs are gone when it wakes up, and then it fails for another reason.
+#[test]
+fn a_suspended_backup_goes_on_and_fails() {
+    let mut rng = Rng::with_seed(1);
+    let store = new_store();
+    let mut kept = Kept::default();
+    kept.add(&open(&store), &some_tree(&mut rng, 5));
+    let tree = some_tree(&mut rng, 5);
+    let (step, other) = (AtomicUsize::new(0), open(&store));
+    let repo = open_over(&store, |store| {
+        let at = move |n| step.compare_exchange(n, n + 1, SeqCst, SeqCst).is_ok();
+        let hook = move |call: &Call| match call {
+            Call::Put(name) if name.kind == ObjectKind::Index && at(0) => {
+                prune_at(&other, &gentle(), -3 * DAY).unwrap();
+                assert!(prune_at(&other, &gentle(), 0).unwrap().packs_deleted > 0);
+                Ok(())
+            }
+            Call::Settle if at(1) => Err(HookedStore::broken()),
+            _ => Ok(()),
+        };
+        hooked(store, 0, hook).0
+    });
+    let error = try_backup(&repo, &tree, None).unwrap_err();
+    assert!(error.to_string().contains("told to fail"), "{error}");
+    kept.verify(&store, "no index object names what is gone");
+    kept.add(&open(&store), &tree);
+    finish(&store, &kept, &gentle(), "another backup");
+}
+
+/// A pack of what nobody needs any more is gone, and the index still names it; a
+/// backup needs it again, heals the loss, and a prune runs at the same time.
+#[test]
+fn healing_and_pruning_at_once() {
+    let (base, kept, _) = busy(7);
+    let tree = some_tree(&mut Rng::with_seed(70), 4);
+    let packs = names(&base, ObjectKind::Pack);
+    let repo = open(&base);
+    let snapshot = try_backup(&repo, &tree, None).unwrap();
+    repo.forget(&[snapshot.id]).unwrap();
+    let new: Vec<_> = names(&base, ObjectKind::Pack).difference(&packs).copied().collect();
+    base.delete(&ObjectName::new(ObjectKind::Pack, new[0])).unwrap();
+    let total = calls_of_a_prune(&base, &gentle());
+    for round in 0..rounds(60) {
+        let mut rng = Rng::with_seed(round);
+        let (store, mut kept) = (copy(&base), kept.clone());
+        let steps = (rng.usize(..40), rng.usize(..total));
+        let what = format!("round {round}, calls {steps:?}");
+        let saved = crossed(
+            &store,
+            steps,
+            |repo| try_backup(repo, &tree, None),
+            // One of the two gives way.
+            |repo| drop(prune_at(repo, &gentle(), 0)),
+        );
+        if let Ok(snapshot) = saved {
+            kept.0.push((snapshot, tree.clone()));
+        }
+        kept.add(&open(&store), &tree);
+        kept.verify(&store, &what);
+        finish(&store, &kept, &gentle(), &what);
     }
 }
 

@@ -4,95 +4,189 @@
 //! the backup relied on are still there after the snapshot is saved, nothing it
 //! needs was touched: a later prune sees the snapshot. Otherwise everything the
 //! snapshot needs is looked up again, and what prune has marked is stored anew.
+//!
+//! What the backup has stored itself, prune may have taken for garbage before the
+//! index named it, if the backup was suspended for long. Prune looks at the index
+//! for the last time when those packs are doomed in it, and they stay doomed until
+//! they are gone. So the backup, having named them, looks whether they are doomed,
+//! then whether they are there: if all is well, prune's last look is still to come
+//! and will find them named.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::format::{BlobId, BlobKind, ObjectId, ObjectKind, SnapshotData};
-use crate::maintenance::{Reached, walk_reachable};
+use crate::format::{BlobId, BlobKind, ObjectId, ObjectKind, ObjectName, SnapshotData};
+use crate::index::{Found, read_object};
+use crate::maintenance::{Reached, disown, walk_reachable};
 use crate::monitor::Monitor;
-use crate::pack::{Finished, NewSegment, PackWriter, Packed, is_long_ago, lost_pack};
+use crate::pack::{Finished, NewSegment, PackWriter, Packed};
 use crate::repo::{Repository, now};
 
 /// Packs marked more recently than this (seconds) may be relied on: prune looks
 /// at all snapshots again before it deletes, and leaves at least twice as long.
 pub(crate) const FRESH_MARK: i64 = 3600;
 
-/// `relied_on`: index objects that the backup has used or written; `finished`: what it stored.
+/// `stored`: by the backup, and named in the index.
 pub(super) fn save(
     repo: &Arc<Repository>,
     data: &SnapshotData,
-    mut relied_on: HashSet<ObjectId>,
-    finished: &Finished,
+    stored: Finished,
     monitor: &dyn Monitor,
 ) -> Result<ObjectId> {
-    if !still_there(repo, &relied_on)? {
-        relied_on = rescue(repo, &data.tree, monitor)?;
+    let seen = repo.index().seen_objects();
+    let relied_on = seen.into_iter().chain(stored.index.iter().copied()).collect();
+    let mut saving = Saving { repo, data, monitor, relied_on, stored };
+    let saved = saving.save();
+    if saved.is_err() {
+        disown_lost(repo, &saving.stored);
     }
-    let id = repo.save_snapshot(data)?;
-    let confirmed =
-        confirm(repo, data, relied_on, monitor).and_then(|()| packs_there(repo, finished));
-    // A snapshot that may lack something must not stay.
-    confirmed.or_else(|e| repo.forget(&[id]).and(Err(e)))?;
-    Ok(id)
+    saved
 }
 
-fn confirm(
-    repo: &Arc<Repository>,
-    data: &SnapshotData,
-    mut relied_on: HashSet<ObjectId>,
-    monitor: &dyn Monitor,
-) -> Result<()> {
-    for _ in 0..3 {
-        if still_there(repo, &relied_on)? {
+struct Saving<'a> {
+    repo: &'a Arc<Repository>,
+    data: &'a SnapshotData,
+    monitor: &'a dyn Monitor,
+    /// Index objects that the backup has used or written.
+    relied_on: HashSet<ObjectId>,
+    stored: Finished,
+}
+
+impl Saving<'_> {
+    fn save(&mut self) -> Result<ObjectId> {
+        self.monitor.progress().check()?;
+        if !self.still_there()? {
+            self.rescue()?;
+        }
+        self.refuse_lost()?;
+        let id = self.repo.save_snapshot(self.data)?;
+        let confirmed = self.confirm().and_then(|()| self.refuse_lost());
+        // A snapshot that may lack something must not stay.
+        confirmed.or_else(|e| self.repo.forget(&[id]).and(Err(e)))?;
+        Ok(id)
+    }
+
+    fn confirm(&mut self) -> Result<()> {
+        for _ in 0..3 {
+            if self.still_there()? {
+                return Ok(());
+            }
+            self.rescue()?;
+        }
+        if self.still_there()? {
             return Ok(());
         }
-        relied_on = rescue(repo, &data.tree, monitor)?;
+        Err(Error::Invalid(
+            "one prune after the other ran during this backup, so no snapshot was saved; run it again"
+                .into(),
+        ))
     }
-    if still_there(repo, &relied_on)? {
-        return Ok(());
+
+    fn still_there(&self) -> Result<bool> {
+        let listed = self.repo.store().list(ObjectKind::Index)?;
+        let listed: HashSet<_> = listed.into_iter().map(|(name, _)| name.id).collect();
+        Ok(self.relied_on.is_subset(&listed))
     }
-    Err(Error::Invalid(
-        "one prune after the other ran during this backup, so no snapshot was saved; run it again"
-            .into(),
-    ))
+
+    fn refuse_lost(&self) -> Result<()> {
+        match lost(self.repo, &self.stored)?.into_iter().min() {
+            Some(id) => Err(Error::LostPack(ObjectName::new(ObjectKind::Pack, id))),
+            None => Ok(()),
+        }
+    }
+
+    /// Stores anew what is about to be deleted, and relies on the index as it is now.
+    fn rescue(&mut self) -> Result<()> {
+        let repo = self.repo;
+        self.monitor.phase("a prune ran meanwhile: checking what it left");
+        repo.refresh_index()?;
+        let mut doomed = Doomed { repo, seen: HashSet::new(), blobs: Vec::new() };
+        walk_reachable(repo, &self.data.tree, &mut doomed)?;
+        let mut writer = PackWriter::new(repo.clone());
+        let mut store = || {
+            for (kind, id) in &doomed.blobs {
+                let mut segment = NewSegment::new(*kind);
+                segment.push(*id, &repo.read_blob(*kind, id).map_err(removed)?);
+                writer.add(&Packed::from(segment))?;
+            }
+            writer.finish()
+        };
+        let (result, written) = match store() {
+            Ok(written) => (Ok(()), written),
+            Err(e) => (Err(e), writer.abandon()),
+        };
+        self.relied_on = repo.index().objects();
+        self.relied_on.extend(&written.index);
+        self.stored.index.extend(written.index);
+        self.stored.packs.extend(written.packs);
+        result
+    }
 }
 
-/// A backup that slept for long may have lost packs to a prune before the index named them.
-fn packs_there(repo: &Repository, finished: &Finished) -> Result<()> {
-    if !is_long_ago(finished.started) {
-        return Ok(());
+/// Of the packs that this backup has stored, those that are gone or about to go.
+fn lost(repo: &Repository, finished: &Finished) -> Result<HashSet<ObjectId>> {
+    let own: HashSet<_> = finished.packs.iter().copied().collect();
+    if own.is_empty() {
+        return Ok(own);
     }
-    let listed = repo.store().list(ObjectKind::Pack)?;
-    let listed: HashSet<_> = listed.into_iter().map(|(name, _)| name.id).collect();
-    if finished.packs.iter().all(|id| listed.contains(id)) { Ok(()) } else { Err(lost_pack()) }
+    let mut lost = doomed(repo, &own, &finished.index)?;
+    // Only now: a doomed entry stays until the pack is gone.
+    for id in own {
+        match repo.store().size(&ObjectName::new(ObjectKind::Pack, id)) {
+            Err(e) if e.is_not_found() => drop(lost.insert(id)),
+            other => drop(other?),
+        }
+    }
+    Ok(lost)
 }
 
-fn still_there(repo: &Repository, relied_on: &HashSet<ObjectId>) -> Result<bool> {
-    let listed = repo.store().list(ObjectKind::Index)?;
-    let listed: HashSet<_> = listed.into_iter().map(|(name, _)| name.id).collect();
-    Ok(relied_on.is_subset(&listed))
-}
-
-/// Stores anew what is about to be deleted; returns the index objects relied on now.
-fn rescue(
-    repo: &Arc<Repository>,
-    tree: &BlobId,
-    monitor: &dyn Monitor,
+/// Of the backup's `own` packs, those that an index object in the store dooms.
+fn doomed(
+    repo: &Repository,
+    own: &HashSet<ObjectId>,
+    written: &[ObjectId],
 ) -> Result<HashSet<ObjectId>> {
-    monitor.phase("a prune ran meanwhile: checking what it left");
-    repo.refresh_index()?;
-    let mut doomed = Doomed { repo, seen: HashSet::new(), blobs: Vec::new() };
-    walk_reachable(repo, tree, &mut doomed)?;
-    let writer = PackWriter::new(repo.clone());
-    for (kind, id) in doomed.blobs {
-        let mut segment = NewSegment::new(kind);
-        segment.push(id, &repo.read_blob(kind, &id)?);
-        writer.add(&Packed::from(segment))?;
+    let index = repo.index();
+    let mut known = index.objects();
+    known.extend(index.replaced().into_keys().chain(written.iter().copied()));
+    let mut doomed: HashSet<_> = own.iter().filter(|id| index.is_unreliable(id)).copied().collect();
+    for (name, _) in repo.store().list(ObjectKind::Index)? {
+        if known.contains(&name.id) {
+            continue;
+        }
+        match read_object(repo.store(), repo.keys(), &name.id) {
+            Ok(data) => {
+                let packs = data.packs.into_iter().filter(|p| p.is_doomed()).map(|p| p.id);
+                doomed.extend(packs.filter(|id| own.contains(id)));
+            }
+            // It has vanished, and then so have the packs; or nobody can read it.
+            Err(e) if e.is_damage() => {}
+            Err(e) => return Err(e),
+        }
     }
-    let written = writer.finish()?.index;
-    Ok(repo.index().objects().into_iter().chain(written).collect())
+    Ok(doomed)
+}
+
+/// After a backup failed: what it has lost must not look as if it were there.
+/// Errors don't matter: another one is the cause.
+pub(super) fn disown_lost(repo: &Repository, finished: &Finished) {
+    if let Ok(lost) = lost(repo, finished)
+        && !lost.is_empty()
+    {
+        let _ = disown(repo, &finished.index, |id| lost.contains(id));
+    }
+}
+
+/// What it means that a pack can't be found.
+fn removed(error: Error) -> Error {
+    if error.is_not_found() || matches!(error, Error::BlobMissing(_)) {
+        return Error::Invalid(
+            "a prune removed data that this backup relied on, so no snapshot was saved; run the backup again"
+                .into(),
+        );
+    }
+    error
 }
 
 struct Doomed<'a> {
@@ -106,15 +200,22 @@ impl Reached for Doomed<'_> {
         if !self.seen.insert(*id) {
             return Ok(false);
         }
-        let found = self.repo.index().find(id).ok_or_else(|| {
-            Error::Invalid(
-                "a prune removed data that this backup relied on, so no snapshot was saved; run the backup again"
-                    .into(),
-            )
-        })?;
-        if found.marked.is_some_and(|since| since < now().seconds - FRESH_MARK) {
+        let index = self.repo.index();
+        let places = index.find_all(id);
+        if places.is_empty() {
+            return Err(removed(Error::BlobMissing(*id)));
+        }
+        let stays = |found: &Found| {
+            found.marked.is_none_or(|since| since >= now().seconds - FRESH_MARK)
+                && !index.is_unreliable(&found.location.segment.pack)
+        };
+        if !places.iter().any(stays) {
             self.blobs.push((kind, *id));
         }
         Ok(true)
+    }
+
+    fn unreadable(&mut self, _: &BlobId, _: &[u8], error: Error) -> Result<()> {
+        Err(removed(error))
     }
 }

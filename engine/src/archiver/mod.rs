@@ -22,6 +22,7 @@ use crate::chunker::Chunker;
 use crate::error::{Error, Result};
 use crate::exclude::Patterns;
 use crate::format::{Node, NodeKind, ObjectId, PathBytes, SnapshotData, Summary, Time};
+use crate::maintenance;
 use crate::monitor::Monitor;
 use crate::pack::{NewSegment, PackWriter, Packed};
 use crate::repo::{Repository, Snapshot, now};
@@ -164,7 +165,9 @@ fn run(
     walk: impl FnOnce(&Shared, walk::Jobs, walk::Events) -> Result<()> + Send,
 ) -> Result<Outcome> {
     let (start, started) = (Instant::now(), now());
-    // Also forgets what an earlier backup of this process stored and never published.
+    // Also forgets what an earlier backup of this process stored and never published,
+    // and looks which packs are lost.
+    let _reliance = repo.index().rely();
     repo.refresh_index()?;
     repo.index().reset_seen();
     let writer =
@@ -176,16 +179,18 @@ fn run(
         shared.monitor.progress().check()?;
         Ok(tree)
     });
-    let Shared { writer, monitor, counts, .. } = shared;
-    let tree = match tree {
-        Ok(tree) => tree,
+    let Shared { mut writer, monitor, counts, .. } = shared;
+    let finished = tree.and_then(|tree| {
+        monitor.phase("saving");
+        Ok((tree, writer.finish()?))
+    });
+    let (tree, finished) = match finished {
+        Ok(finished) => finished,
         Err(e) => {
-            writer.abandon();
+            confirm::disown_lost(repo, &writer.abandon());
             return Err(e);
         }
     };
-    monitor.phase("saving");
-    let finished = writer.finish()?;
     let mut summary = counts.summary();
     let written = &finished.counts;
     (summary.blobs_added, summary.bytes_added, summary.bytes_stored) =
@@ -208,11 +213,26 @@ fn run(
     if options.dry_run {
         return Ok(Outcome { snapshot: None, data });
     }
-    monitor.progress().check()?;
-    let relied_on =
-        repo.index().seen_objects().into_iter().chain(finished.index.iter().copied()).collect();
-    let snapshot = Some(confirm::save(repo, &data, relied_on, &finished, &*monitor)?);
+    let snapshot = Some(confirm::save(repo, &data, finished, &*monitor)?);
+    mark_lost(repo, &*monitor);
     Ok(Outcome { snapshot, data })
+}
+
+/// What the backup needs of lost packs is stored again: now the index shall not
+/// speak of them any more. The snapshot is saved, whatever becomes of this.
+fn mark_lost(repo: &Repository, monitor: &dyn Monitor) {
+    let lost = repo.index().lost_packs();
+    if lost.is_empty() {
+        return;
+    }
+    let count = lost.len();
+    monitor.problem(
+        "packs",
+        &format!("missing or cut off: {count}; what this backup needs of them was stored again (`tresor check` lists the files of other snapshots that are touched)"),
+    );
+    if let Err(e) = maintenance::mark_lost(repo, lost, monitor) {
+        monitor.problem("index", &format!("goes on naming the missing packs: {e}"));
+    }
 }
 
 /// Runs the stages; returns the root tree.

@@ -1,5 +1,6 @@
 //! Walks the source, compares with the parent snapshot, and hands out work.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::{BackupOptions, Details, LOOK_AGAIN, Shared};
+use crate::contents;
 use crate::error::{Error, Result};
 use crate::format::{BlobId, Content, Node, NodeKind, is_valid_name};
 use crate::repo::Repository;
@@ -339,15 +341,36 @@ impl Frame<'_> {
 
 /// Whether the repository has what the parent says a file consists of, and
 /// won't drop it; if not, the file is read again. Of long chunk lists, only the
-/// first pages are looked up.
+/// first pages are looked up, but all when packs are lost or doomed.
 fn is_stored(repo: &Repository, before: &Node) -> bool {
-    let known = |id: &BlobId| repo.index().find(id).is_some_and(|f| f.marked.is_none());
+    let index = repo.index();
+    let known = |id: &BlobId| index.can_rely_on(id);
     match &before.content {
+        Some(content @ Content::Pages { .. }) if index.has_unreliable() => {
+            all_known(repo, content).is_ok_and(|all| all)
+        }
         None => !before.is_file(),
         Some(Content::Inline(_)) => true,
         Some(Content::Extents(extents)) => extents.iter().filter_map(|e| e.id).all(|id| known(&id)),
         Some(Content::Pages { pages, .. }) => pages.iter().all(|p| known(&p.id)),
     }
+}
+
+/// Looks up every page and chunk of a long chunk list.
+fn all_known(repo: &Repository, content: &Content) -> Result<bool> {
+    let all = Cell::new(true);
+    let look = |id: &BlobId| {
+        all.set(all.get() && repo.index().can_rely_on(id));
+        Ok(all.get())
+    };
+    contents::for_each_blob(
+        repo,
+        content,
+        &mut |id| look(id),
+        &mut |id| look(id).map(drop),
+        &mut |_, e| Err(e),
+    )?;
+    Ok(all.get())
 }
 
 /// Takes over what an unchanged change time vouches for. The access time stays

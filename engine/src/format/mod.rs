@@ -12,8 +12,8 @@ pub use config::{ChunkSizes, Config, ConfigSecret, FORMAT_VERSION, KeySlot, Slot
 pub use ids::{BlobId, NotAnId, ObjectId, ObjectKind, ObjectName};
 pub use node::{Content, Extent, ExtentPage, LinkId, Node, NodeKind, Time, Xattr, is_valid_name};
 pub use pack::{
-    BlobKind, IndexData, MAX_PACK, MAX_PACK_BLOBS, MAX_SEGMENT, PACK_HEADER_LEN, PACK_MAGIC,
-    PACK_TRAILER_LEN, PackEntry, PackTable, Piece, SegmentEntry,
+    BlobKind, DOOMED, IndexData, MAX_PACK, MAX_PACK_BLOBS, MAX_SEGMENT, PACK_HEADER_LEN,
+    PACK_MAGIC, PACK_TRAILER_LEN, PackEntry, PackTable, Piece, SegmentEntry,
 };
 pub use sealed::Purpose;
 pub use snapshot::{PathBytes, SnapshotData, Summary, display_name};

@@ -125,6 +125,10 @@ pub struct PackTable {
     pub segments: Vec<SegmentEntry>,
 }
 
+/// The mark of a pack that is about to be deleted, or that was found lost: so long
+/// ago that nothing relies on it, whatever the clocks say.
+pub const DOOMED: Time = Time { seconds: 1, nanos: 0 };
+
 /// A pack as the index knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -154,6 +158,10 @@ impl PackEntry {
             offset = offset.saturating_add(segment.sealed_len);
             (at, segment)
         })
+    }
+
+    pub fn is_doomed(&self) -> bool {
+        self.marked.is_some_and(|since| since.seconds <= DOOMED.seconds)
     }
 
     /// Whether lengths are possible, so that nobody asks for more than there is.

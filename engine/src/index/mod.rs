@@ -4,18 +4,22 @@
 //! (`run.rs`) make them searchable without holding them in memory, and are kept
 //! equal to them (`sync.rs`).
 
+mod reliance;
 mod run;
 mod run_writer;
 mod sync;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, RwLock};
 
+pub use reliance::Reliance;
 pub use run::{Entry, PackInfo, Run};
 pub use run_writer::RunBuilder;
 pub use sync::read_object;
 
+use reliance::Unreliable;
 use sync::{Sync, cached_runs};
 
 use crate::crypto::Keys;
@@ -72,12 +76,15 @@ struct State {
     /// Index objects in the store that are not in force, and what they replace.
     replaced: HashMap<ObjectId, Vec<ObjectId>>,
     damaged: Vec<(ObjectId, String)>,
+    unreliable: Unreliable,
 }
 
 pub struct Index {
     folder: Option<PathBuf>,
     state: RwLock<State>,
     syncing: Mutex<()>,
+    /// How many backups rely on the index.
+    relying: AtomicUsize,
     /// Index objects in force at any sync since the last `reset_seen`.
     seen: Mutex<HashSet<ObjectId>>,
 }
@@ -88,7 +95,8 @@ impl Index {
         let folder = folder.filter(|f| std::fs::create_dir_all(f).is_ok());
         let runs = folder.as_deref().map(cached_runs).unwrap_or_default();
         let state = RwLock::new(State { runs, ..State::default() });
-        Self { folder, state, syncing: Mutex::new(()), seen: Mutex::default() }
+        let relying = AtomicUsize::new(0);
+        Self { folder, state, syncing: Mutex::new(()), relying, seen: Mutex::default() }
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
@@ -123,6 +131,38 @@ impl Index {
         places.extend(state.runs.iter().flat_map(|run| run.find(id)));
         settle_marks(&mut places);
         places
+    }
+
+    /// For backups: until what this gives is dropped, a sync also lists packs, and
+    /// those that are lost are not relied on.
+    pub fn rely(&self) -> Reliance<'_> {
+        Reliance::new(&self.relying)
+    }
+
+    /// Whether a new snapshot may rely on what the index says of this blob: a pack
+    /// has it that is there and won't be deleted.
+    pub fn can_rely_on(&self, id: &BlobId) -> bool {
+        let state = self.read();
+        let mut places = state.runs.iter().flat_map(|run| run.find(id));
+        let reliable = |found: Found| {
+            found.marked.is_none() && !state.unreliable.contains(&found.location.segment.pack)
+        };
+        state.delta.contains_key(id) || places.any(reliable)
+    }
+
+    /// Whether nothing new may rely on a pack, though an entry of it isn't marked.
+    pub fn is_unreliable(&self, pack: &ObjectId) -> bool {
+        self.read().unreliable.contains(pack)
+    }
+
+    /// Whether there are such packs.
+    pub fn has_unreliable(&self) -> bool {
+        !self.read().unreliable.is_empty()
+    }
+
+    /// Packs that the index names and the store has lost, as of the last sync of a backup.
+    pub fn lost_packs(&self) -> HashSet<ObjectId> {
+        self.read().unreliable.lost.clone()
     }
 
     /// Takes up a pack that this process has just stored.
@@ -235,8 +275,12 @@ impl Index {
         let mut sync = Sync::new(store, keys, self.folder.as_deref(), runs, replaced, files);
         sync.run()?;
         let Sync { runs, replaced, damaged, .. } = sync;
+        let mut unreliable = Unreliable::doomed(&runs);
+        if self.relying.load(SeqCst) > 0 {
+            unreliable.look_for_lost(&runs, store)?;
+        }
         self.seen().extend(runs.iter().flat_map(|r| r.covered()).copied());
-        *self.write() = State { runs, replaced, damaged, ..State::default() };
+        *self.write() = State { runs, replaced, damaged, unreliable, ..State::default() };
         Ok(())
     }
 }

@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::reach::{Reached, walk_reachable};
 use super::used::{Inserted, Packs, UsedBlobs};
+use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::format::{BlobId, BlobKind, ObjectId, ObjectKind, ObjectName, PackEntry, display_name};
 use crate::monitor::Monitor;
-use crate::pack::verify_pack;
+use crate::pack::{Segment, verify_pack};
 use crate::repo::{Repository, Snapshot};
 use crate::store::StoreErrorKind;
 
@@ -51,6 +52,8 @@ pub struct CheckProblem {
 
 /// Files listed with one problem.
 pub const MOST_FILES: usize = 100;
+/// Segments of damaged packs kept, in bytes.
+const SEGMENT_CACHE: usize = 8 << 20;
 /// How often to look again when others change the repository meanwhile.
 const ATTEMPTS: usize = 4;
 
@@ -314,7 +317,7 @@ fn reason(error: Error) -> String {
     }
 }
 
-/// Blobs that no good pack has; with the problem that they belong to.
+/// Blobs that can't be read; with the problem that they belong to.
 type Lost = HashMap<BlobId, usize>;
 
 /// Visits all that snapshots need, each blob once.
@@ -328,7 +331,17 @@ fn walk_all(
     let used = UsedBlobs::new(repo.index(), |pack| bad.contains(&pack.id));
     let of_objects: HashMap<_, _> =
         report.problems.iter().enumerate().map(|(i, p)| (p.object.clone(), i)).collect();
-    let mut walk = Walk { used, report, monitor, lost: Lost::new(), of_objects, unknown: None };
+    let mut walk = Walk {
+        repo,
+        view,
+        used,
+        report,
+        monitor,
+        segments: Cache::new(SEGMENT_CACHE),
+        lost: Lost::new(),
+        of_objects,
+        unknown: None,
+    };
     for snapshot in &view.snapshots {
         walk_reachable(repo, &snapshot.data.tree, &mut walk)?;
     }
@@ -340,9 +353,13 @@ fn walk_all(
 }
 
 struct Walk<'a> {
+    repo: &'a Repository,
+    view: &'a View,
     used: UsedBlobs,
     report: &'a mut CheckReport,
     monitor: &'a dyn Monitor,
+    /// Of damaged packs: what the repository keeps may be from before the damage.
+    segments: Cache<(ObjectId, u32), Segment>,
     lost: Lost,
     /// Problems by the objects they are about.
     of_objects: HashMap<String, usize>,
@@ -376,6 +393,27 @@ impl Walk<'_> {
         self.lost.insert(*id, problem);
     }
 
+    /// Whether a damaged pack has the blob intact: mostly the damage is elsewhere in it.
+    fn is_readable(&self, kind: BlobKind, id: &BlobId) -> Result<bool> {
+        for found in self.repo.index().find_all(id) {
+            let at = found.location;
+            if !self.view.listed.contains_key(&at.segment.pack) {
+                continue;
+            }
+            let segment = self.segments.get_or((at.segment.pack, at.segment.offset), || {
+                let segment = self.repo.read_segment(&at.segment)?;
+                let weight = segment.len();
+                Ok::<_, Error>((Arc::new(segment), weight))
+            });
+            match segment.and_then(|segment| segment.blob(kind, id, &at).map(drop)) {
+                Ok(()) => return Ok(true),
+                Err(e) if stops(&e) => return Err(e),
+                Err(_) => {}
+            }
+        }
+        Ok(false)
+    }
+
     fn add_problem(&mut self, object: String, message: String) -> usize {
         let number = self.report.problems.len();
         self.of_objects.insert(object.clone(), number);
@@ -386,11 +424,16 @@ impl Walk<'_> {
 }
 
 impl Reached for Walk<'_> {
-    fn blob(&mut self, _: BlobKind, id: &BlobId, _: &[u8]) -> Result<bool> {
+    fn blob(&mut self, kind: BlobKind, id: &BlobId, _: &[u8]) -> Result<bool> {
         self.monitor.progress().check()?;
         match self.used.insert(id) {
             Inserted::New(_) => self.report.blobs += 1,
             Inserted::Before => return Ok(false),
+            Inserted::Unknown if self.lost.contains_key(id) => return Ok(false),
+            Inserted::Unknown if self.is_readable(kind, id)? => {
+                self.used.insert_bad(id);
+                self.report.blobs += 1;
+            }
             Inserted::Unknown => {
                 // Only of marked packs this isn't known yet.
                 self.lose(id, || "it is missing, and snapshots need it".to_owned());

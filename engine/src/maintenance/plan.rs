@@ -80,6 +80,8 @@ pub struct PrunePlan {
     pub(super) mark: HashSet<ObjectId>,
     pub(super) delete: HashSet<ObjectId>,
     pub(super) recover: HashSet<ObjectId>,
+    /// Packs that the store has lost.
+    pub(super) lost: HashSet<ObjectId>,
     pub(super) unindexed: Vec<ObjectId>,
     pub(super) used: Option<UsedBlobs>,
 }

@@ -23,7 +23,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::rewrite::{DOOMED, Doomed, IndexWriter, is_outdated, publish};
+use self::rewrite::{Doomed, is_outdated, publish};
+use super::index_writer::{IndexWriter, delete_index, disown};
 use super::plan::{PruneOptions, PrunePlan, absorb_new_snapshots, refuse_damaged_index};
 use super::used::{Packs, UsedBlobs};
 use crate::error::{Error, Result};
@@ -68,7 +69,8 @@ pub fn prune(
     if options.grace.is_zero() { &mut plan.delete } else { &mut plan.mark }.extend(repacked);
     monitor.phase("writing the index");
     let Some(doomed) = publish(repo, options, &plan, &mut outcome, monitor)? else {
-        disown(repo, &copies)?;
+        // That one may take the copies for garbage.
+        disown(repo, &copies, |_| true)?;
         return Err(other_prune());
     };
     monitor.phase("deleting packs");
@@ -78,17 +80,24 @@ pub fn prune(
     Ok(outcome)
 }
 
+/// Dooms packs that the store has lost, so that nothing looks for them. For backups:
+/// like a prune it gives way to another one at work; the next backup tries again.
+pub(crate) fn mark_lost(
+    repo: &Repository,
+    lost: HashSet<ObjectId>,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    repo.refresh_index()?;
+    let objects = repo.index().objects();
+    let plan = PrunePlan { objects, lost, ..PrunePlan::default() };
+    let mut outcome = PruneOutcome::default();
+    publish(repo, &PruneOptions::default(), &plan, &mut outcome, monitor).map(drop)
+}
+
 fn other_prune() -> Error {
     Error::Invalid(
         "another prune has changed the index meanwhile; no data was removed, run it again".into(),
     )
-}
-
-fn delete_index(repo: &Repository, ids: impl IntoIterator<Item = ObjectId>) -> Result<()> {
-    for id in ids {
-        repo.store().delete(&ObjectName::new(ObjectKind::Index, id))?;
-    }
-    Ok(repo.store().settle()?)
 }
 
 /// Removes index objects that an interrupted prune has replaced and not deleted:
@@ -126,25 +135,6 @@ fn clear_replaced(repo: &Repository) -> Result<()> {
     repo.refresh_index()
 }
 
-/// Another prune may take copies that this one has made for garbage. Marks them,
-/// so that nothing relies on them.
-fn disown(repo: &Repository, copies: &[ObjectId]) -> Result<()> {
-    for id in copies {
-        let data = match read_object(repo.store(), repo.keys(), id) {
-            Err(e) if is_gone(&e) => continue,
-            other => other?,
-        };
-        let mut writer = IndexWriter::new(repo);
-        for pack in data.packs {
-            writer.add(PackEntry { marked: Some(DOOMED), ..pack })?;
-        }
-        writer.flush(vec![*id])?;
-        repo.store().settle()?;
-        delete_index(repo, [*id])?;
-    }
-    Ok(())
-}
-
 /// Stores what is needed of packs that are mostly not, once more. Returns the
 /// index objects that name the copies.
 fn repack(
@@ -155,7 +145,7 @@ fn repack(
 ) -> Result<Vec<ObjectId>> {
     let Some(used) = &plan.used else { return Ok(Vec::new()) };
     monitor.progress().expect(plan.packs_repack, plan.bytes_repack);
-    let writer = PackWriter::new(repo.clone());
+    let mut writer = PackWriter::new(repo.clone());
     let mut work = || -> Result<HashSet<ObjectId>> {
         let mut left = HashSet::new();
         for (id, blobs) in plan.repack.iter().collect::<BTreeMap<_, _>>() {
@@ -165,7 +155,7 @@ fn repack(
                     outcome.bytes_repacked += size;
                     monitor.progress().add(1, size);
                 }
-                Err(e) if e.is_damage() && !is_gone(&e) => {
+                Err(e) if e.is_damage() && !e.is_not_found() => {
                     let name = ObjectName::new(ObjectKind::Pack, *id);
                     monitor.problem(&name.path(), &format!("left as it is: {e}"));
                     left.insert(*id);
@@ -178,19 +168,21 @@ fn repack(
     // After an error what was stored is left without an index entry: garbage, for
     // the next prune.
     let left = work()?;
-    let finished = writer.finish()?;
+    let finished = match writer.finish() {
+        Err(Error::LostPack(_)) => {
+            disown(repo, &writer.abandon().index, |_| true)?;
+            return Err(other_prune());
+        }
+        result => result?,
+    };
     let listed = repo.store().list(ObjectKind::Pack)?;
     let listed: HashSet<_> = listed.into_iter().map(|(name, _)| name.id).collect();
     if !finished.packs.iter().all(|id| listed.contains(id)) {
-        disown(repo, &finished.index)?;
+        disown(repo, &finished.index, |_| true)?;
         return Err(other_prune());
     }
     plan.repack.retain(|id, _| !left.contains(id));
     Ok(finished.index)
-}
-
-fn is_gone(error: &Error) -> bool {
-    matches!(error, Error::Store(e) if e.is_not_found())
 }
 
 /// Reads a whole pack and checks it against its name.

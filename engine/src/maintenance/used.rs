@@ -129,6 +129,14 @@ impl UsedBlobs {
         Inserted::New(self.packs.all[pack])
     }
 
+    /// Marks a place in a bad pack as used; for blobs that `insert` doesn't know.
+    pub fn insert_bad(&mut self, id: &BlobId) {
+        let place = self.places(id).next();
+        if let Some((number, _)) = place {
+            self.bits[number / 64] |= 1 << (number % 64);
+        }
+    }
+
     /// A pack that should have the blob; for those that `insert` doesn't know.
     pub fn bad_place(&self, id: &BlobId) -> Option<PackInfo> {
         self.places(id).next().map(|(_, pack)| self.packs.all[pack])

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use dashmap::DashSet;
@@ -26,8 +26,6 @@ const UPLOADERS: usize = 2;
 /// An index object is written at least this often, so that little is sent
 /// again after an interruption.
 const INDEX_EVERY: Duration = Duration::from_secs(20);
-/// A prune deletes an unpublished pack after two hours at the earliest.
-const LONG_AGO: Duration = Duration::from_secs(3600);
 const INDEX_PACKS: usize = 32;
 const INDEX_BLOBS: usize = 200_000;
 
@@ -47,8 +45,6 @@ pub struct Finished {
     /// Index objects written.
     pub index: Vec<ObjectId>,
     pub packs: Vec<ObjectId>,
-    /// When it began, by the clock: that goes on while the machine sleeps.
-    pub started: SystemTime,
 }
 
 pub struct PackWriter {
@@ -71,7 +67,6 @@ struct Shared {
     stored: AtomicU64,
     /// Packs stored.
     packs: Mutex<Vec<ObjectId>>,
-    started: SystemTime,
 }
 
 struct Pending {
@@ -107,7 +102,6 @@ impl PackWriter {
             bytes: AtomicU64::new(0),
             stored: AtomicU64::new(0),
             packs: Mutex::default(),
-            started: SystemTime::now(),
         });
         let claimed = Arc::new(DashSet::new());
         let (upload, queue) = bounded(1);
@@ -127,8 +121,7 @@ impl PackWriter {
     /// Whether the caller must store this blob: nobody has it and nobody else
     /// is about to store it. Blobs in packs that prune has marked are stored anew.
     pub fn claim(&self, id: &BlobId) -> bool {
-        let missing = self.shared.repo.index().find(id).is_none_or(|f| f.marked.is_some());
-        missing && self.claimed.insert(*id)
+        !self.shared.repo.index().can_rely_on(id) && self.claimed.insert(*id)
     }
 
     /// Adds a segment of claimed blobs.
@@ -178,8 +171,9 @@ impl PackWriter {
         self.shared.counts()
     }
 
-    /// Stores what is left and publishes it. Afterwards everything survives a power loss.
-    pub fn finish(mut self) -> Result<Finished> {
+    /// Stores what is left and publishes it. Afterwards everything survives a power
+    /// loss; after an error there is only [`abandon`](Self::abandon).
+    pub fn finish(&mut self) -> Result<Finished> {
         for slot in std::mem::take(&mut self.open) {
             if let Some(pack) = slot.into_inner().unwrap_or_else(|e| e.into_inner()) {
                 self.send(pack)?;
@@ -187,22 +181,25 @@ impl PackWriter {
         }
         self.join_uploaders()?;
         self.failed()?;
-        let mut pending = lock(&self.shared.pending);
-        self.shared.write_index(&mut pending)?;
+        self.shared.write_index(&mut lock(&self.shared.pending))?;
         self.shared.repo.store().settle()?;
-        Ok(Finished {
-            counts: self.shared.counts(),
-            index: std::mem::take(&mut pending.written),
-            packs: std::mem::take(&mut lock(&self.shared.packs)),
-            started: self.shared.started,
-        })
+        Ok(self.finished())
     }
 
     /// Gives up, but publishes the packs that were stored, so that they need not
     /// be stored again. Errors don't matter: another one is the cause.
-    pub fn abandon(mut self) {
+    pub fn abandon(mut self) -> Finished {
         if self.join_uploaders().is_ok() {
             let _ = self.shared.write_index(&mut lock(&self.shared.pending));
+        }
+        self.finished()
+    }
+
+    fn finished(&self) -> Finished {
+        Finished {
+            counts: self.shared.counts(),
+            index: lock(&self.shared.pending).written.clone(),
+            packs: lock(&self.shared.packs).clone(),
         }
     }
 
@@ -258,15 +255,13 @@ impl Shared {
     }
 
     /// A machine that sleeps between storing a pack and naming it in the index
-    /// may find that a prune has taken the pack for garbage.
+    /// may find that a prune has taken the pack for garbage. That may still happen
+    /// until it is named, so the backup looks again in the end.
     fn still_there(&self, data: &IndexData) -> Result<()> {
-        if !is_long_ago(self.started) {
-            return Ok(());
-        }
         for pack in &data.packs {
             let name = ObjectName::new(ObjectKind::Pack, pack.id);
             match self.repo.store().size(&name) {
-                Err(e) if e.is_not_found() => return Err(lost_pack()),
+                Err(e) if e.is_not_found() => return Err(Error::LostPack(name)),
                 other => drop(other?),
             }
         }
@@ -288,19 +283,6 @@ impl Shared {
         pending.written.push(id);
         Ok(())
     }
-}
-
-/// Whether a prune may have deleted what was stored, but not published, since then.
-pub fn is_long_ago(started: SystemTime) -> bool {
-    // A clock that was put back tells nothing.
-    started.elapsed().map_or(true, |age| age >= LONG_AGO)
-}
-
-/// The message of a backup whose packs a prune has removed.
-pub fn lost_pack() -> Error {
-    Error::Invalid(
-        "a prune removed data of this backup while it was suspended, so no snapshot was saved; run the backup again".into(),
-    )
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -17,10 +17,11 @@ pub struct Snapshot {
 /// A snapshot object that can't be read, and why.
 pub type Damaged = (ObjectId, String);
 
-/// Snapshots that have been read: they never change.
+/// Snapshots that have been read: they never change. Damaged ones are looked at
+/// again and again, as they may be put back.
 #[derive(Default)]
 pub(super) struct Known {
-    read: Mutex<HashMap<ObjectId, std::result::Result<Arc<SnapshotData>, String>>>,
+    read: Mutex<HashMap<ObjectId, Arc<SnapshotData>>>,
 }
 
 const READERS: usize = 8;
@@ -45,27 +46,22 @@ impl Repository {
             let known = known();
             ids.iter().filter(|id| !known.contains_key(id)).copied().collect()
         };
+        let mut damaged = Vec::new();
         for (id, result) in self.read_many(&new)? {
             match result {
-                Ok(data) => known().insert(id, Ok(Arc::new(data))),
+                Ok(data) => drop(known().insert(id, Arc::new(data))),
                 // Forgotten meanwhile.
-                Err(Error::Store(e)) if e.is_not_found() => None,
-                Err(Error::Damaged { reason, .. }) => known().insert(id, Err(reason)),
-                Err(e) if e.is_damage() => known().insert(id, Err(e.to_string())),
+                Err(Error::Store(e)) if e.is_not_found() => {}
+                Err(Error::Damaged { reason, .. }) => damaged.push((id, reason)),
+                Err(e) if e.is_damage() => damaged.push((id, e.to_string())),
                 Err(e) => return Err(e),
-            };
+            }
         }
-        let (mut good, mut damaged) = (Vec::new(), Vec::new());
         let mut known = known();
         let listed: HashSet<_> = ids.iter().copied().collect();
         known.retain(|id, _| listed.contains(id));
-        for id in ids {
-            match known.get(&id) {
-                Some(Ok(data)) => good.push(Snapshot { id, data: data.clone() }),
-                Some(Err(reason)) => damaged.push((id, reason.clone())),
-                None => {}
-            }
-        }
+        let snapshot = |id| Some(Snapshot { id, data: known.get(&id)?.clone() });
+        let mut good: Vec<_> = ids.into_iter().filter_map(snapshot).collect();
         good.sort_by_key(|s| (s.data.time, s.id));
         Ok((good, damaged))
     }
@@ -78,11 +74,17 @@ impl Repository {
                 .chunks(share)
                 .map(|ids| scope.spawn(move || ids.iter().map(read).collect::<Vec<_>>()))
                 .collect();
+            // All are joined: the scope would panic for one that isn't.
+            let parts: Vec<_> = readers.into_iter().map(|r| r.join()).collect();
             let mut all = Vec::new();
-            for reader in readers {
+            for part in parts {
                 // A snapshot that is passed over would look forgotten.
-                let panicked = |_| Error::Invalid("a thread that reads snapshots panicked".into());
-                all.extend(reader.join().map_err(panicked)?);
+                let panicked = |_| {
+                    Error::Invalid(
+                        "a thread that reads snapshots panicked; please report it".into(),
+                    )
+                };
+                all.extend(part.map_err(panicked)?);
             }
             Ok(all)
         })

@@ -272,7 +272,11 @@ impl ObjectStore for LocalStore {
     fn settle(&self) -> Result<(), StoreError> {
         // What another thread is syncing may be the caller's, and must be waited for.
         let _one_at_a_time = lock(&self.settling);
-        let dirs: Vec<_> = lock(&self.unsettled).iter().cloned().collect();
+        let mut dirs = lock(&self.unsettled).clone();
+        // What other processes wrote there is relied on once it is listed, and they may
+        // have crashed before they settled. Packs need no such care: their folders were
+        // settled before an index object named them.
+        dirs.extend([ObjectKind::Index, ObjectKind::Snapshot].map(|k| self.root.join(k.folder())));
         // Taken out first: what changes while we sync must be synced again.
         for dir in dirs {
             lock(&self.unsettled).remove(&dir);

@@ -36,7 +36,8 @@ pub trait ObjectStore: Send + Sync {
     /// Removes an object; one that isn't there is no error.
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError>;
 
-    /// Makes every earlier `put` and `delete` of this process survive a power loss.
+    /// Makes every earlier `put` and `delete` of this process survive a power loss,
+    /// and whatever a listing showed of the index and the snapshots, whoever did that.
     fn settle(&self) -> Result<(), StoreError>;
 
     /// Removes what interrupted `put`s left behind, if older than `age`. Returns

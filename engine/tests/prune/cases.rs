@@ -272,6 +272,30 @@ fn entries_that_contradict_each_other() {
     finish(&store, &kept, &gentle(), "contradiction");
 }
 
+/// One entry dooms a pack and another one isn't marked: nothing new relies on it.
+#[test]
+fn nothing_relies_on_a_pack_that_any_entry_dooms() {
+    let store = new_store();
+    let mut kept = Kept::default();
+    let tree = some_tree(&mut Rng::with_seed(1), 3);
+    let parent = kept.add(&open(&store), &tree);
+    let repo = open(&store);
+    for id in names(&store, ObjectKind::Index) {
+        let mut data = read_object(&store, repo.keys(), &id).unwrap();
+        data.packs.iter_mut().for_each(|p| p.marked = Some(Time::new(1, 0)));
+        put_index(&repo, &data);
+    }
+    let (packs, index) = (names(&store, ObjectKind::Pack), names(&store, ObjectKind::Index));
+    kept.0.push((try_backup(&open(&store), &tree, Some(parent)).unwrap(), tree));
+    packs.into_iter().for_each(|id| delete(&store, ObjectKind::Pack, id));
+    index.into_iter().for_each(|id| delete(&store, ObjectKind::Index, id));
+    kept.verify(&store, "without the doomed packs");
+}
+
+fn delete(store: &Store, kind: ObjectKind, id: ObjectId) {
+    store.delete(&ObjectName::new(kind, id)).unwrap();
+}
+
 /// The index says that a pack holds a blob, and it doesn't: nothing is concluded from that.
 #[test]
 fn a_pack_that_lacks_what_the_index_says_is_left_alone() {
@@ -350,6 +374,23 @@ fn a_panic_while_the_index_is_read_is_an_error() {
     }));
     let error = Repository::open(panicking, &password(), &OpenOptions::default());
     assert!(error.err().unwrap().to_string().contains("panicked"));
+}
+
+/// Nor must a snapshot look forgotten. Several readers panic.
+#[test]
+fn panics_while_snapshots_are_read_are_an_error() {
+    let store = new_store();
+    for seed in 0..20 {
+        Kept::default().add(&open(&store), &some_tree(&mut Rng::with_seed(seed), 1));
+    }
+    let repo = open_over(&store, |store| {
+        hooked(store, 0, |call| match call {
+            Call::Get(name) if name.kind == ObjectKind::Snapshot => panic!("a test's panic"),
+            _ => Ok(()),
+        })
+        .0
+    });
+    assert!(repo.snapshots().unwrap_err().to_string().contains("panicked"));
 }
 
 /// The local cache of the index is garbled, or its disk can't be written.

@@ -271,7 +271,7 @@ impl Maker {
 
     /// Stores blobs in segments of their own.
     pub fn put_all<B: AsRef<[u8]>>(&self, kind: BlobKind, blobs: &[B]) -> Vec<BlobId> {
-        let writer = PackWriter::new(self.repo.clone());
+        let mut writer = PackWriter::new(self.repo.clone());
         let mut ids = Vec::new();
         for bytes in blobs {
             let id = self.repo.keys().blob_id(kind, bytes.as_ref());

@@ -2,24 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::{PruneOutcome, delete_index, is_gone, read_pack};
+use super::{PruneOutcome, read_pack};
 use crate::error::Result;
-use crate::format::{
-    IndexData, ObjectId, ObjectKind, ObjectName, PackEntry, Purpose, Time, sealed,
-};
+use crate::format::{DOOMED, IndexData, ObjectId, ObjectKind, ObjectName, PackEntry, Time};
 use crate::index::read_object;
+use crate::maintenance::index_writer::{IndexWriter, delete_index};
 use crate::maintenance::plan::{PruneOptions, PrunePlan, refuse_damaged_index};
 use crate::maintenance::used::Packs;
 use crate::monitor::Monitor;
 use crate::repo::Repository;
 
-/// Blobs in one rewritten index object.
-const INDEX_BLOBS: usize = 200_000;
 /// Index objects with fewer blobs are joined when there are many.
 const SMALL_INDEX: usize = 20_000;
 const MANY_SMALL: usize = 32;
-/// The mark of a pack that is about to be deleted.
-pub(super) const DOOMED: Time = Time { seconds: 1, nanos: 0 };
 
 /// Packs to be deleted, and the index objects that name nothing else.
 #[derive(Default)]
@@ -35,6 +30,8 @@ enum Fate {
     Mark,
     Recover,
     Doom,
+    /// Doomed, but there is nothing to delete.
+    Lost,
 }
 
 /// The index as it is when it is rewritten.
@@ -61,6 +58,8 @@ impl View {
             let claimed =
                 !marked(&self.packs) && plan.used.as_ref().is_some_and(|u| marked(u.packs()));
             if claimed { Fate::Stay } else { Fate::Doom }
+        } else if plan.lost.contains(id) {
+            Fate::Lost
         } else if plan.mark.contains(id) {
             Fate::Mark
         } else if plan.recover.contains(id) {
@@ -82,8 +81,8 @@ struct Others {
 }
 
 impl Others {
-    /// Backups write index objects, but only prunes write some that replace
-    /// others. `own` are the objects written by this one.
+    /// Backups write index objects, but only prunes, and backups that mend the index,
+    /// write some that replace others. `own` are the objects written by this one.
     fn look(repo: &Repository, view: &View, own: &HashSet<ObjectId>) -> Result<Self> {
         let listed = repo.store().list(ObjectKind::Index)?;
         let listed: HashSet<_> = listed.into_iter().map(|(name, _)| name.id).collect();
@@ -172,12 +171,18 @@ struct Rewrite<'a> {
 
 impl Rewrite<'_> {
     fn indexed(&mut self, monitor: &dyn Monitor) -> Result<()> {
-        let join_small = count_small(self.repo)? >= MANY_SMALL;
+        // Who mends the index changes nothing else: a prune may be deleting what it has doomed.
+        let mends = !self.plan.lost.is_empty();
+        let join_small = !mends && count_small(self.repo)? >= MANY_SMALL;
         let mut empty = Vec::new();
         for id in self.view.objects.clone() {
             monitor.progress().check()?;
             let data = read_object(self.repo.store(), self.repo.keys(), &id)?;
-            let changes = |p: &PackEntry| !matches!(self.view.fate(self.plan, &p.id), Fate::Stay);
+            let changes = |p: &PackEntry| match self.view.fate(self.plan, &p.id) {
+                Fate::Stay => false,
+                Fate::Lost => !p.is_doomed(),
+                _ => true,
+            };
             let small = join_small && blob_count(&data) < SMALL_INDEX;
             if data.packs.is_empty() {
                 empty.push((id, data.replaces));
@@ -210,6 +215,7 @@ impl Rewrite<'_> {
                 return Ok(());
             }
             Fate::Recover => pack.marked = None,
+            Fate::Lost => pack.marked = Some(DOOMED),
             // Of several entries one is left, and speaks for all of them.
             Fate::Stay => match self.view.packs.get(&pack.id).map(|p| p.marked) {
                 Some(0) => pack.marked = None,
@@ -248,7 +254,7 @@ impl Rewrite<'_> {
                     self.outcome.bytes_marked += pack.size;
                     self.kept.add(pack)?;
                 }
-                Err(e) if is_gone(&e) => {}
+                Err(e) if e.is_not_found() => {}
                 Err(e) if e.is_damage() => {
                     let name = ObjectName::new(ObjectKind::Pack, *id);
                     let message = format!("no index object names it; left alone because {e}");
@@ -298,47 +304,5 @@ impl Rewrite<'_> {
             delete_index(self.repo, own.into_iter().filter(|id| id != last))?;
         }
         Ok(true)
-    }
-}
-
-/// Writes index objects of bounded length.
-pub(super) struct IndexWriter<'a> {
-    repo: &'a Repository,
-    packs: Vec<PackEntry>,
-    blobs: usize,
-    /// Packs that were added.
-    added: HashSet<ObjectId>,
-    /// What was written.
-    objects: Vec<ObjectId>,
-}
-
-impl<'a> IndexWriter<'a> {
-    pub fn new(repo: &'a Repository) -> Self {
-        Self { repo, packs: Vec::new(), blobs: 0, added: HashSet::new(), objects: Vec::new() }
-    }
-
-    /// False if the pack was added before.
-    pub fn add(&mut self, pack: PackEntry) -> Result<bool> {
-        if !self.added.insert(pack.id) {
-            return Ok(false);
-        }
-        self.blobs += pack.segments.iter().map(|s| s.blob_count()).sum::<usize>();
-        self.packs.push(pack);
-        if self.blobs >= INDEX_BLOBS {
-            self.flush(Vec::new())?;
-        }
-        Ok(true)
-    }
-
-    /// Writes what has gathered, if there is anything to say.
-    pub fn flush(&mut self, replaces: Vec<ObjectId>) -> Result<()> {
-        if self.packs.is_empty() && replaces.is_empty() {
-            return Ok(());
-        }
-        self.blobs = 0;
-        let data = IndexData { packs: std::mem::take(&mut self.packs), replaces };
-        let object = sealed::seal(self.repo.keys(), Purpose::Index, &data)?;
-        self.objects.push(self.repo.put_object(ObjectKind::Index, &object)?);
-        Ok(())
     }
 }

@@ -1,0 +1,66 @@
+//! Which packs new snapshots may rely on.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use super::run::Run;
+use crate::error::Result;
+use crate::format::{DOOMED, ObjectId, ObjectKind};
+use crate::store::Store;
+
+/// As long as it lives, each sync also looks which packs are lost.
+pub struct Reliance<'a>(&'a AtomicUsize);
+
+impl<'a> Reliance<'a> {
+    pub(super) fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Reliance<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Packs that nothing new may rely on, though an entry of them isn't marked.
+#[derive(Default)]
+pub(super) struct Unreliable {
+    /// An entry dooms them: a prune may be deleting them that has not seen the other ones.
+    doomed: HashSet<ObjectId>,
+    /// They are not in the store, or not as long as the index says.
+    pub lost: HashSet<ObjectId>,
+}
+
+impl Unreliable {
+    /// `runs` are what the index is now.
+    pub fn doomed(runs: &[Arc<Run>]) -> Self {
+        let packs = runs.iter().flat_map(|run| run.packs());
+        let doomed = packs.filter(|p| p.marked != 0 && p.marked <= DOOMED.seconds);
+        Self { doomed: doomed.map(|p| p.id).collect(), lost: HashSet::new() }
+    }
+
+    /// To be called after the index was read: a pack is stored before that names it.
+    pub fn look_for_lost(&mut self, runs: &[Arc<Run>], store: &Store) -> Result<()> {
+        let mut listed = store.list(ObjectKind::Pack)?;
+        listed.sort_unstable_by_key(|(name, _)| name.id);
+        let is_there = |id: &ObjectId, size: u64| {
+            let at = listed.binary_search_by_key(id, |(name, _)| name.id);
+            at.is_ok_and(|at| listed[at].1 == size)
+        };
+        let packs = runs.iter().flat_map(|run| run.packs());
+        let lost = packs.filter(|p| p.marked == 0 && !is_there(&p.id, p.size));
+        self.lost = lost.map(|p| p.id).collect();
+        Ok(())
+    }
+
+    pub fn contains(&self, pack: &ObjectId) -> bool {
+        self.doomed.contains(pack) || self.lost.contains(pack)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.doomed.is_empty() && self.lost.is_empty()
+    }
+}

@@ -1,0 +1,93 @@
+//! Index objects in place of others.
+
+use std::collections::HashSet;
+
+use crate::error::Result;
+use crate::format::{
+    DOOMED, IndexData, ObjectId, ObjectKind, ObjectName, PackEntry, Purpose, sealed,
+};
+use crate::index::read_object;
+use crate::repo::Repository;
+
+/// Blobs in one index object.
+const INDEX_BLOBS: usize = 200_000;
+
+/// Deletes index objects for good.
+pub(super) fn delete_index(
+    repo: &Repository,
+    ids: impl IntoIterator<Item = ObjectId>,
+) -> Result<()> {
+    for id in ids {
+        repo.store().delete(&ObjectName::new(ObjectKind::Index, id))?;
+    }
+    Ok(repo.store().settle()?)
+}
+
+/// Dooms the packs that are `lost` in index objects that the caller has written: a
+/// prune has taken them for garbage, and nothing may rely on them.
+pub(crate) fn disown(
+    repo: &Repository,
+    objects: &[ObjectId],
+    lost: impl Fn(&ObjectId) -> bool,
+) -> Result<()> {
+    for id in objects {
+        let data = match read_object(repo.store(), repo.keys(), id) {
+            Err(e) if e.is_not_found() => continue,
+            other => other?,
+        };
+        if !data.packs.iter().any(|pack| lost(&pack.id)) {
+            continue;
+        }
+        let mut writer = IndexWriter::new(repo);
+        for pack in data.packs {
+            let marked = if lost(&pack.id) { Some(DOOMED) } else { pack.marked };
+            writer.add(PackEntry { marked, ..pack })?;
+        }
+        writer.flush(vec![*id])?;
+        repo.store().settle()?;
+        delete_index(repo, [*id])?;
+    }
+    Ok(())
+}
+
+/// Writes index objects of bounded length.
+pub(super) struct IndexWriter<'a> {
+    repo: &'a Repository,
+    packs: Vec<PackEntry>,
+    blobs: usize,
+    /// Packs that were added.
+    added: HashSet<ObjectId>,
+    /// What was written.
+    pub objects: Vec<ObjectId>,
+}
+
+impl<'a> IndexWriter<'a> {
+    pub fn new(repo: &'a Repository) -> Self {
+        Self { repo, packs: Vec::new(), blobs: 0, added: HashSet::new(), objects: Vec::new() }
+    }
+
+    /// False if the pack was added before.
+    pub fn add(&mut self, pack: PackEntry) -> Result<bool> {
+        if !self.added.insert(pack.id) {
+            return Ok(false);
+        }
+        self.blobs += pack.segments.iter().map(|s| s.blob_count()).sum::<usize>();
+        self.packs.push(pack);
+        if self.blobs >= INDEX_BLOBS {
+            self.flush(Vec::new())?;
+        }
+        Ok(true)
+    }
+
+    /// Writes what has gathered, if there is anything to say.
+    pub fn flush(&mut self, replaces: Vec<ObjectId>) -> Result<()> {
+        if self.packs.is_empty() && replaces.is_empty() {
+            return Ok(());
+        }
+        self.blobs = 0;
+        let data = IndexData { packs: std::mem::take(&mut self.packs), replaces };
+        let object = sealed::seal(self.repo.keys(), Purpose::Index, &data)?;
+        self.objects.push(self.repo.put_object(ObjectKind::Index, &object)?);
+        Ok(())
+    }
+}
