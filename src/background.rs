@@ -45,7 +45,7 @@ pub fn start(args: &Args, globals: &Globals) -> Result<Exit> {
     let status = child.wait()?;
     match status.code() {
         // It has said why.
-        Some(code) => std::process::exit(code),
+        Some(code) => Ok(Exit::of_code(code)),
         None => bail!("the process that serves the drive ended ({status})"),
     }
 }

@@ -35,6 +35,19 @@ impl Exit {
         }
     }
 
+    /// How a process of this program ended that left this code.
+    pub fn of_code(code: i32) -> Self {
+        let all = [
+            Self::Done,
+            Self::Incomplete,
+            Self::NoRepository,
+            Self::WrongPassword,
+            Self::Interrupted,
+            Self::BrokenPipe,
+        ];
+        all.into_iter().find(|exit| i32::from(exit.code()) == code).unwrap_or(Self::Failed)
+    }
+
     /// Done, unless there were errors with single files.
     pub fn unless(errors: u64) -> Self {
         if errors == 0 { Self::Done } else { Self::Incomplete }

@@ -149,14 +149,16 @@ fn prepare(point: &Path, repository: Option<&Path>) -> Result<PathBuf, MountErro
         Ok(meta) if !meta.is_dir() => return Err(MountError::NotAFolder(shown)),
         Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(MountError::Missing(shown)),
-        // The program behind a drive has died.
-        Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) && is_drive(&absolute) => {
-            unmount(&absolute, true)?;
-        }
+        Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) && is_drive(&absolute) => {}
         Err(e) => return Err(MountError::Io(shown, e)),
     }
     if is_drive(&absolute) {
-        return Err(MountError::Mounted(shown));
+        // The kernel may still know the folder; what it doesn't keep tells whether
+        // the program behind the drive has died.
+        match rustix::fs::statfs(&absolute) {
+            Err(rustix::io::Errno::NOTCONN) => unmount(&absolute, true)?,
+            _ => return Err(MountError::Mounted(shown)),
+        }
     }
     if let Some(repository) = repository.and_then(|r| r.canonicalize().ok())
         && (repository.starts_with(&absolute) || absolute.starts_with(&repository))
