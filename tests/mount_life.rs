@@ -215,3 +215,23 @@ fn as_a_helper_of_mount() {
     w.ok("umount mnt");
     says(&call("nonsense").expect(32).err, &["nonsense", "password-file="]);
 }
+
+/// The kernel keeps listings of virtual folders, but not old ones.
+#[test]
+fn snapshots_come_and_go_while_it_is_mounted() {
+    if !can_mount() {
+        return;
+    }
+    let w = world(1000);
+    let drive = w.mount("", "mnt");
+    let listed = || names(drive.at("ids"));
+    let first = listed();
+    assert_eq!((first.len(), listed()), (2, first.clone()));
+    w.ok("backup -q --tag second src");
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(listed().len(), 3);
+    assert_eq!(names(drive.at("tags")), ["second"]);
+    w.ok(&format!("forget -q {}", first[0]));
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!((listed().len(), listed().contains(&first[0])), (2, false));
+}

@@ -69,11 +69,11 @@ impl SnapshotFs {
         each: &mut dyn FnMut(Entry<'_>) -> bool,
     ) -> FsResult<()> {
         let dir = self.inode(ino)?;
-        let is_virtual = matches!(dir.place, Place::Folder(_) | Place::Versions(_));
-        let tree = self.tree(&dir)?;
-        if !is_virtual && tree.is_none() {
-            return Err(FsError::NotADirectory);
-        }
+        // Before anything is given: it tells whether this is a directory at all.
+        let tree = match dir.place {
+            Place::Folder(_) | Place::Versions(_) => None,
+            _ => Some(self.tree(&dir)?.ok_or(FsError::NotADirectory)?),
+        };
         for (i, (name, ino)) in
             [(b".".as_slice(), ino), (b"..", dir.parent)].into_iter().enumerate()
         {

@@ -24,7 +24,7 @@ use crate::core::{Attr, Changes, FsError, FsResult, Ino, SnapshotFs};
 const FOR_GOOD: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Virtual folders do. With the time between looks at the store less than a second.
 const FOR_NOW: Duration = Duration::from_millis(400);
-/// Threads for reads that must fetch.
+/// Threads for requests that must fetch.
 const READERS: usize = 16;
 /// Requests of the kernel's own readahead under way at once.
 const MAX_BACKGROUND: u16 = 64;

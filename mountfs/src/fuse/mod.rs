@@ -1,5 +1,5 @@
 //! FUSE: translates the kernel's requests into calls of [`SnapshotFs`], and
-//! nothing else. Reads that must fetch run on a pool, so that none waits for another.
+//! nothing else. Requests that must fetch run on a pool, so that none waits for another.
 
 mod adapter;
 mod errno;
