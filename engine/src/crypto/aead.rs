@@ -2,22 +2,25 @@
 //! used for that object only; the nonce is the offset of the sealed piece in
 //! the object, so it can't repeat under one key.
 
-use aes_gcm::aead::{AeadInPlace, KeyInit};
-use aes_gcm::{Aes256Gcm, Nonce, Tag};
+use aws_lc_rs::aead::{self, AES_256_GCM, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
 /// Bytes that sealing adds.
 pub const TAG_LEN: usize = 16;
 
-pub struct Aead(Aes256Gcm);
+/// The key of one object; wiped when dropped.
+pub struct Aead(LessSafeKey);
 
 /// The bytes were not sealed with this key at this place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forged;
 
 impl Aead {
+    /// # Panics
+    /// Never: the only failure is a key of another length.
     pub fn new(key: &Zeroizing<[u8; 32]>) -> Self {
-        Self(Aes256Gcm::new((&**key).into()))
+        let key = UnboundKey::new(&AES_256_GCM, &**key).expect("a key of AES-256 has 32 bytes");
+        Self(LessSafeKey::new(key))
     }
 
     /// Encrypts `buf[from..]` in place and appends the tag.
@@ -27,9 +30,9 @@ impl Aead {
     pub fn seal(&self, offset: u64, aad: &[u8], buf: &mut Vec<u8>, from: usize) {
         let tag = self
             .0
-            .encrypt_in_place_detached(&nonce(offset), aad, &mut buf[from..])
+            .seal_in_place_separate_tag(nonce(offset), aead::Aad::from(aad), &mut buf[from..])
             .expect("pieces are shorter than 64 GiB");
-        buf.extend_from_slice(&tag);
+        buf.extend_from_slice(tag.as_ref());
     }
 
     /// Checks and decrypts a sealed piece in place; returns its plaintext.
@@ -39,19 +42,14 @@ impl Aead {
         aad: &[u8],
         piece: &'a mut [u8],
     ) -> Result<&'a mut [u8], Forged> {
-        let len = piece.len().checked_sub(TAG_LEN).ok_or(Forged)?;
-        let (text, tag) = piece.split_at_mut(len);
-        self.0
-            .decrypt_in_place_detached(&nonce(offset), aad, text, Tag::from_slice(tag))
-            .map_err(|_| Forged)?;
-        Ok(text)
+        self.0.open_in_place(nonce(offset), aead::Aad::from(aad), piece).map_err(|_| Forged)
     }
 }
 
-fn nonce(offset: u64) -> Nonce<aes_gcm::aes::cipher::consts::U12> {
-    let mut nonce = [0; 12];
+fn nonce(offset: u64) -> Nonce {
+    let mut nonce = [0; NONCE_LEN];
     nonce[4..].copy_from_slice(&offset.to_be_bytes());
-    nonce.into()
+    Nonce::assume_unique_for_key(nonce)
 }
 
 #[cfg(test)]
