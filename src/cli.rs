@@ -130,7 +130,6 @@ fn run(line: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if error.use_stderr() { Exit::Failed } else { Exit::Done }.into();
         }
     };
-    tresor_platform::tame_allocator();
     tresor_platform::harden_process();
     tresor_platform::raise_file_limit();
     let done = signals::install().and_then(|()| cli.command.run(&cli.globals));

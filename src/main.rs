@@ -23,6 +23,9 @@ mod signals;
 mod table;
 mod version_list;
 
+#[global_allocator]
+static ALLOCATOR: tresor_platform::Allocator = tresor_platform::ALLOCATOR;
+
 fn main() -> std::process::ExitCode {
     cli::main()
 }

@@ -11,7 +11,7 @@ mod stream;
 #[cfg(unix)]
 mod unix;
 
-pub use memory::tame_allocator;
+pub use memory::{ALLOCATOR, Allocator};
 pub use process::{cache_folder, harden_process, host_name, raise_file_limit, user_name};
 pub use stream::stream_source;
 #[cfg(unix)]

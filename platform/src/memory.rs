@@ -1,20 +1,27 @@
 //! How this process gets its memory.
 
-/// Makes memory that is given back go back to the system. glibc keeps an arena
-/// for each thread and, after the first large blocks came and went, keeps those
-/// in them too: reading all of a large drive took 470 MB with a cache of 128 MB,
-/// and 250 MB with these settings. To be called before threads are started.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-pub fn tame_allocator() {
-    const ARENAS: libc::c_int = 2;
-    const LARGE: libc::c_int = 64 << 10;
-    // SAFETY: mallopt takes two numbers and no pointers; no other thread runs yet.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, ARENAS);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
-    }
-}
+/// What the program is to use as its global allocator. On Linux that is jemalloc:
+/// glibc gives large blocks back to the system as soon as they are freed, and to
+/// get fresh pages for each block costs more than to decrypt it, or keeps them for
+/// good (docs/decisions/0006). Other systems' own allocators do.
+#[cfg(target_os = "linux")]
+pub type Allocator = tikv_jemallocator::Jemalloc;
+#[cfg(not(target_os = "linux"))]
+pub type Allocator = std::alloc::System;
 
-/// Other allocators give memory back by themselves.
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub fn tame_allocator() {}
+#[cfg(target_os = "linux")]
+pub const ALLOCATOR: Allocator = tikv_jemallocator::Jemalloc;
+#[cfg(not(target_os = "linux"))]
+pub const ALLOCATOR: Allocator = std::alloc::System;
+
+/// One arena, since blocks are freed by other threads than those that made them;
+/// unused pages go back within half a second.
+#[cfg(target_os = "linux")]
+// SAFETY: jemalloc looks for a C string under this name when it starts.
+#[unsafe(export_name = "_rjem_malloc_conf")]
+#[used]
+static OPTIONS: Option<&'static std::ffi::c_char> = {
+    const TEXT: &std::ffi::CStr = c"narenas:1,dirty_decay_ms:500,muzzy_decay_ms:0";
+    // SAFETY: it points to the first of the bytes of a static string.
+    Some(unsafe { &*TEXT.as_ptr() })
+};

@@ -126,9 +126,7 @@ impl LocalStore {
         if too_short {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let mut buffer = vec![0; len];
-        read_at(&file, &mut buffer, offset)?;
-        Ok(buffer)
+        read_at(&file, len, offset)
     }
 
     fn list_dir(
@@ -358,21 +356,35 @@ impl ObjectStore for LocalStore {
 }
 
 #[cfg(unix)]
-fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
+fn read_at(file: &File, len: usize, offset: u64) -> io::Result<Vec<u8>> {
+    // Not zeroed first: large reads are what restoring consists of.
+    let mut buffer = Vec::with_capacity(len);
+    while buffer.len() < len {
+        let at = offset + buffer.len() as u64;
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut buffer), at) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    // The allocator may have given more room than was asked for.
+    buffer.truncate(len);
+    Ok(buffer)
 }
 
 #[cfg(windows)]
-fn read_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
-    while !buffer.is_empty() {
-        let n = std::os::windows::fs::FileExt::seek_read(file, buffer, offset)?;
+fn read_at(file: &File, len: usize, mut offset: u64) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; len];
+    let mut left = &mut buffer[..];
+    while !left.is_empty() {
+        let n = std::os::windows::fs::FileExt::seek_read(file, left, offset)?;
         if n == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        buffer = &mut buffer[n..];
+        left = &mut left[n..];
         offset += n as u64;
     }
-    Ok(())
+    Ok(buffer)
 }
 
 fn is_temp(file_name: &str) -> bool {

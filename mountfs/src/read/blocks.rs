@@ -14,6 +14,8 @@ use tresor_engine::{Error, Result};
 
 /// What a cached segment takes beside its bytes.
 const OVERHEAD: u32 = 512;
+/// An eighth of its bytes: allocators have four sizes from one power of two to the next.
+const ROUNDING: usize = 8;
 
 /// How often the cache had what was asked for, and how often not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,7 +49,8 @@ impl BlockCache {
     /// `limit` in bytes.
     pub fn new(repo: Arc<Repository>, limit: u64) -> Self {
         let weight = |_: &_, segment: &Arc<Segment>| {
-            u32::try_from(segment.len()).unwrap_or(u32::MAX).saturating_add(OVERHEAD)
+            let len = segment.len() + segment.len() / ROUNDING;
+            u32::try_from(len).unwrap_or(u32::MAX).saturating_add(OVERHEAD)
         };
         // Plain LRU: a policy that looks at frequency throws out what was read
         // ahead before it is used.
