@@ -39,19 +39,25 @@ impl std::ops::Deref for NodeAt {
     }
 }
 
-/// The entry of this name in the directory.
-pub fn lookup(repo: &Repository, root: &BlobId, name: &[u8]) -> Result<Option<NodeAt>> {
-    let mut page_id = *root;
+/// The entry of this name in the directory, and how many come before it.
+pub fn lookup(repo: &Repository, root: &BlobId, name: &[u8]) -> Result<Option<(u64, NodeAt)>> {
+    let (mut page_id, mut before) = (*root, 0u64);
     loop {
         let page = repo.tree_page(&page_id)?;
         page_id = match &*page {
             TreePage::Leaf(nodes) => {
-                let at = nodes.binary_search_by(|n| n.name.as_slice().cmp(name));
-                return Ok(at.ok().map(|i| NodeAt { page_id, number: i as u32, page }));
+                let Ok(at) = nodes.binary_search_by(|n| n.name.as_slice().cmp(name)) else {
+                    return Ok(None);
+                };
+                let node = NodeAt { page_id, number: at as u32, page };
+                return Ok(Some((before.saturating_add(at as u64), node)));
             }
             TreePage::Branch(pages) => {
                 match pages.partition_point(|p| p.first.as_slice() <= name).checked_sub(1) {
-                    Some(i) => pages[i].id,
+                    Some(i) => {
+                        before = pages[..i].iter().fold(before, |n, p| n.saturating_add(p.entries));
+                        pages[i].id
+                    }
                     None => return Ok(None),
                 }
             }
@@ -72,7 +78,7 @@ pub fn entry_count(repo: &Repository, root: &BlobId) -> Result<u64> {
 pub fn resolve(repo: &Repository, root: &BlobId, path: &[&[u8]]) -> Result<Option<Node>> {
     let mut tree = *root;
     for (i, name) in path.iter().enumerate() {
-        let Some(node) = lookup(repo, &tree, name)? else { return Ok(None) };
+        let Some((_, node)) = lookup(repo, &tree, name)? else { return Ok(None) };
         if i + 1 == path.len() {
             return Ok(Some(Node::clone(&node)));
         }

@@ -6,7 +6,7 @@ use moka::sync::Cache;
 use tresor_engine::format::{BlobId, NodeKind};
 use tresor_engine::tree::NodeAt;
 
-use super::{FsError, FsResult, Ino, Place, SnapshotFs, status};
+use super::{FsError, FsResult, Ino, Inode, Place, SnapshotFs, status};
 use crate::read::FileReader;
 
 /// Files that were read lately, by where their nodes stand.
@@ -36,8 +36,10 @@ impl SnapshotFs {
 
     /// To be told of every read, so that what follows is fetched ahead.
     pub fn read_ahead(&self, ino: Ino, offset: u64, len: usize) {
-        if let Ok(file) = self.file(ino) {
+        let Ok(inode) = self.inode(ino) else { return };
+        if let Ok(file) = self.file_at(&inode) {
             FileReader::read_ahead(&file, &self.prefetcher, offset, len);
+            self.small_file_read(ino, &inode, offset);
         }
     }
 
@@ -51,7 +53,11 @@ impl SnapshotFs {
     }
 
     fn file(&self, ino: Ino) -> FsResult<Arc<FileReader>> {
-        let Place::Node { page, number } = self.inode(ino)?.place else {
+        self.file_at(&self.inode(ino)?)
+    }
+
+    fn file_at(&self, inode: &Inode) -> FsResult<Arc<FileReader>> {
+        let Place::Node { page, number } = inode.place else {
             return Err(FsError::IsADirectory);
         };
         if let Some(known) = self.files.0.get(&(page, number)) {

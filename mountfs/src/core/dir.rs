@@ -160,17 +160,17 @@ impl SnapshotFs {
         each: &mut dyn FnMut(Entry<'_>) -> bool,
     ) -> FsResult<()> {
         let mut entries = tree::entries_from(&self.repo, root, first);
-        let mut next = DOTS + first;
+        let mut index = first;
         while let Some(node) = entries.next_at() {
             let node = node?;
-            next += 1;
             let attr = if count {
-                self.enter_node(ino, dir, &node)
+                self.enter_node(ino, dir, index, &node)
             } else {
-                Attr::of_node(ino_of(ino, dir, &node), &node)
+                Attr::of_node(ino_of(ino, dir, index, &node), &node)
             };
+            index += 1;
             let ino = attr.ino;
-            if !each(Entry { name: &node.name, attr, next }) {
+            if !each(Entry { name: &node.name, attr, next: DOTS + index }) {
                 if count {
                     self.forget(ino, 1);
                 }

@@ -1,8 +1,8 @@
 //! Inodes: what the numbers that a kernel holds on to stand for.
 //!
-//! A number is a hash of the parent's number and the name, so that it is the
-//! same at every mount; the table remembers only the numbers in use. All names
-//! of a hard-linked file in one snapshot share a number.
+//! A number follows from the parent's number and the place in the directory, so
+//! that it is the same at every mount; the table remembers only the numbers in
+//! use. All names of a hard-linked file in one snapshot share a number.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -16,12 +16,19 @@ pub struct Ino(pub u64);
 impl Ino {
     pub const ROOT: Ino = Ino(1);
 
-    /// The entry `name` of a directory.
-    pub fn of_name(parent: Ino, name: &[u8]) -> Self {
-        Self::hash(b"name", parent, name)
+    /// The entry at this place of a directory of a snapshot. Neighbours have
+    /// neighbouring numbers: programs that read files in the order of their
+    /// numbers, like `cp -r`, read them in the order they are stored in.
+    pub fn of_entry(dir: Ino, index: u64) -> Self {
+        Self::of_bits(spread(dir.0).wrapping_add(index))
     }
 
     /// The entry `name` of a virtual folder.
+    fn of_name(parent: Ino, name: &[u8]) -> Self {
+        Self::hash(b"name", parent, name)
+    }
+
+    /// The entry `name` of a virtual folder, which stands for `place`.
     pub fn of_place(parent: Ino, name: &[u8], place: &Place) -> Self {
         match place {
             Place::Link(target) => Self::hash(b"link", Self::of_name(parent, name), target),
@@ -41,14 +48,26 @@ impl Ino {
         let mut hasher = blake3::Hasher::new();
         hasher.update(what).update(&parent.0.to_le_bytes()).update(key);
         let bytes = hasher.finalize();
-        let number = u64::from_le_bytes(bytes.as_bytes()[..8].try_into().unwrap_or_default());
-        // Small numbers are for the root; some programs take them as signed.
-        Self((number >> 1).max(16))
+        Self::of_bits(u64::from_le_bytes(bytes.as_bytes()[..8].try_into().unwrap_or_default()))
+    }
+
+    /// Small numbers are for the root; some programs take them as signed.
+    fn of_bits(bits: u64) -> Self {
+        Self((bits & (u64::MAX >> 1)).max(16))
     }
 
     fn next(self) -> Self {
-        Self(((self.0 + 1) & (u64::MAX >> 1)).max(16))
+        Self::of_bits(self.0 + 1)
     }
+}
+
+/// Numbers far apart for any two numbers: the finalizer of SplitMix64 (Steele,
+/// Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+fn spread(number: u64) -> u64 {
+    let mut x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
 }
 
 /// A folder above the snapshots.

@@ -1,6 +1,7 @@
 //! The file system without a kernel: synchronous, shared between threads, and
 //! read-only. What each operation promises is written down in docs/drive.md.
 
+mod ahead;
 mod attr;
 mod content;
 mod dir;
@@ -19,6 +20,7 @@ use tresor_engine::repo::{Repository, Snapshot};
 use tresor_engine::select::SnapshotFilter;
 use tresor_engine::tree::{self, NodeAt};
 
+pub use ahead::Give;
 pub use attr::{Attr, Changes};
 pub use dir::Entry;
 pub use error::{FsError, FsResult};
@@ -27,6 +29,7 @@ pub use namespace::Layout;
 pub use status::NAME as STATUS_FILE;
 
 use crate::read::{BlockCache, Prefetcher};
+use ahead::Ahead;
 use content::Files;
 use dir::Listing;
 use inode::Inodes;
@@ -63,10 +66,11 @@ pub struct Volume {
 pub struct SnapshotFs {
     repo: Arc<Repository>,
     namespace: Namespace,
-    inodes: Inodes,
+    inodes: Arc<Inodes>,
     blocks: Arc<BlockCache>,
     prefetcher: Prefetcher,
     files: Files,
+    ahead: Arc<Ahead>,
     listings: Cache<Ino, Arc<Listing>>,
     failures: Failures,
     shown: Option<Snapshot>,
@@ -91,10 +95,11 @@ impl SnapshotFs {
         Ok(Self {
             repo,
             namespace,
-            inodes: Inodes::new(root),
+            inodes: Arc::new(Inodes::new(root)),
             blocks,
             prefetcher,
             files: Files::default(),
+            ahead: Arc::default(),
             listings: Cache::new(LISTINGS),
             failures: Failures::default(),
             shown: options.snapshot,
@@ -122,7 +127,7 @@ impl SnapshotFs {
             Place::Snapshot(_) | Place::Node { .. } => {
                 let root = self.tree(&dir)?.ok_or(FsError::NotADirectory)?;
                 match tree::lookup(&self.repo, &root, name)? {
-                    Some(node) => Ok(self.enter_node(parent, &dir, &node)),
+                    Some((index, node)) => Ok(self.enter_node(parent, &dir, index, &node)),
                     None if name == versions::NAME => {
                         let place = self.versions_of(&dir, parent)?;
                         self.enter(parent, name, &dir, place)
@@ -262,10 +267,11 @@ impl SnapshotFs {
         self.attr_of(ino, &place).inspect_err(|_| self.inodes.forget(ino, 1))
     }
 
-    fn enter_node(&self, parent: Ino, dir: &Inode, node: &NodeAt) -> Attr {
+    /// `index` is the node's place in the directory.
+    fn enter_node(&self, parent: Ino, dir: &Inode, index: u64, node: &NodeAt) -> Attr {
         let place = Place::Node { page: node.page_id, number: node.number };
         let inode = Inode { parent, root: dir.root, place };
-        let ino = ino_of(parent, dir, node);
+        let ino = ino_of(parent, dir, index, node);
         Attr::of_node(self.inodes.remember(ino, inode, node.link.is_some()), node)
     }
 
@@ -288,10 +294,10 @@ impl SnapshotFs {
     }
 }
 
-/// The number an entry of a directory has.
-fn ino_of(parent: Ino, dir: &Inode, node: &NodeAt) -> Ino {
+/// The number that the entry at this place of a directory has.
+fn ino_of(parent: Ino, dir: &Inode, index: u64, node: &NodeAt) -> Ino {
     match &node.link {
         Some(link) => Ino::of_link(dir.root, link),
-        None => Ino::of_name(parent, &node.name),
+        None => Ino::of_entry(parent, index),
     }
 }

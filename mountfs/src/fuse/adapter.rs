@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -17,6 +18,7 @@ use tresor_engine::repo::without_fetching;
 
 use super::errno::errno;
 use super::idle::Activity;
+use super::mount::THREADS;
 use super::pool::Pool;
 use crate::core::{Attr, Changes, FsError, FsResult, Ino, SnapshotFs};
 
@@ -52,6 +54,8 @@ impl Drive {
 pub(super) struct Adapter {
     drive: Arc<Drive>,
     pool: Pool,
+    /// Held by the one request that may fetch where it arrived.
+    fetching_here: AtomicBool,
     activity: Arc<Activity>,
     check_permissions: bool,
     /// Files and directories need not be opened, since there are no handles.
@@ -69,6 +73,7 @@ impl Adapter {
         Self {
             drive: Arc::new(Drive { fs, on_error }),
             pool: Pool::new(READERS),
+            fetching_here: AtomicBool::default(),
             activity,
             check_permissions,
             opens_nothing: false,
@@ -76,8 +81,10 @@ impl Adapter {
         }
     }
 
-    /// Answers at once if nothing needs fetching; else on the pool, so that no
-    /// request waits for another's.
+    /// Answers at once if nothing needs fetching. One request at a time may fetch
+    /// on the thread that it came to, which saves waking another one; the rest go
+    /// to the pool, and a thread stays free for what comes: no request waits for
+    /// another's.
     fn answer<T>(
         &self,
         ino: INodeNo,
@@ -100,13 +107,32 @@ impl Adapter {
         match without_fetching(|| work(&self.drive.fs, &mut into)) {
             Err(FsError::WouldFetch) => {
                 let drive = self.drive.clone();
-                self.pool.run(move || {
+                let fetch = move || {
                     let done = work(&drive.fs, &mut into);
                     reply(into, done.map_err(|e| drive.fail(ino, &e)));
-                });
+                };
+                match Turn::take(&self.fetching_here) {
+                    Some(_turn) => fetch(),
+                    None => self.pool.run(fetch),
+                }
             }
             done => reply(into, done.map_err(|e| self.drive.fail(ino, &e))),
         }
+    }
+}
+
+/// The right to fetch on a thread that takes requests.
+struct Turn<'a>(&'a AtomicBool);
+
+impl<'a> Turn<'a> {
+    fn take(taken: &'a AtomicBool) -> Option<Self> {
+        (THREADS > 1 && !taken.swap(true, Acquire)).then(|| Self(taken))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Release);
     }
 }
 

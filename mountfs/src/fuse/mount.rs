@@ -8,15 +8,16 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+use fuser::{BackgroundSession, Config, INodeNo, MountOption, Session, SessionACL};
 
 use super::adapter::{Adapter, OnError};
 use super::idle::{Activity, unmount_when_idle};
 use crate::core::SnapshotFs;
 
-/// Threads that take requests; what must be fetched is answered by others. More
-/// make the kernel wake one that sleeps on another processor.
-const THREADS: usize = 2;
+/// Threads that take requests; most of what must be fetched is answered by others.
+/// More make the kernel wake one that sleeps on another processor. Only on Linux
+/// can there be several.
+pub(super) const THREADS: usize = if cfg!(target_os = "linux") { 2 } else { 1 };
 const READ_AHEAD_KIB: u32 = 1024;
 /// Tells our drives from other mounts.
 const SOURCE_PREFIX: &str = "tresor:";
@@ -117,10 +118,15 @@ pub fn mount(
         config.clone_fd = true;
     }
     let activity = Arc::new(Activity::new());
-    let adapter = Adapter::new(fs, options.on_error.clone(), activity.clone(), options.allow_other);
+    let adapter = Adapter::new(fs.clone(), options.on_error.clone(), activity.clone(), options.allow_other);
     let session = Session::new(adapter, &point, &config)
         .and_then(Session::spawn)
         .map_err(|e| explain(e, &point))?;
+    let notifier = session.notifier();
+    fs.give_ahead(Box::new(move |ino, bytes| {
+        // A kernel that has forgotten the file meanwhile asks for it when it needs it.
+        let _ = notifier.store(INodeNo(ino.0), 0, bytes);
+    }));
     read_further_ahead(&point);
     if let Some(limit) = options.idle_exit {
         unmount_when_idle(activity, limit, point.clone());

@@ -96,6 +96,7 @@ enum Wanted {
     Block(BlobId),
     /// Which blocks it has must be read first.
     Range(Arc<FileReader>, Range<u64>),
+    Work(Box<dyn FnOnce(&BlockCache) + Send>),
 }
 
 impl Prefetcher {
@@ -126,6 +127,11 @@ impl Prefetcher {
         }
     }
 
+    /// Does work of another kind on these threads, if they aren't busy for long.
+    pub fn run(&self, work: impl FnOnce(&BlockCache) + Send + 'static) {
+        self.send(Wanted::Work(Box::new(work)));
+    }
+
     fn send(&self, what: Wanted) {
         if let Wanted::Block(id) = &what
             && self.blocks.holds(id)
@@ -142,6 +148,10 @@ impl Wanted {
     fn fetch(self, blocks: &BlockCache) -> tresor_engine::Result<()> {
         match self {
             Self::Block(id) => blocks.get(&id).map(drop),
+            Self::Work(work) => {
+                work(blocks);
+                Ok(())
+            }
             Self::Range(file, range) => {
                 let mut ids = file.chunks(blocks.repo(), range)?.into_iter();
                 ids.try_for_each(|id| blocks.get(&id).map(drop))

@@ -1,0 +1,203 @@
+//! Small files that are read one after another, as by `cp -r` or `grep -r`: those
+//! that follow are given to the kernel before it asks for them.
+//!
+//! To ask for one small file costs more than to decrypt it. Files are given in the
+//! order of their directory, which is that of their numbers and of their bytes in
+//! the repository. A directory whose files aren't read in order gets nothing.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use tresor_engine::format::{BlobId, Node, TreePage};
+
+use super::inode::Inodes;
+use super::{Ino, Inode, Place, SnapshotFs};
+use crate::read::{BlockCache, FileReader};
+
+/// Longer files are read ahead by themselves.
+const SMALL: u64 = 128 << 10;
+/// Bytes of files given at once: at first, and after some that were in order.
+const FIRST_WINDOW: u64 = 128 << 10;
+const MOST: u64 = 1 << 20;
+/// Readers that are told apart.
+const READERS: usize = 4;
+/// Files that a reader may leave out and still be reading in order.
+const GAP: u32 = 16;
+
+/// Takes the whole content of a file that a kernel knows by this number.
+pub type Give = Box<dyn Fn(Ino, &[u8]) + Send + Sync>;
+
+#[derive(Default)]
+pub(super) struct Ahead {
+    give: OnceLock<Give>,
+    readers: Mutex<Readers>,
+}
+
+/// Who reads small files, and where; the one that was seen last comes first.
+#[derive(Default)]
+struct Readers(VecDeque<Reader>);
+
+struct Reader {
+    page: BlobId,
+    /// The next file that it will ask for: those before it were read or given.
+    next: u32,
+    window: u64,
+}
+
+impl Readers {
+    /// Takes note that the file with this number was read, and says which files to
+    /// give.
+    fn note(&mut self, page: BlobId, nodes: &[Node], number: u32) -> Option<Range<u32>> {
+        let here = self.0.iter().position(|r| r.page == page);
+        let window = match here.and_then(|at| self.0.remove(at)) {
+            // Was on its way to the kernel when that asked.
+            Some(reader) if number < reader.next => {
+                self.0.push_front(reader);
+                return None;
+            }
+            Some(reader) if number - reader.next <= GAP => {
+                (reader.window * 2).clamp(FIRST_WINDOW, MOST)
+            }
+            Some(_) => 0,
+            // Who has read another directory in order goes on with this one.
+            None if !nodes[..number as usize].iter().any(is_small) => {
+                self.0.front().map_or(0, |reader| reader.window)
+            }
+            None => 0,
+        };
+        let first = number + 1;
+        let next = first + fitting(&nodes[first as usize..], window);
+        self.0.push_front(Reader { page, next, window });
+        self.0.truncate(READERS);
+        (next > first).then_some(first..next)
+    }
+}
+
+fn is_small(node: &Node) -> bool {
+    node.is_file() && (1..=SMALL).contains(&node.size)
+}
+
+/// How many of these nodes have no more bytes than `window` in their small files.
+fn fitting(nodes: &[Node], window: u64) -> u32 {
+    let mut left = window;
+    let fits = |node: &&Node| {
+        let size = if is_small(node) { node.size } else { 0 };
+        let fits = size <= left && window > 0;
+        left = left.saturating_sub(size);
+        fits
+    };
+    nodes.iter().take_while(fits).count() as u32
+}
+
+impl SnapshotFs {
+    /// What is done with files that are about to be read. Only the first call counts.
+    pub fn give_ahead(&self, give: Give) {
+        let _ = self.ahead.give.set(give);
+    }
+
+    /// To be told of each read of a file: gives those that follow.
+    pub(super) fn small_file_read(&self, ino: Ino, inode: &Inode, offset: u64) {
+        let (Place::Node { page, number }, true) = (&inode.place, offset == 0) else { return };
+        if self.ahead.give.get().is_none() {
+            return;
+        }
+        let Ok(nodes) = self.repo.tree_page(page) else { return };
+        let TreePage::Leaf(nodes) = &*nodes else { return };
+        if !nodes.get(*number as usize).is_some_and(|node| is_small(node) && node.link.is_none()) {
+            return;
+        }
+        let mut readers = self.ahead.readers.lock().unwrap_or_else(|e| e.into_inner());
+        let Some(numbers) = readers.note(*page, nodes, *number) else { return };
+        drop(readers);
+        let first = Ino(ino.0 - u64::from(*number));
+        let siblings = Siblings { parent: inode.parent, page: *page, first, numbers };
+        let (inodes, ahead) = (self.inodes.clone(), self.ahead.clone());
+        self.prefetcher.run(move |blocks| siblings.give(blocks, &inodes, &ahead));
+    }
+}
+
+/// Files of one page of a directory.
+struct Siblings {
+    parent: Ino,
+    page: BlobId,
+    /// The number that the page's first node has unless it is a hard link.
+    first: Ino,
+    numbers: Range<u32>,
+}
+
+impl Siblings {
+    fn give(self, blocks: &BlockCache, inodes: &Arc<Inodes>, ahead: &Ahead) {
+        let Some(give) = ahead.give.get() else { return };
+        let Ok(page) = blocks.repo().tree_page(&self.page) else { return };
+        let TreePage::Leaf(nodes) = &*page else { return };
+        for number in self.numbers {
+            let Some(node) = nodes.get(number as usize).filter(|n| is_small(n)) else { continue };
+            let ino = Ino(self.first.0.wrapping_add(u64::from(number)));
+            let place = Place::Node { page: self.page, number };
+            let is_it = |inode: Inode| inode.parent == self.parent && inode.place == place;
+            if !inodes.get(ino).is_some_and(is_it) {
+                continue;
+            }
+            // Whoever reads a damaged file gets the error.
+            if let Ok(bytes) = FileReader::of_node(node).read_at(blocks, 0, node.size as usize) {
+                give(ino, &bytes);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tresor_engine::format::NodeKind;
+
+    use super::*;
+
+    fn files(sizes: &[u64]) -> Vec<Node> {
+        let node = |(i, size): (usize, &u64)| {
+            let mut node = Node::new(format!("{i:04}"), NodeKind::File);
+            node.size = *size;
+            node
+        };
+        sizes.iter().enumerate().map(node).collect()
+    }
+
+    #[test]
+    fn files_read_in_order_are_followed_by_more_and_more() {
+        let nodes = files(&[16 << 10; 1000]);
+        let page = BlobId([1; 32]);
+        let mut readers = Readers::default();
+        assert_eq!(readers.note(page, &nodes, 0), None);
+        assert_eq!(readers.note(page, &nodes, 1), Some(2..10));
+        assert_eq!(readers.note(page, &nodes, 5), None, "it is on its way");
+        assert_eq!(readers.note(page, &nodes, 10), Some(11..27));
+        let mut at = 27;
+        while let Some(range) = readers.note(page, &nodes, at) {
+            assert!(range.start == at + 1 && range.len() <= 64);
+            at = range.end.min(999);
+        }
+        assert_eq!(at, 999);
+        // The next directory goes on with what was learnt, the one after a jump doesn't.
+        let other = BlobId([2; 32]);
+        assert_eq!(readers.note(other, &nodes, 0), Some(1..65));
+        assert_eq!(readers.note(BlobId([3; 32]), &nodes, 500), None);
+    }
+
+    #[test]
+    fn files_read_in_no_order_are_left_alone() {
+        let nodes = files(&[1 << 10; 1000]);
+        let mut readers = Readers::default();
+        for number in [500, 20, 900, 300, 333, 100] {
+            assert_eq!(readers.note(BlobId([1; 32]), &nodes, number), None);
+        }
+    }
+
+    #[test]
+    fn large_files_are_passed_over() {
+        let nodes = files(&[1, 1 << 30, 5, 100 << 10, 100 << 10]);
+        let mut readers = Readers::default();
+        let page = BlobId([1; 32]);
+        assert_eq!(readers.note(page, &nodes, 0), None);
+        assert_eq!(readers.note(page, &nodes, 2), Some(3..4));
+    }
+}
