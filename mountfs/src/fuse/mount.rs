@@ -118,7 +118,8 @@ pub fn mount(
         config.clone_fd = true;
     }
     let activity = Arc::new(Activity::new());
-    let adapter = Adapter::new(fs.clone(), options.on_error.clone(), activity.clone(), options.allow_other);
+    let adapter =
+        Adapter::new(fs.clone(), options.on_error.clone(), activity.clone(), options.allow_other);
     let session = Session::new(adapter, &point, &config)
         .and_then(Session::spawn)
         .map_err(|e| explain(e, &point))?;
