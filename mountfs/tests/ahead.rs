@@ -1,12 +1,11 @@
 //! Small files that are given to a kernel before it asks for them.
 
+mod kit;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
-use jiff::tz::TimeZone;
-use tresor_engine::select::SnapshotFilter;
-use tresor_mountfs::{DriveOptions, Ino, Layout, SnapshotFs};
+use tresor_mountfs::{Ino, SnapshotFs};
 use tresor_testkit::{Item, backup, options, repository};
 
 type Given = Arc<Mutex<BTreeMap<u64, Vec<u8>>>>;
@@ -16,21 +15,14 @@ fn content(dir: usize, file: usize) -> Vec<u8> {
 }
 
 /// Two directories of 40 files, all of them known to the kernel; and what it was given.
-fn drive() -> (SnapshotFs, [Vec<Ino>; 2], Given) {
+fn drive() -> (Arc<SnapshotFs>, [Vec<Ino>; 2], Given) {
     let repo = repository();
     let dir = |d: usize| {
         (0..40).fold(Item::dir(), |dir, f| dir.with(format!("{f:03}"), Item::file(content(d, f))))
     };
     let tree = Item::dir().with("0", dir(0)).with("1", dir(1));
     let (snapshot, _) = backup(&repo, &tree, &options(None));
-    let options = DriveOptions {
-        snapshot: Some(snapshot),
-        filter: SnapshotFilter::default(),
-        time_zone: TimeZone::UTC,
-        layout: Layout::Folders,
-        cache_size: 4 << 20,
-    };
-    let fs = SnapshotFs::new(repo, options).unwrap();
+    let fs = kit::drive(&repo, Some(snapshot), 4 << 20);
     let given = Given::default();
     let keep = given.clone();
     fs.give_ahead(Box::new(move |ino, bytes| {
@@ -50,15 +42,8 @@ fn read(fs: &SnapshotFs, ino: Ino) {
 
 /// Waits until as many files as that were given.
 fn wait_for(given: &Given, count: usize) -> BTreeMap<u64, Vec<u8>> {
-    let start = Instant::now();
-    loop {
-        let now = given.lock().unwrap().clone();
-        if now.len() >= count {
-            return now;
-        }
-        assert!(start.elapsed() < Duration::from_secs(20), "{} of {count}", now.len());
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    kit::wait_until("files are given", || given.lock().unwrap().len() >= count);
+    given.lock().unwrap().clone()
 }
 
 #[test]

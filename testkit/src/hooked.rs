@@ -23,10 +23,13 @@ pub enum Call {
 
 type Hook = dyn Fn(&Call) -> Result<(), StoreError> + Send + Sync;
 
+type Alter = dyn Fn(&mut [u8]) + Send + Sync;
+
 /// Passes calls on if the hook agrees. The hook may count, delay, or fail them.
 pub struct HookedStore {
     inner: Store,
     hook: Arc<Hook>,
+    alter: Option<Arc<Alter>>,
 }
 
 impl HookedStore {
@@ -34,7 +37,12 @@ impl HookedStore {
         inner: Store,
         hook: impl Fn(&Call) -> Result<(), StoreError> + Send + Sync + 'static,
     ) -> Self {
-        Self { inner, hook: Arc::new(hook) }
+        Self { inner, hook: Arc::new(hook), alter: None }
+    }
+
+    /// Lets `alter` change what is read from packs.
+    pub fn altering(self, alter: impl Fn(&mut [u8]) + Send + Sync + 'static) -> Self {
+        Self { alter: Some(Arc::new(alter)), ..self }
     }
 
     /// An error as a broken connection gives it.
@@ -56,7 +64,11 @@ impl ObjectStore for HookedStore {
 
     fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
         (self.hook)(&Call::GetRange(*name, offset, len))?;
-        self.inner.get_range(name, offset, len)
+        let mut bytes = self.inner.get_range(name, offset, len)?;
+        if let Some(alter) = &self.alter {
+            alter(&mut bytes);
+        }
+        Ok(bytes)
     }
 
     fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {

@@ -3,6 +3,7 @@
 
 mod hooked;
 mod random;
+pub mod synthetic;
 mod tree;
 
 use std::sync::Arc;

@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use dashmap::{DashMap, Entry};
+use moka::sync::Cache;
 use tresor_engine::format::{BlobId, LinkId, ObjectId};
 
 /// Number of an inode; the root's is 1.
@@ -127,7 +128,14 @@ struct Counted {
     lookups: AtomicU64,
 }
 
-pub struct Inodes(DashMap<Ino, Counted>);
+/// Inodes that were forgotten last and are still known if they are asked for again.
+const FORGOTTEN: u64 = 1 << 15;
+
+pub struct Inodes {
+    used: DashMap<Ino, Counted>,
+    /// An NFS server's clients hold on to numbers that the kernel has forgotten.
+    forgotten: Cache<Ino, Inode>,
+}
 
 impl Inodes {
     /// The table, with the root in it for good.
@@ -135,18 +143,23 @@ impl Inodes {
         let table = DashMap::new();
         let inode = Inode { parent: Ino::ROOT, root: Ino::ROOT, place: root };
         table.insert(Ino::ROOT, Counted { inode, lookups: AtomicU64::new(1) });
-        Self(table)
+        Self { used: table, forgotten: Cache::new(FORGOTTEN) }
     }
 
     pub fn get(&self, ino: Ino) -> Option<Inode> {
-        self.0.get(&ino).map(|counted| counted.inode.clone())
+        self.used.get(&ino).map(|counted| counted.inode.clone())
+    }
+
+    /// Like `get`, but knows those too that were forgotten lately.
+    pub fn recall(&self, ino: Ino) -> Option<Inode> {
+        self.get(ino).or_else(|| self.forgotten.get(&ino))
     }
 
     /// Takes up an entry and counts one lookup. Its number is `ino` unless
     /// another entry has that (one in 2^63): then the next free one.
     pub fn remember(&self, mut ino: Ino, inode: Inode, hard_linked: bool) -> Ino {
         loop {
-            match self.0.entry(ino) {
+            match self.used.entry(ino) {
                 Entry::Vacant(free) => {
                     free.insert(Counted { inode, lookups: AtomicU64::new(1) });
                     return ino;
@@ -170,18 +183,21 @@ impl Inodes {
         if ino == Ino::ROOT {
             return;
         }
-        self.0.remove_if(&ino, |_, counted| {
+        let gone = self.used.remove_if(&ino, |_, counted| {
             let before = counted
                 .lookups
                 .fetch_update(Relaxed, Relaxed, |n| Some(n.saturating_sub(count)))
                 .unwrap_or(0);
             before <= count
         });
+        if let Some((ino, counted)) = gone {
+            self.forgotten.insert(ino, counted.inode);
+        }
     }
 
     /// How many are in use.
     pub fn count(&self) -> usize {
-        self.0.len()
+        self.used.len()
     }
 }
 

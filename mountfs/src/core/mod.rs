@@ -107,7 +107,16 @@ impl SnapshotFs {
     }
 
     /// The entry `name` of a directory. Counts one lookup, to be given back by [`forget`](Self::forget).
+    /// `.` and `..` are asked for by NFS servers only, also of entries forgotten lately.
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> FsResult<Attr> {
+        match name {
+            b"." => return self.enter_again(parent),
+            b".." => {
+                let below = self.inodes.recall(parent).ok_or(FsError::Stale)?;
+                return self.enter_again(below.parent);
+            }
+            _ => {}
+        }
         let dir = self.inode(parent)?;
         if parent == Ino::ROOT && name == status::NAME.as_bytes() {
             return self.enter(parent, name, &dir, Place::Status);
@@ -264,6 +273,14 @@ impl SnapshotFs {
         let own = matches!(place, Place::Snapshot(_) | Place::Node { .. });
         let root = if own { ino } else { dir.root };
         let ino = self.inodes.remember(ino, Inode { parent, root, place: place.clone() }, false);
+        self.attr_of(ino, &place).inspect_err(|_| self.inodes.forget(ino, 1))
+    }
+
+    fn enter_again(&self, ino: Ino) -> FsResult<Attr> {
+        let inode = self.inodes.recall(ino).ok_or(FsError::Stale)?;
+        let place = inode.place.clone();
+        // It is the same entry, whatever other names it has.
+        let ino = self.inodes.remember(ino, inode, true);
         self.attr_of(ino, &place).inspect_err(|_| self.inodes.forget(ino, 1))
     }
 

@@ -221,6 +221,8 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_ASYNC_DIO,
+            // Looks up "." of a number that an NFS client has kept.
+            InitFlags::FUSE_EXPORT_SUPPORT,
             // Listings of virtual folders are kept until their time changes.
             InitFlags::FUSE_AUTO_INVAL_DATA,
         ];

@@ -1,0 +1,334 @@
+//! A store with faults under a real mount: who reads what is hit gets EIO or
+//! waits, everybody else goes on, and what was hit reads again afterwards.
+
+mod kit;
+
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex};
+
+use fastrand::Rng;
+use kit::{Mount, drive, in_time, status, wait_until};
+use rustix::fs::{Advice, fadvise, statvfs};
+use tresor_engine::format::ObjectName;
+use tresor_engine::repo::Snapshot;
+use tresor_engine::store::{MemoryStore, Store};
+use tresor_mountfs::fuse::{is_drive, unmount};
+use tresor_testkit::{Body, Call, HookedStore, Item, backup, init, open, options, random_bytes};
+
+const CACHE: u64 = 8 << 20;
+const EIO: i32 = 5;
+
+type Range = (ObjectName, u64);
+
+/// What happens to reads from packs.
+#[derive(Clone, Debug, Default)]
+enum Fault {
+    #[default]
+    None,
+    /// The nth from now on fails.
+    Fail(u64),
+    /// The nth from now on gives a wrong byte.
+    Damage(u64),
+    FailAll,
+    /// These wait until there is another fault.
+    Stall(HashSet<Range>),
+    StallAll,
+}
+
+thread_local! {
+    /// Of the read that this thread is in.
+    static NUMBER: Cell<u64> = const { Cell::new(0) };
+}
+
+#[derive(Default)]
+struct Faults {
+    fault: Mutex<Fault>,
+    changed: Condvar,
+    reads: AtomicU64,
+    waiting: AtomicUsize,
+    seen: Mutex<Vec<Range>>,
+}
+
+impl Faults {
+    fn set(&self, fault: Fault) {
+        self.reads.store(0, SeqCst);
+        *self.fault.lock().unwrap() = fault;
+        self.changed.notify_all();
+    }
+
+    /// Before a read.
+    fn meet(&self, range: Range) -> io::Result<()> {
+        let number = self.reads.fetch_add(1, SeqCst) + 1;
+        NUMBER.set(number);
+        self.seen.lock().unwrap().push(range);
+        let stalls = |fault: &Fault| match fault {
+            Fault::StallAll => true,
+            Fault::Stall(ranges) => ranges.contains(&range),
+            _ => false,
+        };
+        let fault = self.fault.lock().unwrap();
+        let fails = match *fault {
+            Fault::Fail(nth) => nth == number,
+            Fault::FailAll => true,
+            _ => false,
+        };
+        if stalls(&fault) {
+            self.waiting.fetch_add(1, SeqCst);
+            drop(self.changed.wait_while(fault, |fault| stalls(fault)).unwrap());
+            self.waiting.fetch_sub(1, SeqCst);
+        }
+        if fails { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
+    }
+
+    /// After a read.
+    fn garble(&self, bytes: &mut [u8]) {
+        if let Fault::Damage(nth) = *self.fault.lock().unwrap()
+            && nth == NUMBER.get()
+        {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+        }
+    }
+}
+
+/// A repository whose store has faults.
+struct World {
+    store: Store,
+    faults: Arc<Faults>,
+    tree: Item,
+    snapshot: Snapshot,
+}
+
+impl World {
+    fn new(tree: Item) -> Self {
+        let inner: Store = Arc::new(MemoryStore::new());
+        init(&inner);
+        let (snapshot, _) = backup(&open(&inner), &tree, &options(None));
+        let faults = Arc::new(Faults::default());
+        let (before, after) = (faults.clone(), faults.clone());
+        let hooked = HookedStore::new(inner, move |call| match call {
+            Call::GetRange(name, offset, _) => {
+                before.meet((*name, *offset)).map_err(|_| HookedStore::broken())
+            }
+            _ => Ok(()),
+        });
+        let store: Store = Arc::new(hooked.altering(move |bytes| after.garble(bytes)));
+        Self { store, faults, tree, snapshot }
+    }
+
+    /// A drive with nothing in its caches.
+    fn mount(&self) -> Mount {
+        Mount::new(drive(&open(&self.store), Some(self.snapshot.clone()), CACHE))
+    }
+
+    /// Where the content of a file lies.
+    fn ranges(&self, name: &str) -> HashSet<Range> {
+        let mount = self.mount();
+        std::fs::metadata(mount.at(name)).unwrap();
+        self.faults.seen.lock().unwrap().clear();
+        std::fs::read(mount.at(name)).unwrap();
+        self.faults.seen.lock().unwrap().drain(..).collect()
+    }
+}
+
+/// A file, a warm one, and a folder of many, each of a block of its own.
+fn world() -> World {
+    let mut rng = Rng::with_seed(5);
+    let mut file = |len| Item::file(random_bytes(&mut rng, len));
+    let many = (0..40).fold(Item::dir(), |dir, n| dir.with(format!("{n:02}"), file(90_000)));
+    let tree = Item::dir().with("slow", file(90_000)).with("warm", file(90_000)).with("many", many);
+    World::new(tree)
+}
+
+/// Reads a file without the kernel's own pages of it.
+fn read_anew(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    fadvise(&file, 0, None, Advice::DontNeed)?;
+    let mut bytes = vec![0; file.metadata()?.len() as usize];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// Compares everything; returns how much could not be read.
+fn compare(path: &Path, item: &Item) -> usize {
+    let io = |e: io::Error| assert_eq!(e.raw_os_error(), Some(EIO), "{}: {e}", path.display());
+    match &item.body {
+        Body::Dir(entries) => {
+            let Ok(listed) = std::fs::read_dir(path).map_err(io) else { return 1 };
+            let names: Result<Vec<_>, _> = listed.map(|e| e.map(|e| e.file_name())).collect();
+            let Ok(names) = names.map_err(io) else { return 1 };
+            assert_eq!(names.len(), entries.len());
+            let below = |(name, item): (&Vec<u8>, &Item)| {
+                compare(&path.join(std::str::from_utf8(name).unwrap()), item)
+            };
+            entries.iter().map(below).sum()
+        }
+        Body::File(bytes, _) => match std::fs::read(path).map_err(io) {
+            Ok(read) => {
+                assert!(read == **bytes, "{}", path.display());
+                0
+            }
+            Err(()) => 1,
+        },
+        Body::Other => 0,
+    }
+}
+
+fn each_read_hit_once(fault: impl Fn(u64) -> Fault) {
+    let mut rng = Rng::with_seed(3);
+    let dir = |rng: &mut Rng| {
+        (0..8).fold(Item::dir(), |dir, n| {
+            let len = rng.usize(1..20_000);
+            dir.with(format!("{n}"), Item::file(random_bytes(rng, len)))
+        })
+    };
+    let mut tree = Item::dir();
+    for name in ["a", "b"] {
+        tree = tree.with(name, dir(&mut rng));
+    }
+    let world = World::new(tree.with("long", Item::file(random_bytes(&mut rng, 900_000))));
+    let mut hit = 0;
+    for nth in 1.. {
+        let mount = world.mount();
+        world.faults.set(fault(nth));
+        hit += compare(mount.path(), &world.tree).min(1);
+        let reads = world.faults.reads.load(SeqCst);
+        world.faults.set(Fault::None);
+        assert_eq!(compare(mount.path(), &world.tree), 0, "once the fault {nth} is gone");
+        if reads < nth {
+            assert!(nth > 5, "the drive was read with {reads} reads");
+            break;
+        }
+    }
+    // Those that hit what was read ahead only are noticed by nobody.
+    assert!(hit > 2, "{hit}");
+}
+
+#[test]
+fn every_read_that_fails_once_is_an_error_once() {
+    each_read_hit_once(Fault::Fail);
+}
+
+#[test]
+fn every_read_that_is_damaged_once_gives_an_error_and_never_wrong_bytes() {
+    each_read_hit_once(Fault::Damage);
+}
+
+/// What goes on while something stalls: all that needs nothing from the store.
+fn cached_things_answer(mount: &Mount, world: &World) {
+    let (root, warm) = (mount.path().to_owned(), mount.at("warm"));
+    let expected = world.tree.entries()[b"warm".as_slice()].bytes().to_vec();
+    in_time("listing, attributes, size and a cached block", move || {
+        assert_eq!(std::fs::read_dir(&root).unwrap().count(), 3);
+        assert_eq!(std::fs::read_dir(root.join("many")).unwrap().count(), 40);
+        assert!(std::fs::metadata(root.join("slow")).unwrap().is_file());
+        assert!(std::fs::metadata(root.join("none")).is_err());
+        assert!(statvfs(&root).unwrap().f_blocks > 0);
+        assert!(read_anew(&warm).unwrap() == expected);
+    });
+}
+
+fn warm_up(mount: &Mount) {
+    std::fs::read(mount.at("warm")).unwrap();
+    assert_eq!(std::fs::read_dir(mount.at("many")).unwrap().count(), 40);
+}
+
+type Reader = std::thread::JoinHandle<io::Result<Vec<u8>>>;
+
+fn start_reading(path: PathBuf) -> Reader {
+    std::thread::spawn(move || read_anew(&path))
+}
+
+#[test]
+fn a_stall_holds_up_only_who_reads_the_block() {
+    let world = world();
+    let slow = world.ranges("slow");
+    let mount = world.mount();
+    warm_up(&mount);
+    world.faults.set(Fault::Stall(slow));
+    let reader = start_reading(mount.at("slow"));
+    wait_until("the store stalls", || world.faults.waiting.load(SeqCst) == 1);
+    cached_things_answer(&mount, &world);
+    // Blocks that must be fetched, too, by several at once.
+    let readers: Vec<_> =
+        (0..40).map(|n| (n, start_reading(mount.at(format!("many/{n:02}"))))).collect();
+    in_time("other blocks", move || {
+        readers.into_iter().for_each(|(n, reader)| assert!(reader.join().unwrap().is_ok(), "{n}"));
+    });
+    assert!(!reader.is_finished());
+    world.faults.set(Fault::None);
+    let read = in_time("the slow block", move || reader.join().unwrap().unwrap());
+    assert!(read == world.tree.entries()[b"slow".as_slice()].bytes());
+}
+
+#[test]
+fn what_is_cached_answers_however_many_reads_stall() {
+    let world = world();
+    let mount = world.mount();
+    warm_up(&mount);
+    world.faults.set(Fault::StallAll);
+    let readers: Vec<_> =
+        (0..40).map(|n| start_reading(mount.at(format!("many/{n:02}")))).collect();
+    // Sixteen on the pool and one on the thread it came to; the others queue up.
+    wait_until("the pool stalls", || world.faults.waiting.load(SeqCst) >= 17);
+    cached_things_answer(&mount, &world);
+    world.faults.set(Fault::None);
+    let many = world.tree.entries()[b"many".as_slice()].entries();
+    for (reader, item) in readers.into_iter().zip(many.values()) {
+        let read = in_time("a block", move || reader.join().unwrap().unwrap());
+        assert!(read == item.bytes());
+    }
+}
+
+#[test]
+fn a_stalled_drive_can_be_unmounted_and_leaves_no_threads() {
+    let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+    let world = world();
+    let before = threads();
+    let mut mount = world.mount();
+    world.faults.set(Fault::StallAll);
+    let reader = start_reading(mount.at("slow"));
+    wait_until("the store stalls", || world.faults.waiting.load(SeqCst) > 0);
+    let point = mount.path().canonicalize().unwrap();
+    assert!(unmount(&point, false).is_err(), "a file on it is open");
+    assert!(is_drive(&point));
+    let lazily = point.clone();
+    in_time("a lazy unmount", move || unmount(&lazily, true).unwrap());
+    assert!(!is_drive(&point));
+    assert_eq!(std::fs::read_dir(&point).unwrap().count(), 0);
+    world.faults.set(Fault::None);
+    // The file that was open can still be read to its end.
+    assert!(in_time("the reader", move || reader.join().unwrap()).is_ok());
+    let mounted = mount.mounted.take().unwrap();
+    in_time("the session", move || mounted.wait().unwrap());
+    drop(mount);
+    wait_until("no threads are left", || threads() <= before);
+}
+
+#[test]
+fn failing_reads_take_no_memory_and_are_counted() {
+    let memory = || {
+        let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+        text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    };
+    let world = world();
+    let mount = world.mount();
+    warm_up(&mount);
+    world.faults.set(Fault::FailAll);
+    let read = |n: usize| read_anew(&mount.at(format!("many/{:02}", n % 40)));
+    let fail = |n| assert_eq!(read(n).unwrap_err().raw_os_error(), Some(EIO));
+    (0..200).for_each(fail);
+    let before = memory();
+    (0..3000).for_each(fail);
+    let grown = memory().saturating_sub(before);
+    assert!(grown < 8 << 20, "{grown} bytes more after 3000 errors");
+    assert!(status(&mount.fs, "errors") >= 3200);
+    world.faults.set(Fault::None);
+    assert!((0..40).all(|n| read(n).is_ok()));
+}

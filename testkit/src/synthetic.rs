@@ -1,0 +1,255 @@
+//! Repositories of any size without payload: real index objects, trees and
+//! snapshots, whose chunks lie in packs that don't exist.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use fastrand::Rng;
+use tresor_engine::Result;
+use tresor_engine::format::{
+    BlobId, BlobKind, Content, Extent, IndexData, Node, NodeKind, ObjectId, ObjectKind,
+    PACK_HEADER_LEN, PACK_TRAILER_LEN, PackEntry, PathBytes, Purpose, SegmentEntry, SnapshotData,
+    Summary, Time, sealed,
+};
+use tresor_engine::pack::{NewSegment, PackWriter, Packed};
+use tresor_engine::repo::Repository;
+use tresor_engine::tree::{BlobSink, DirWriter};
+
+/// What to make: `snapshots` trees of `directories` × `files` files of `chunks` chunks each.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    pub snapshots: u64,
+    pub directories: u64,
+    /// In each directory.
+    pub files: u64,
+    /// In each file.
+    pub chunks: u64,
+    /// Directories in which one file changes from one snapshot to the next.
+    pub changed: u64,
+}
+
+/// Length of every chunk.
+const CHUNK: u32 = 128 << 10;
+/// Chunks in one pack.
+const PACK_CHUNKS: usize = 128;
+/// Packs in one index object.
+const INDEX_PACKS: usize = 512;
+const SEGMENT: usize = 256 << 10;
+/// The first snapshot is of 2025-01-01, and one follows each hour.
+const FIRST: i64 = 1_735_689_600;
+const HOUR: i64 = 3600;
+
+/// Makes the snapshots, oldest first. Returns how many chunks there are.
+pub fn fill(repo: &Arc<Repository>, size: &Size) -> Result<u64> {
+    let mut maker = Maker {
+        chunks: Chunks::new(repo),
+        trees: Trees {
+            repo,
+            writer: PackWriter::new(repo.clone()),
+            segment: NewSegment::new(BlobKind::Tree),
+        },
+        changes: HashMap::new(),
+        roots: vec![BlobId([0; 32]); size.directories as usize],
+        size: *size,
+    };
+    let mut rng = Rng::with_seed(20261123);
+    let mut trees = Vec::new();
+    for number in 0..size.snapshots {
+        let changed: Vec<u64> = match number {
+            0 => (0..size.directories).collect(),
+            _ => (0..size.changed).map(|_| rng.u64(..size.directories)).collect(),
+        };
+        for directory in changed {
+            if number > 0 {
+                let file = rng.u64(..size.files);
+                maker.changes.entry(directory).or_default().insert(file, number);
+            }
+            maker.roots[directory as usize] = maker.directory(directory)?;
+        }
+        trees.push(maker.root()?);
+    }
+    let Maker { chunks, mut trees: sink, .. } = maker;
+    sink.flush()?;
+    sink.writer.finish()?;
+    let count = chunks.finish()?;
+    for (number, tree) in trees.into_iter().enumerate() {
+        repo.save_snapshot(&snapshot(number as i64, tree, size))?;
+    }
+    Ok(count)
+}
+
+fn snapshot(number: i64, tree: BlobId, size: &Size) -> SnapshotData {
+    let files = size.directories * size.files;
+    let time = Time::new(FIRST + number * HOUR, 0);
+    SnapshotData {
+        time,
+        utc_offset: 0,
+        host: "host".into(),
+        user: "user".into(),
+        paths: vec![PathBytes(b"/data".to_vec())],
+        tags: Vec::new(),
+        tree,
+        summary: Summary {
+            files,
+            directories: size.directories + 1,
+            bytes: files * size.chunks * u64::from(CHUNK),
+            ..Summary::default()
+        },
+        program: "synthetic".into(),
+        saved: time,
+        xattr_names: Some(Vec::new()),
+    }
+}
+
+struct Maker<'r> {
+    chunks: Chunks<'r>,
+    trees: Trees<'r>,
+    /// For each directory, which files have changed and in which snapshot last.
+    changes: HashMap<u64, HashMap<u64, u64>>,
+    /// Root pages of the directories as they are now.
+    roots: Vec<BlobId>,
+    size: Size,
+}
+
+impl Maker<'_> {
+    /// Writes a directory; the chunks of files that are new are added.
+    fn directory(&mut self, directory: u64) -> Result<BlobId> {
+        let mut writer = DirWriter::default();
+        let changes = self.changes.get(&directory);
+        for file in 0..self.size.files {
+            let version = changes.and_then(|c| c.get(&file)).copied().unwrap_or(0);
+            let mut node = Node::new(format!("file-{file:08}.dat"), NodeKind::File);
+            let time = Time::new(FIRST + version as i64 * HOUR, 0);
+            (node.mode, node.mtime, node.ctime) = (0o644, time, time);
+            node.inode = directory * self.size.files + file;
+            let mut extents = Vec::new();
+            for chunk in 0..self.size.chunks {
+                let id = chunk_id([directory, file, version, chunk]);
+                self.chunks.add(id)?;
+                extents.push(Extent { len: u64::from(CHUNK), id: Some(id) });
+            }
+            node.size = self.size.chunks * u64::from(CHUNK);
+            node.content = Some(Content::Extents(extents));
+            writer.push(node, &mut self.trees)?;
+        }
+        writer.finish(&mut self.trees)
+    }
+
+    fn root(&mut self) -> Result<BlobId> {
+        let mut data = DirWriter::default();
+        for (number, tree) in self.roots.iter().enumerate() {
+            let mut node = Node::new(format!("directory-{number:06}"), NodeKind::Directory);
+            (node.mode, node.tree) = (0o755, Some(*tree));
+            data.push(node, &mut self.trees)?;
+        }
+        let mut node = Node::new("data", NodeKind::Directory);
+        (node.mode, node.tree) = (0o755, Some(data.finish(&mut self.trees)?));
+        let mut root = DirWriter::default();
+        root.push(node, &mut self.trees)?;
+        root.finish(&mut self.trees)
+    }
+}
+
+/// Looks like a hash, and is made faster than one.
+fn chunk_id(of: [u64; 4]) -> BlobId {
+    let mut rng = Rng::with_seed(of.iter().fold(1, |h, n| spread(h ^ n)));
+    let mut id = [0; 32];
+    rng.fill(&mut id);
+    BlobId(id)
+}
+
+fn spread(number: u64) -> u64 {
+    let x = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb) ^ number.rotate_left(17)
+}
+
+/// Writes index objects about packs that are nowhere.
+struct Chunks<'r> {
+    repo: &'r Repository,
+    /// Beginnings of the ids that were added: a directory that changes is written again
+    /// as a whole.
+    seen: HashSet<u64>,
+    segments: Vec<SegmentEntry>,
+    data: IndexData,
+    packs: u64,
+    count: u64,
+}
+
+impl<'r> Chunks<'r> {
+    fn new(repo: &'r Repository) -> Self {
+        Self {
+            repo,
+            seen: HashSet::new(),
+            segments: Vec::new(),
+            data: IndexData::default(),
+            packs: 0,
+            count: 0,
+        }
+    }
+
+    fn add(&mut self, id: BlobId) -> Result<()> {
+        let key = u64::from_le_bytes(id.0[..8].try_into().unwrap_or_default());
+        if !self.seen.insert(key) {
+            return Ok(());
+        }
+        self.count += 1;
+        let mut segment = SegmentEntry::new(BlobKind::Data);
+        segment.push(&id, CHUNK);
+        segment.sealed_len = CHUNK / 2;
+        self.segments.push(segment);
+        if self.segments.len() == PACK_CHUNKS { self.close_pack() } else { Ok(()) }
+    }
+
+    fn close_pack(&mut self) -> Result<()> {
+        let segments = std::mem::take(&mut self.segments);
+        let sealed: u64 = segments.iter().map(|s| u64::from(s.sealed_len)).sum();
+        self.packs += 1;
+        let id = ObjectId(chunk_id([u64::MAX, self.packs, 0, 0]).0);
+        let size = sealed + (PACK_HEADER_LEN + PACK_TRAILER_LEN + 8192) as u64;
+        self.data.packs.push(PackEntry { id, salt: id.0, size, segments, marked: None });
+        if self.data.packs.len() == INDEX_PACKS { self.write_index() } else { Ok(()) }
+    }
+
+    fn write_index(&mut self) -> Result<()> {
+        let data = std::mem::take(&mut self.data);
+        let object = sealed::seal(self.repo.keys(), Purpose::Index, &data)?;
+        self.repo.put_object(ObjectKind::Index, &object).map(drop)
+    }
+
+    fn finish(mut self) -> Result<u64> {
+        if !self.segments.is_empty() {
+            self.close_pack()?;
+        }
+        if !self.data.packs.is_empty() {
+            self.write_index()?;
+        }
+        Ok(self.count)
+    }
+}
+
+/// Stores tree blobs as a backup does.
+struct Trees<'r> {
+    repo: &'r Repository,
+    writer: PackWriter,
+    segment: NewSegment,
+}
+
+impl Trees<'_> {
+    fn flush(&mut self) -> Result<()> {
+        let segment = std::mem::replace(&mut self.segment, NewSegment::new(BlobKind::Tree));
+        if segment.blobs.is_empty() { Ok(()) } else { self.writer.add(&Packed::from(segment)) }
+    }
+}
+
+impl BlobSink for Trees<'_> {
+    fn put(&mut self, bytes: &[u8]) -> Result<BlobId> {
+        let id = self.repo.keys().blob_id(BlobKind::Tree, bytes);
+        if self.writer.claim(&id) {
+            self.segment.push(id, bytes);
+            if self.segment.bytes.len() >= SEGMENT {
+                self.flush()?;
+            }
+        }
+        Ok(id)
+    }
+}
