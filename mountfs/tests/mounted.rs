@@ -200,8 +200,12 @@ impl Model {
 
     fn compare_list(&self) {
         let mut ids: Vec<_> = self.live.keys().map(|(_, id)| id.short().into_bytes()).collect();
+        if !ids.is_empty() {
+            ids.push(b"latest".to_vec());
+        }
         ids.sort();
-        wait_until("the list is right", || names(&self.mount.at("ids")) == ids);
+        let shown = || names(&self.mount.at("ids"));
+        wait_until(&format!("the list is {ids:?}, not {:?}", shown()), || shown() == ids);
         let latest = self.mount.at("snapshots/latest");
         match self.live.last_key_value() {
             Some((_, tree)) => wait_until("latest leads to the newest", || {

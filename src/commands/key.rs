@@ -20,8 +20,8 @@ Examples:
 
 Exit codes: 0 done, 1 failed, 10 no repository, 12 wrong password";
 
-/// How long one try of a password takes on this machine.
-pub const SECONDS: f64 = 0.2;
+/// How long one try of a password takes on this machine, unless the floor takes longer.
+pub const SECONDS: f64 = 0.15;
 
 /// Manage the passwords of a repository
 #[derive(clap::Args)]

@@ -15,7 +15,9 @@ use tresor_testkit::synthetic::{Size, fill};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [folder, password_file, numbers @ ..] = &arguments[..] else {
-        return Err("synthetic FOLDER PASSWORD-FILE SNAPSHOTS DIRECTORIES FILES CHUNKS CHANGED".into());
+        return Err(
+            "synthetic FOLDER PASSWORD-FILE SNAPSHOTS DIRECTORIES FILES CHUNKS CHANGED".into()
+        );
     };
     let numbers: Vec<u64> = numbers.iter().map(|n| n.parse()).collect::<Result<_, _>>()?;
     let [snapshots, directories, files, chunks, changed] = numbers[..] else {

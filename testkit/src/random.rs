@@ -63,7 +63,8 @@ fn name(rng: &mut Rng) -> Vec<u8> {
 
 fn leaf(rng: &mut Rng) -> Item {
     match rng.u8(..12) {
-        0 => Item::symlink(random_bytes(rng, 20)),
+        // No system has links to nothing, or zeros in a target.
+        0 => Item::symlink((0..rng.usize(1..20)).map(|_| rng.u8(1..)).collect::<Vec<_>>()),
         1 => Item::special(NodeKind::Fifo, None),
         2 => Item::special(NodeKind::CharDevice, Some(0x0503)),
         3 => Item::file(Vec::new()),

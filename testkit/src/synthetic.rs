@@ -68,7 +68,7 @@ pub fn fill(repo: &Arc<Repository>, size: &Size) -> Result<u64> {
         }
         trees.push(maker.root()?);
     }
-    let Maker { chunks, mut trees: sink, .. } = maker;
+    let Maker { chunks, trees: mut sink, .. } = maker;
     sink.flush()?;
     sink.writer.finish()?;
     let count = chunks.finish()?;
