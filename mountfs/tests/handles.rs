@@ -26,7 +26,13 @@ fn handle_of(path: &Path) -> io::Result<Handle> {
     let mut mount = 0;
     // SAFETY: the name ends with a zero, and the handle has the room it says.
     let done = unsafe {
-        libc::name_to_handle_at(libc::AT_FDCWD, name.as_ptr(), (&raw mut handle).cast(), &mut mount, 0)
+        libc::name_to_handle_at(
+            libc::AT_FDCWD,
+            name.as_ptr(),
+            (&raw mut handle).cast(),
+            &mut mount,
+            0,
+        )
     };
     if done == 0 { Ok(handle) } else { Err(io::Error::last_os_error()) }
 }
