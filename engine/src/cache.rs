@@ -1,13 +1,14 @@
 //! A cache bounded by bytes that forgets what was used longest ago.
 
 use std::hash::Hash;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use lru::LruCache;
 
 pub struct Cache<K: Hash + Eq, V> {
     inner: Mutex<Inner<K, V>>,
-    limit: usize,
+    limit: AtomicUsize,
 }
 
 struct Inner<K: Hash + Eq, V> {
@@ -18,7 +19,12 @@ struct Inner<K: Hash + Eq, V> {
 impl<K: Hash + Eq, V> Cache<K, V> {
     pub fn new(limit: usize) -> Self {
         let inner = Inner { entries: LruCache::unbounded(), bytes: 0 };
-        Self { inner: Mutex::new(inner), limit }
+        Self { inner: Mutex::new(inner), limit: AtomicUsize::new(limit) }
+    }
+
+    /// From now on at least this much is kept.
+    pub fn grow(&self, limit: usize) {
+        self.limit.fetch_max(limit, Relaxed);
     }
 
     /// The cached value, or what `make` gives with its weight in bytes. Two
@@ -37,7 +43,7 @@ impl<K: Hash + Eq, V> Cache<K, V> {
             inner.bytes -= old.1;
         }
         inner.bytes += weight;
-        while inner.bytes > self.limit && inner.entries.len() > 1 {
+        while inner.bytes > self.limit.load(Relaxed) && inner.entries.len() > 1 {
             if let Some((_, (_, weight))) = inner.entries.pop_lru() {
                 inner.bytes -= weight;
             }

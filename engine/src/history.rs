@@ -1,6 +1,10 @@
 //! Looking across snapshots: listing, comparing, finding.
 
+mod find;
+
 use std::collections::{BTreeMap, BTreeSet};
+
+pub use find::{OnFound, find};
 
 use crate::error::Result;
 use crate::format::{BlobId, Node};
@@ -189,84 +193,4 @@ fn directories(
         level = below;
     }
     Ok(level)
-}
-
-/// Gets the path, the node, and the numbers of the snapshots that hold this version.
-pub type OnFound<'a> = &'a mut dyn FnMut(&[u8], &Node, &[usize]) -> Result<()>;
-
-/// Finds entries in many snapshots. A tree that several of them share is looked at once.
-pub fn find(
-    repo: &Repository,
-    snapshots: &[Snapshot],
-    matches: &dyn Fn(&[u8], &Node) -> bool,
-    each: OnFound<'_>,
-) -> Result<()> {
-    let roots = snapshots.iter().enumerate().map(|(i, s)| (s.data.tree, vec![i])).collect();
-    let mut stack = vec![(Merged::new(repo, roots), Vec::new())];
-    while let Some((merged, dir)) = stack.last_mut() {
-        let Some(versions) = merged.next()? else {
-            stack.pop();
-            continue;
-        };
-        let path = [dir.as_slice(), b"/", &versions[0].0.name].concat();
-        for (node, snapshots) in distinct(&versions) {
-            if matches(&path, node) {
-                each(&path, node, &snapshots)?;
-            }
-        }
-        let below: Vec<_> =
-            versions.into_iter().filter_map(|(n, s)| n.tree.map(|t| (t, s))).collect();
-        if !below.is_empty() {
-            stack.push((Merged::new(repo, below), path));
-        }
-    }
-    Ok(())
-}
-
-/// A node, and the numbers of the snapshots it is from.
-type Version = (Node, Vec<usize>);
-
-/// The same directory in several snapshots, read side by side by name.
-struct Merged<'r> {
-    sides: Vec<(Side<'r>, Vec<usize>)>,
-}
-
-impl<'r> Merged<'r> {
-    fn new(repo: &'r Repository, trees: Vec<(BlobId, Vec<usize>)>) -> Self {
-        let mut by_tree: BTreeMap<BlobId, Vec<usize>> = BTreeMap::new();
-        for (tree, snapshots) in trees {
-            by_tree.entry(tree).or_default().extend(snapshots);
-        }
-        let side = |tree: &BlobId| Side { entries: Some(tree::entries(repo, tree)), next: None };
-        Self { sides: by_tree.into_iter().map(|(tree, s)| (side(&tree), s)).collect() }
-    }
-
-    /// The nodes of the next name, with the snapshots each is from.
-    fn next(&mut self) -> Result<Option<Vec<Version>>> {
-        for (side, _) in &mut self.sides {
-            side.fill()?;
-        }
-        let first =
-            self.sides.iter().filter_map(|(s, _)| s.next.as_ref()).map(|n| &n.name).min().cloned();
-        let Some(first) = first else { return Ok(None) };
-        let here =
-            self.sides.iter_mut().filter(|(s, _)| s.next.as_ref().is_some_and(|n| n.name == first));
-        Ok(Some(
-            here.filter_map(|(s, snapshots)| Some((s.next.take()?, snapshots.clone()))).collect(),
-        ))
-    }
-}
-
-/// Joins nodes that are the same version; directories are by themselves, whatever is in them.
-fn distinct(versions: &[Version]) -> Vec<(&Node, Vec<usize>)> {
-    let mut out: Vec<(&Node, Vec<usize>)> = Vec::new();
-    for (node, snapshots) in versions {
-        match out.iter_mut().find(|(n, _)| change(Some(n), Some(node)).is_none()) {
-            Some((_, all)) => all.extend(snapshots),
-            None => out.push((node, snapshots.clone())),
-        }
-    }
-    out.iter_mut().for_each(|(_, s)| s.sort_unstable());
-    out.sort_by_key(|(_, s)| s.first().copied());
-    out
 }

@@ -7,15 +7,16 @@ import signal
 import sys
 from pathlib import Path
 
-from . import machine, table
+from . import machine
 from .commands import Failure
 from .drive import Drive
 from .phases import Results, run_rounds, say
+from .scale import Scale
 
 # A further group is a module with a class that has what Drive has: `phases`, `notes`,
-# `programs`, `references`, bytes_needed(), prepare(), steps(), about() and headline().
-GROUPS = {"drive": Drive}
-OWN = "tresor"
+# `programs`, bytes_needed(), prepare(), steps(), about(), headline(), named(), as_text() and
+# as_json().
+GROUPS = {"drive": Drive, "scale": Scale}
 
 DESCRIPTION = """\
 Measures tresor beside other backup programs: restic 0.19.1, rustic 0.11.4, borg 1.4.5.
@@ -24,6 +25,9 @@ Groups of phases:
   drive     a snapshot as a drive: the Linux kernel's sources and a big file, listed,
             searched, read and copied; beside it the plain files (floor) and a FUSE file
             system that only passes them on (pass-through)
+  scale     tresor alone, with repositories of five sizes up to 10 million blobs and 1,000
+            snapshots, one of a million files in 100 snapshots and one of 10,000 snapshots,
+            which hold no payload
 """
 
 EPILOG = """\
@@ -34,13 +38,15 @@ into ${TRESOR_BENCH_CACHE:-~/.cache/tresor-bench}. rustic is compiled, which tak
 
 Everything that is measured lies in memory: 10 GB with the default sizes, and 3 GB must be
 free beside it. It takes root, or sudo without a password, to drop the page cache. A round
-of `drive` with all programs takes about 10 minutes on two cores. Whatever fails is shown
+of `drive` with all programs takes about 10 minutes on two cores, one of `scale` about 5,
+of `scale --quick` less than one. Whatever fails is shown
 as failed, and the rest goes on.
 
 Examples:
   scripts/bench drive --runs 3 --json drive.json
   scripts/bench drive --only tresor,borg
   scripts/bench drive --tree /usr/share/doc --copy gcc-12-base --big-size 200M
+  scripts/bench scale --quick
 
 Exit codes: 0 measured, 1 failed, 130 interrupted. Bars that are missed don't count.
 """
@@ -72,7 +78,7 @@ def parser():
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("group", choices=sorted(GROUPS))
-    made.add_argument("--runs", type=at_least_one, default=3, metavar="N", help="rounds; figures are medians (3)")
+    made.add_argument("--runs", type=at_least_one, default=3, metavar="N", help="rounds; figures are medians, of scale the least (3)")
     made.add_argument("--only", type=names, metavar="NAMES", help="only these programs: tresor,restic,rustic,borg")
     made.add_argument("--scratch", metavar="DIR", help="where to make the scratch folder (/dev/shm); "
                       "a tmpfs is mounted there if it isn't one")
@@ -80,6 +86,7 @@ def parser():
     made.add_argument("--tree", metavar="DIR", help="a tree instead of the kernel's sources")
     made.add_argument("--copy", metavar="FOLDER", default="drivers/net", help="what of it is copied (drivers/net)")
     made.add_argument("--big-size", type=size, default=2_147_000_000, metavar="SIZE", help="of the big file (2147M)")
+    made.add_argument("--quick", action="store_true", help="scale: small repositories")
     made.add_argument("--timeout", type=float, default=900, metavar="SECONDS", help="for each command (900)")
     # For the shell script, which installs them.
     made.add_argument("--list-programs", action="store_true", help=argparse.SUPPRESS)
@@ -97,13 +104,12 @@ def chosen(options):
 
 def report(options, group, results, wanted, versions):
     """Prints the table, and writes the JSON if that was asked for."""
-    arguments = (group.phases, results, [*wanted, *group.references], OWN, [n for n in wanted if n != OWN])
     about = machine.description()
     rounds = f"{options.runs} round{'s' * (options.runs > 1)}{', interrupted' * results.interrupted}"
     print(f"{options.group}: {group.headline()}; {rounds}")
     print(f"{about['cpu']}, {about['cores']} cores, {about['memory'] / 2**30:.0f} GiB, kernel {about['kernel']}")
-    print("; ".join(versions.values()))
-    print(f"\n{table.as_text(*arguments)}\n")
+    print("; ".join(dict.fromkeys(versions.values())))
+    print(f"\n{group.as_text(results, wanted)}\n")
     print("\n".join(group.notes))
     if options.json:
         answer = {
@@ -113,7 +119,7 @@ def report(options, group, results, wanted, versions):
             "machine": about,
             "data": group.about(),
             "versions": versions,
-            "phases": table.as_json(*arguments),
+            "phases": group.as_json(results, wanted),
         }
         Path(options.json).write_text(json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
 
@@ -124,7 +130,7 @@ def measure(options, wanted):
     with machine.Scratch(options.scratch, kind.bytes_needed(options, len(wanted))) as scratch:
         group = kind(options, scratch)
         programs = group.prepare(wanted, results)
-        versions = {program.name: program.version() for program in programs if program.name in wanted}
+        versions = {program.name: program.version() for program in programs if program.name in group.named(wanted)}
         try:
             run_rounds(group.steps(), programs, options.runs, results)
         except KeyboardInterrupt:

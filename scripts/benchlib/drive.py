@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import data as sources
+from . import table
 from .commands import Failure, output_of, run
 from .mounted import Mounted
 from .phases import Phase, Step, say
 from .programs import BACKUP_PROGRAMS, Floor, PassThrough, executable_of
 
+OWN = "tresor"
 READS = 2000
 MB = 1e6
 CACHE = 128 << 20
@@ -186,6 +188,20 @@ class Drive:
             yield target, run(["cp", "-r", mounted.inside(self.data.folder), target], self.timeout)
         finally:
             shutil.rmtree(target, ignore_errors=True)
+
+    @staticmethod
+    def named(wanted):
+        """Programs whose versions are told."""
+        return wanted
+
+    def _compared(self, results, wanted):
+        return PHASES, results, [*wanted, *self.references], OWN, [n for n in wanted if n != OWN]
+
+    def as_text(self, results, wanted):
+        return table.as_text(*self._compared(results, wanted))
+
+    def as_json(self, results, wanted):
+        return table.as_json(*self._compared(results, wanted))
 
     @staticmethod
     def _with_memory(mounted, figures):

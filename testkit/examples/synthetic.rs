@@ -2,34 +2,79 @@
 //!
 //! ```text
 //! synthetic FOLDER PASSWORD-FILE SNAPSHOTS DIRECTORIES FILES CHUNKS CHANGED
+//! synthetic lookup FOLDER PASSWORD-FILE CACHE-FOLDER COUNT
 //! ```
-//! See `tresor_testkit::synthetic::Size` for the numbers.
+//! The second one tells how long it takes to open the repository and to find a blob. See `tresor_testkit::synthetic::Size` for the numbers.
 
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
+use tresor_engine::Error;
 use tresor_engine::crypto::{KdfCost, Password};
+use tresor_engine::format::ObjectName;
 use tresor_engine::repo::{InitOptions, OpenOptions, Repository};
 use tresor_engine::store::{LocalStore, Store};
 use tresor_testkit::synthetic::{Size, fill};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+type Done = Result<(), Box<dyn std::error::Error>>;
+
+fn main() -> Done {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [folder, password_file, numbers @ ..] = &arguments[..] else {
-        return Err(
-            "synthetic FOLDER PASSWORD-FILE SNAPSHOTS DIRECTORIES FILES CHUNKS CHANGED".into()
-        );
-    };
+    match &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["lookup", folder, password, cache, count] => {
+            lookup(folder, &read_password(password)?, cache, count.parse()?)
+        }
+        [folder, password, numbers @ ..] => make(folder, &read_password(password)?, numbers),
+        _ => Err("see the comment at the beginning of its source".into()),
+    }
+}
+
+fn read_password(file: &str) -> std::io::Result<Password> {
+    let password = std::fs::read_to_string(file)?;
+    Ok(Password::new(password.trim_end_matches('\n').as_bytes().to_vec()))
+}
+
+fn make(folder: &str, password: &Password, numbers: &[&str]) -> Done {
     let numbers: Vec<u64> = numbers.iter().map(|n| n.parse()).collect::<Result<_, _>>()?;
     let [snapshots, directories, files, chunks, changed] = numbers[..] else {
         return Err("five numbers are needed".into());
     };
-    let password = std::fs::read_to_string(password_file)?;
-    let password = Password::new(password.trim_end_matches('\n').as_bytes().to_vec());
     let store: Store = Arc::new(LocalStore::new(folder));
     let options = InitOptions { label: "synthetic".into(), cost: KdfCost::FLOOR };
-    Repository::init(&store, &password, &options)?;
-    let repo = Repository::open(store, &password, &OpenOptions::default())?;
-    let size = Size { snapshots, directories, files, chunks, changed };
-    println!("{}", fill(&repo, &size)?);
+    Repository::init(&store, password, &options)?;
+    let repo = Repository::open(store, password, &OpenOptions::default())?;
+    let size = Size { snapshots, directories, files, chunks, changed, stored: 64 << 10 };
+    println!("{}", fill(&repo, &size, &|name, len| place(Path::new(folder), name, len))?);
     Ok(())
+}
+
+fn lookup(folder: &str, password: &Password, cache: &str, count: usize) -> Done {
+    let store: Store = Arc::new(LocalStore::new(folder));
+    let begun = Instant::now();
+    let repo = Repository::open(store, password, &OpenOptions { cache: Some(cache.into()) })?;
+    let open = begun.elapsed();
+    let runs = repo.index().runs();
+    let mut rng = fastrand::Rng::with_seed(1);
+    let any = || {
+        let run = &runs[rng.usize(..runs.len())];
+        run.entry(rng.usize(..run.len())).map(|entry| entry.id)
+    };
+    let ids: Vec<_> = std::iter::repeat_with(any).take(count).flatten().collect();
+    let begun = Instant::now();
+    let found = ids.iter().filter(|id| repo.index().find(id).is_some()).count();
+    let each = begun.elapsed().as_secs_f64() / count as f64;
+    println!("{{\"open\": {}, \"lookup\": {each}, \"found\": {found}}}", open.as_secs_f64());
+    Ok(())
+}
+
+/// A file that is one hole: commands that don't read packs find it as they should.
+fn place(folder: &Path, name: &ObjectName, len: u64) -> tresor_engine::Result<()> {
+    let path = folder.join(name.path());
+    let make = || {
+        path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+        File::create_new(&path)?.set_len(len)
+    };
+    make().map_err(|e| Error::io(format!("can't make {}", path.display()), e))
 }

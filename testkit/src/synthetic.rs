@@ -1,13 +1,13 @@
 //! Repositories of any size without payload: real index objects, trees and
-//! snapshots, whose chunks lie in packs that don't exist.
+//! snapshots, whose chunks lie in packs that hold nothing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use fastrand::Rng;
 use tresor_engine::Result;
 use tresor_engine::format::{
-    BlobId, BlobKind, Content, Extent, IndexData, Node, NodeKind, ObjectId, ObjectKind,
+    BlobId, BlobKind, Content, Extent, IndexData, Node, NodeKind, ObjectId, ObjectKind, ObjectName,
     PACK_HEADER_LEN, PACK_TRAILER_LEN, PackEntry, PathBytes, Purpose, SegmentEntry, SnapshotData,
     Summary, Time, sealed,
 };
@@ -24,9 +24,14 @@ pub struct Size {
     pub files: u64,
     /// In each file.
     pub chunks: u64,
-    /// Directories in which one file changes from one snapshot to the next.
+    /// Files that change from one snapshot to the next, each in a directory chosen at random.
     pub changed: u64,
+    /// Length in its pack that each chunk is said to have.
+    pub stored: u32,
 }
+
+/// Puts something of that length where a pack of chunks should be, if anything.
+pub type PlacePack<'a> = &'a dyn Fn(&ObjectName, u64) -> Result<()>;
 
 /// Length of every chunk.
 const CHUNK: u32 = 128 << 10;
@@ -40,9 +45,9 @@ const FIRST: i64 = 1_735_689_600;
 const HOUR: i64 = 3600;
 
 /// Makes the snapshots, oldest first. Returns how many chunks there are.
-pub fn fill(repo: &Arc<Repository>, size: &Size) -> Result<u64> {
+pub fn fill(repo: &Arc<Repository>, size: &Size, place: PlacePack<'_>) -> Result<u64> {
     let mut maker = Maker {
-        chunks: Chunks::new(repo),
+        chunks: Chunks::new(repo, size.stored, place),
         trees: Trees {
             repo,
             writer: PackWriter::new(repo.clone()),
@@ -52,29 +57,34 @@ pub fn fill(repo: &Arc<Repository>, size: &Size) -> Result<u64> {
         roots: vec![BlobId([0; 32]); size.directories as usize],
         size: *size,
     };
-    let mut rng = Rng::with_seed(20261123);
+    let mut rng = Rng::with_seed(20_261_123);
     let mut trees = Vec::new();
     for number in 0..size.snapshots {
-        let changed: Vec<u64> = match number {
-            0 => (0..size.directories).collect(),
-            _ => (0..size.changed).map(|_| rng.u64(..size.directories)).collect(),
-        };
-        for directory in changed {
-            if number > 0 {
-                let file = rng.u64(..size.files);
+        let mut changed = BTreeSet::new();
+        if number == 0 {
+            changed.extend(0..size.directories);
+        } else {
+            for _ in 0..size.changed {
+                let (directory, file) = (rng.u64(..size.directories), rng.u64(..size.files));
                 maker.changes.entry(directory).or_default().insert(file, number);
+                changed.insert(directory);
             }
-            maker.roots[directory as usize] = maker.directory(directory)?;
+        }
+        for directory in changed {
+            maker.roots[directory as usize] = maker.directory(directory, number)?;
         }
         trees.push(maker.root()?);
     }
-    let Maker { chunks, trees: mut sink, .. } = maker;
-    sink.flush()?;
-    sink.writer.finish()?;
+    let Maker { chunks, trees: mut written, .. } = maker;
+    written.flush()?;
+    written.writer.finish()?;
     let count = chunks.finish()?;
     for (number, tree) in trees.into_iter().enumerate() {
-        repo.save_snapshot(&snapshot(number as i64, tree, size))?;
+        let data = snapshot(number as i64, tree, size);
+        let object = sealed::seal(repo.keys(), Purpose::Snapshot, &data)?;
+        repo.put_object(ObjectKind::Snapshot, &object)?;
     }
+    repo.store().settle()?;
     Ok(count)
 }
 
@@ -112,8 +122,8 @@ struct Maker<'r> {
 }
 
 impl Maker<'_> {
-    /// Writes a directory; the chunks of files that are new are added.
-    fn directory(&mut self, directory: u64) -> Result<BlobId> {
+    /// Writes a directory; the chunks of files that this snapshot is the first to hold are added.
+    fn directory(&mut self, directory: u64, number: u64) -> Result<BlobId> {
         let mut writer = DirWriter::default();
         let changes = self.changes.get(&directory);
         for file in 0..self.size.files {
@@ -125,7 +135,9 @@ impl Maker<'_> {
             let mut extents = Vec::new();
             for chunk in 0..self.size.chunks {
                 let id = chunk_id([directory, file, version, chunk]);
-                self.chunks.add(id)?;
+                if version == number {
+                    self.chunks.add(id)?;
+                }
                 extents.push(Extent { len: u64::from(CHUNK), id: Some(id) });
             }
             node.size = self.size.chunks * u64::from(CHUNK);
@@ -163,12 +175,11 @@ fn spread(number: u64) -> u64 {
     (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb) ^ number.rotate_left(17)
 }
 
-/// Writes index objects about packs that are nowhere.
+/// Writes index objects about packs that nobody has filled.
 struct Chunks<'r> {
     repo: &'r Repository,
-    /// Beginnings of the ids that were added: a directory that changes is written again
-    /// as a whole.
-    seen: HashSet<u64>,
+    stored: u32,
+    place: PlacePack<'r>,
     segments: Vec<SegmentEntry>,
     data: IndexData,
     packs: u64,
@@ -176,26 +187,16 @@ struct Chunks<'r> {
 }
 
 impl<'r> Chunks<'r> {
-    fn new(repo: &'r Repository) -> Self {
-        Self {
-            repo,
-            seen: HashSet::new(),
-            segments: Vec::new(),
-            data: IndexData::default(),
-            packs: 0,
-            count: 0,
-        }
+    fn new(repo: &'r Repository, stored: u32, place: PlacePack<'r>) -> Self {
+        let (segments, data) = (Vec::new(), IndexData::default());
+        Self { repo, stored, place, segments, data, packs: 0, count: 0 }
     }
 
     fn add(&mut self, id: BlobId) -> Result<()> {
-        let key = u64::from_le_bytes(id.0[..8].try_into().unwrap_or_default());
-        if !self.seen.insert(key) {
-            return Ok(());
-        }
         self.count += 1;
         let mut segment = SegmentEntry::new(BlobKind::Data);
         segment.push(&id, CHUNK);
-        segment.sealed_len = CHUNK / 2;
+        segment.sealed_len = self.stored;
         self.segments.push(segment);
         if self.segments.len() == PACK_CHUNKS { self.close_pack() } else { Ok(()) }
     }
@@ -206,6 +207,7 @@ impl<'r> Chunks<'r> {
         self.packs += 1;
         let id = ObjectId(chunk_id([u64::MAX, self.packs, 0, 0]).0);
         let size = sealed + (PACK_HEADER_LEN + PACK_TRAILER_LEN + 8192) as u64;
+        (self.place)(&ObjectName::new(ObjectKind::Pack, id), size)?;
         self.data.packs.push(PackEntry { id, salt: id.0, size, segments, marked: None });
         if self.data.packs.len() == INDEX_PACKS { self.write_index() } else { Ok(()) }
     }

@@ -34,6 +34,9 @@ pub(super) const TREE_BIT: u32 = 1 << 31;
 pub(super) const BLOCK: usize = 64;
 pub(super) const SUM: usize = 16;
 pub(super) const CHECKSUM: usize = 32;
+/// How often to guess where an entry is, and how near a guess needs to be.
+const GUESSES: usize = 4;
+const NEAR: usize = 4;
 
 pub struct Run {
     map: Mmap,
@@ -249,32 +252,66 @@ impl Run {
         Some(Found { location, kind: e.kind, marked: (pack.marked != 0).then_some(pack.marked) })
     }
 
-    /// Ids are evenly spread, so a guess by value is near; then bisect.
+    /// Number of the first entry that is not before the blob. Ids are evenly spread, so
+    /// where one should be is known well, and the better the nearer another is; each
+    /// entry that is looked at in vain may be a page that must be read.
     fn first_at_least(&self, id: &BlobId) -> Option<usize> {
-        let (mut low, mut high) = (0, self.entries);
-        let key = u64::from_be_bytes(id.0[..8].try_into().unwrap_or_default());
-        let guess = ((u128::from(key) * self.entries as u128) >> 64) as usize;
-        let mut step = 8 + self.entries.isqrt() / 4;
-        let mut at = guess.min(self.entries.saturating_sub(1));
-        while low < high {
-            if self.id(at)? < &id.0[..] {
-                low = at + 1;
-                at = (at + step).min(high - 1).max(low.min(high - 1));
-            } else {
-                high = at;
-                at = at.saturating_sub(step).max(low);
-            }
-            step *= 2;
-            if high - low <= step {
+        if self.entries == 0 {
+            return Some(0);
+        }
+        let (last, key) = (self.entries - 1, key_of(&id.0));
+        let mut at = self.guess(key);
+        for _ in 0..GUESSES {
+            let there = key_of(self.id(at)?);
+            let seen = at;
+            let away = self.guess(key.abs_diff(there));
+            at = if key >= there { (at + away).min(last) } else { at.saturating_sub(away) };
+            if seen.abs_diff(at) < NEAR {
                 break;
+            }
+        }
+        self.around(id, at)
+    }
+
+    /// Where a value would be if ids were spread perfectly.
+    fn guess(&self, key: u64) -> usize {
+        ((u128::from(key) * self.entries as u128) >> 64) as usize
+    }
+
+    /// Like `first_at_least`, going out from a place near it in growing steps.
+    fn around(&self, id: &BlobId, at: usize) -> Option<usize> {
+        let before = |i: usize| Some(self.id(i)? < &id.0[..]);
+        let (mut low, mut high, mut step) = (0, self.entries, NEAR);
+        if before(at)? {
+            low = at + 1;
+            while low + step < high {
+                if !before(low + step)? {
+                    high = low + step;
+                    break;
+                }
+                (low, step) = (low + step + 1, step * 2);
+            }
+        } else {
+            high = at;
+            while high > step {
+                if before(high - step)? {
+                    low = high - step + 1;
+                    break;
+                }
+                (high, step) = (high - step, step * 2);
             }
         }
         while low < high {
             let middle = low + (high - low) / 2;
-            if self.id(middle)? < &id.0[..] { low = middle + 1 } else { high = middle }
+            if before(middle)? { low = middle + 1 } else { high = middle }
         }
         Some(low)
     }
+}
+
+/// The beginning of an id as a number.
+fn key_of(id: &[u8]) -> u64 {
+    id.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
 fn u32_at(b: &[u8]) -> u32 {

@@ -32,6 +32,9 @@ const PAGE_CACHE: usize = 10 << 20;
 const CONTENT_CACHE: usize = 4 << 20;
 /// Segments of tree blobs kept, in bytes.
 const TREE_SEGMENT_CACHE: usize = 4 << 20;
+/// The same where trees of many snapshots are read side by side: what each of them
+/// has added lies in a segment of its own, and its neighbours are wanted next.
+const SIDE_BY_SIDE_CACHE: usize = 32 << 20;
 /// A restore that plans with an unknown blob makes the index be read again, but
 /// not more often than this.
 const REFRESH_EVERY: Duration = Duration::from_secs(2);
@@ -211,6 +214,11 @@ impl Repository {
             }
         }
         Err(first_error.unwrap_or(Error::BlobMissing(*id)))
+    }
+
+    /// To be called before trees of many snapshots are read side by side.
+    pub fn expect_side_by_side(&self) {
+        self.tree_segments.grow(SIDE_BY_SIDE_CACHE);
     }
 
     /// A page of a directory.
