@@ -143,7 +143,7 @@ pub fn versions(
     let Some((name, dirs)) = path.split_last() else { return Ok(Vec::new()) };
     let mut found: Vec<VersionAt> = Vec::new();
     for (tree, numbers) in directories(repo, snapshots, dirs)? {
-        let Some((_, node)) = tree::lookup(repo, &tree, name)? else { continue };
+        let Some(node) = tree::lookup(repo, &tree, name)? else { continue };
         match found.iter_mut().find(|v| same_version(&v.node, &node)) {
             Some(version) => version.snapshots.extend(numbers),
             None => found.push(VersionAt { node, snapshots: numbers }),
@@ -186,7 +186,7 @@ fn directories(
     for name in path {
         let mut below: BTreeMap<BlobId, Vec<usize>> = BTreeMap::new();
         for (tree, numbers) in level {
-            if let Some(tree) = tree::lookup(repo, &tree, name)?.and_then(|(_, node)| node.tree) {
+            if let Some(tree) = tree::lookup(repo, &tree, name)?.and_then(|node| node.tree) {
                 below.entry(tree).or_default().extend(numbers);
             }
         }

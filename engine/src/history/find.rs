@@ -32,7 +32,7 @@ pub fn find(
         };
         let path = [directory.path.as_slice(), b"/", &name].concat();
         for (node, numbers) in entry.versions() {
-            each(&path, &node, &numbers)?;
+            each(&path, node, &numbers)?;
         }
         if !entry.trees.is_empty() {
             stack.push(Directory::new(path, entry.trees));

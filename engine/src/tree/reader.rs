@@ -39,8 +39,13 @@ impl std::ops::Deref for NodeAt {
     }
 }
 
+/// The entry of this name in the directory.
+pub fn lookup(repo: &Repository, root: &BlobId, name: &[u8]) -> Result<Option<NodeAt>> {
+    Ok(position(repo, root, name)?.map(|(_, node)| node))
+}
+
 /// The entry of this name in the directory, and how many come before it.
-pub fn lookup(repo: &Repository, root: &BlobId, name: &[u8]) -> Result<Option<(u64, NodeAt)>> {
+pub fn position(repo: &Repository, root: &BlobId, name: &[u8]) -> Result<Option<(u64, NodeAt)>> {
     let (mut page_id, mut before) = (*root, 0u64);
     loop {
         let page = repo.tree_page(&page_id)?;
@@ -78,7 +83,7 @@ pub fn entry_count(repo: &Repository, root: &BlobId) -> Result<u64> {
 pub fn resolve(repo: &Repository, root: &BlobId, path: &[&[u8]]) -> Result<Option<Node>> {
     let mut tree = *root;
     for (i, name) in path.iter().enumerate() {
-        let Some((_, node)) = lookup(repo, &tree, name)? else { return Ok(None) };
+        let Some(node) = lookup(repo, &tree, name)? else { return Ok(None) };
         if i + 1 == path.len() {
             return Ok(Some(Node::clone(&node)));
         }

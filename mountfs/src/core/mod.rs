@@ -135,7 +135,7 @@ impl SnapshotFs {
             Place::Link(_) | Place::Status => Err(FsError::NotADirectory),
             Place::Snapshot(_) | Place::Node { .. } => {
                 let root = self.tree(&dir)?.ok_or(FsError::NotADirectory)?;
-                match tree::lookup(&self.repo, &root, name)? {
+                match tree::position(&self.repo, &root, name)? {
                     Some((index, node)) => Ok(self.enter_node(parent, &dir, index, &node)),
                     None if name == versions::NAME => {
                         let place = self.versions_of(&dir, parent)?;
