@@ -365,6 +365,39 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_blob_is_found_by_looking_at_few_places() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut builder = RunBuilder::default();
+        builder.add(&pack(1, 0..90_000));
+        let path = builder.write(Some(folder.path())).unwrap().path().unwrap().to_owned();
+        let (mut blocks, count) = (0, 300);
+        for n in 0..count {
+            let run = Run::open(&path).unwrap();
+            assert_eq!(run.find(&blob(n * 299)).count(), 1);
+            blocks += run.checked.iter().map(|w| w.load(Relaxed).count_ones()).sum::<u32>();
+        }
+        assert!(blocks < 3 * count as u32, "{blocks}");
+    }
+
+    #[test]
+    fn ids_that_are_not_spread_evenly_are_found_too() {
+        let id = |n: u64, of: u8| {
+            let mut id = [of; 32];
+            id[24..].copy_from_slice(&n.to_be_bytes());
+            BlobId(id)
+        };
+        for of in [0, 1, 0x80, 0xff] {
+            let mut segment = SegmentEntry::new(BlobKind::Data);
+            segment.sealed_len = 100;
+            (0..2000).for_each(|n| segment.push(&id(2 * n + 1, of), 3));
+            let mut builder = RunBuilder::default();
+            builder.add(&PackEntry { segments: vec![segment], ..pack(1, 0..0) });
+            let run = builder.write(None).unwrap();
+            assert!((0..4001).all(|n| run.find(&id(n, of)).count() as u64 == n % 2));
+        }
+    }
+
+    #[test]
     fn merging_keeps_every_place_and_survives_reopening() {
         let folder = tempfile::tempdir().unwrap();
         let runs: Vec<_> = [pack(1, 0..500), pack(2, 400..900)]
