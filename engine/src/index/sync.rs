@@ -13,11 +13,11 @@ use crate::format::{IndexData, ObjectId, ObjectKind, ObjectName, PackEntry, Purp
 use crate::store::Store;
 
 /// Entries gathered before they become a run.
-const RUN_ENTRIES: usize = 1 << 20;
-/// A lookup asks every run, so there are few.
-const MOST_RUNS: usize = 6;
+const RUN_ENTRIES: usize = 400_000;
+/// A run is left alone if it has so many times the entries of all smaller ones.
+const OUTWEIGHS: usize = 4;
 /// Index objects read at once, and by how many threads.
-const BATCH: usize = 16;
+const BATCH: usize = 8;
 const READERS: usize = 4;
 /// How often to begin again when objects vanish while they are read.
 const ATTEMPTS: usize = 16;
@@ -184,16 +184,20 @@ impl<'a> Sync<'a> {
         self.runs.push(Arc::new(run));
     }
 
-    /// Merges runs until there are few; failing to is no harm.
+    /// Merges runs until each outweighs all smaller ones: a lookup asks every run, so
+    /// there are few, and merging costs their size, so an entry is rarely merged.
+    /// Failing to is no harm.
     fn compact(&mut self) {
-        if self.runs.len() <= MOST_RUNS {
-            return;
-        }
         self.runs.sort_by_key(|r| std::cmp::Reverse(r.len()));
-        // A run that outweighs the rest stays as it is: merging costs its size.
-        let rest: usize = self.runs[1..].iter().map(|r| r.len()).sum();
-        let from = usize::from(self.runs[0].len() > 4 * rest);
-        if let Ok(merged) = merge(&self.runs[from..], self.folder) {
+        let mut left: usize = self.runs.iter().map(|r| r.len()).sum();
+        let outweighs = |run: &&Arc<Run>| {
+            left -= run.len();
+            run.len() > OUTWEIGHS * left
+        };
+        let from = self.runs.iter().take_while(outweighs).count();
+        if self.runs.len() - from > 1
+            && let Ok(merged) = merge(&self.runs[from..], self.folder)
+        {
             self.runs.truncate(from);
             self.push(merged);
         }
