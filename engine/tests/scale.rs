@@ -194,7 +194,7 @@ fn a_lookup_asks_few_runs_however_often_the_index_grew() {
     let cache = tempfile::tempdir().unwrap();
     let mut rng = Rng::with_seed(5);
     let mut tree = Item::dir();
-    for n in 0..25 {
+    for n in 0..9 {
         tree.entries_mut().insert(vec![b'a' + n], Item::file(random_bytes(&mut rng, 9000)));
         let repo = open(&store, Some(cache.path()));
         let runs = repo.index().runs().len();
@@ -219,7 +219,7 @@ fn snapshots_are_read_once_each() {
 /// What an operation costs, with four times as much of everything.
 fn grows_with_the_work(name: &str, work: impl Fn(&Arc<Repository>, &[Snapshot])) {
     let cost_of = |factor: u64| {
-        let (store, cost) = counted(synthetic(&size(10 * factor, 20 * factor, 100, 5)));
+        let (store, cost) = counted(synthetic(&size(8 * factor, 15 * factor, 80, 4)));
         let repo = open(&store, None);
         let snapshots = repo.snapshots().unwrap();
         let before = repo.counters().bytes_decoded.load(SeqCst);
