@@ -58,7 +58,7 @@ fn other_password() -> Password {
 /// With fresh eyes: check reads everything and finds nothing wrong, and these
 /// snapshots hold what they held. There may be others.
 #[track_caller]
-fn assert_whole(repo: &Repository, kept: &Kept, what: &str) {
+fn assert_whole(repo: &Arc<Repository>, kept: &Kept, what: &str) {
     let options = CheckOptions { read_data: true, ..Default::default() };
     let report = check(repo, &options, &Quiet::default()).unwrap();
     assert!(report.problems.is_empty(), "{what}: {:#?}", report.problems);
