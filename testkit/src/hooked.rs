@@ -30,6 +30,8 @@ pub struct HookedStore {
     inner: Store,
     hook: Arc<Hook>,
     alter: Option<Arc<Alter>>,
+    /// The hook is asked once the call has had its effect.
+    afterwards: bool,
 }
 
 impl HookedStore {
@@ -37,7 +39,27 @@ impl HookedStore {
         inner: Store,
         hook: impl Fn(&Call) -> Result<(), StoreError> + Send + Sync + 'static,
     ) -> Self {
-        Self { inner, hook: Arc::new(hook), alter: None }
+        Self { inner, hook: Arc::new(hook), alter: None, afterwards: false }
+    }
+
+    /// The hook is asked when the call has been carried out: its error is that of a
+    /// connection that broke before the answer came.
+    pub fn afterwards(self) -> Self {
+        Self { afterwards: true, ..self }
+    }
+
+    fn run<T>(
+        &self,
+        call: Call,
+        work: impl FnOnce() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        if !self.afterwards {
+            (self.hook)(&call)?;
+            return work();
+        }
+        let result = work()?;
+        (self.hook)(&call)?;
+        Ok(result)
     }
 
     /// Lets `alter` change what is read from packs.
@@ -53,18 +75,16 @@ impl HookedStore {
 
 impl ObjectStore for HookedStore {
     fn put(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
-        (self.hook)(&Call::Put(*name))?;
-        self.inner.put(name, data)
+        self.run(Call::Put(*name), || self.inner.put(name, data))
     }
 
     fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StoreError> {
-        (self.hook)(&Call::Get(*name))?;
-        self.inner.get(name)
+        self.run(Call::Get(*name), || self.inner.get(name))
     }
 
     fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
-        (self.hook)(&Call::GetRange(*name, offset, len))?;
-        let mut bytes = self.inner.get_range(name, offset, len)?;
+        let mut bytes = self
+            .run(Call::GetRange(*name, offset, len), || self.inner.get_range(name, offset, len))?;
         if let Some(alter) = &self.alter {
             alter(&mut bytes);
         }
@@ -72,33 +92,27 @@ impl ObjectStore for HookedStore {
     }
 
     fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
-        (self.hook)(&Call::Size(*name))?;
-        self.inner.size(name)
+        self.run(Call::Size(*name), || self.inner.size(name))
     }
 
     fn list(&self, kind: ObjectKind) -> Result<Vec<(ObjectName, u64)>, StoreError> {
-        (self.hook)(&Call::List(kind))?;
-        self.inner.list(kind)
+        self.run(Call::List(kind), || self.inner.list(kind))
     }
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        (self.hook)(&Call::Delete(*name))?;
-        self.inner.delete(name)
+        self.run(Call::Delete(*name), || self.inner.delete(name))
     }
 
     fn settle(&self) -> Result<(), StoreError> {
-        (self.hook)(&Call::Settle)?;
-        self.inner.settle()
+        self.run(Call::Settle, || self.inner.settle())
     }
 
     fn sweep(&self, age: Duration) -> Result<(u64, u64), StoreError> {
-        (self.hook)(&Call::Sweep)?;
-        self.inner.sweep(age)
+        self.run(Call::Sweep, || self.inner.sweep(age))
     }
 
     fn create(&self) -> Result<(), StoreError> {
-        (self.hook)(&Call::Create)?;
-        self.inner.create()
+        self.run(Call::Create, || self.inner.create())
     }
 
     fn describe(&self) -> String {

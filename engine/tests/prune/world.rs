@@ -253,8 +253,9 @@ impl Kept {
     }
 }
 
+/// Exactly this tree is in the snapshot.
 #[track_caller]
-fn holds(repo: &Repository, snapshot: &Snapshot, tree: &Item, what: &str) {
+pub fn holds(repo: &Repository, snapshot: &Snapshot, tree: &Item, what: &str) {
     let mut count = 0;
     history::walk(repo, &snapshot.data.tree, &mut |path, node| {
         count += 1;

@@ -1,0 +1,229 @@
+//! Every call to the store fails once, in every way a store can fail. What was
+//! reported as saved stays, and the next run carries on.
+
+#[allow(dead_code)]
+#[path = "prune/world.rs"]
+mod world;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use fastrand::Rng;
+use tresor_engine::crypto::{KdfCost, Password};
+use tresor_engine::format::{ObjectId, ObjectKind};
+use tresor_engine::maintenance::{CheckOptions, check};
+use tresor_engine::monitor::Quiet;
+use tresor_engine::repo::{OpenOptions, Repository};
+use tresor_engine::store::Store;
+use tresor_testkit::{HookedStore, Item, password};
+
+use world::*;
+
+const COST: KdfCost = KdfCost { memory: 8 * 1024, passes: 1, lanes: 1 };
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    /// The call does nothing and fails.
+    Before,
+    /// The call does its work, and the answer is lost.
+    After,
+    /// It and every later one does nothing: as if the process had died.
+    Dead,
+}
+
+/// A store whose `at`th call fails, and the number of calls so far.
+fn faulty(store: &Store, fault: Fault, at: usize) -> (Store, Arc<AtomicUsize>) {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let hook = move |_: &_| {
+        let n = counted.fetch_add(1, SeqCst);
+        let fails = n == at || (fault == Fault::Dead && n > at);
+        if fails { Err(HookedStore::broken()) } else { Ok(()) }
+    };
+    let store = match fault {
+        Fault::After => HookedStore::new(store.clone(), hook).afterwards(),
+        _ => HookedStore::new(store.clone(), hook),
+    };
+    (Arc::new(store), calls)
+}
+
+fn try_open(store: &Store, password: &Password) -> Option<Arc<Repository>> {
+    Repository::open(store.clone(), password, &OpenOptions::default()).ok()
+}
+
+fn other_password() -> Password {
+    Password::new(b"battery staple".to_vec())
+}
+
+/// With fresh eyes: check reads everything and finds nothing wrong, and these
+/// snapshots hold what they held. There may be others.
+#[track_caller]
+fn assert_whole(repo: &Arc<Repository>, kept: &Kept, what: &str) {
+    let options = CheckOptions { read_data: true, ..Default::default() };
+    let report = check(repo, &options, &Quiet::default()).unwrap();
+    assert!(report.problems.is_empty(), "{what}: {:#?}", report.problems);
+    let listed = names(repo.store(), ObjectKind::Snapshot);
+    for (snapshot, tree) in &kept.0 {
+        assert!(listed.contains(&snapshot.id), "{what}: a saved snapshot is gone");
+        holds(repo, snapshot, tree, what);
+    }
+}
+
+/// Three snapshots, of which prune has something to repack and to delete if the
+/// first is forgotten.
+fn base() -> (Store, Kept, Item) {
+    let mut rng = Rng::with_seed(3);
+    let store = new_store();
+    let repo = open(&store);
+    let mut kept = Kept::default();
+    let mut tree = some_tree(&mut rng, 6);
+    for _ in 0..3 {
+        kept.add(&repo, &tree);
+        tree = change(&mut rng, &tree);
+    }
+    (store, kept, tree)
+}
+
+/// Lets every call of `work` fail in turn and in every way. `look` gets the store
+/// as it is afterwards, and what `work` said.
+fn every_call<T>(
+    base: &Store,
+    least: usize,
+    work: impl Fn(&Arc<Repository>) -> tresor_engine::Result<T>,
+    look: impl Fn(&Store, tresor_engine::Result<T>, &str),
+) {
+    for fault in [Fault::Before, Fault::After, Fault::Dead] {
+        for at in 0.. {
+            let store = copy(base);
+            let mut calls = None;
+            let repo = open_over(&store, |store| {
+                let (store, counter) = faulty(store, fault, at);
+                calls = Some(counter);
+                store
+            });
+            let result = work(&repo);
+            drop(repo);
+            let what = format!("{fault:?}, call {at}");
+            if calls.unwrap().load(SeqCst) <= at {
+                assert!(at >= least, "only {at} calls");
+                look(&store, Ok(result.unwrap()), &what);
+                break;
+            }
+            look(&store, result, &what);
+        }
+    }
+}
+
+#[test]
+fn backup() {
+    let (base, kept, tree) = base();
+    let parent = kept.0.last().map(|(s, _)| s.clone());
+    every_call(
+        &base,
+        6,
+        |repo| try_backup(repo, &tree, parent.clone()),
+        |store, result, what| {
+            let mut kept = kept.clone();
+            kept.0.extend(result.ok().map(|s| (s, tree.clone())));
+            let repo = open(store);
+            assert_whole(&repo, &kept, what);
+            // A snapshot whose saving was not reported is whole or not there.
+            for snapshot in repo.snapshots().unwrap() {
+                if kept.0.iter().all(|(s, _)| s.id != snapshot.id) {
+                    holds(&repo, &snapshot, &tree, what);
+                }
+            }
+            kept.add(&open(store), &tree);
+            assert_whole(&open(store), &kept, &format!("{what}, and again"));
+        },
+    );
+}
+
+#[test]
+fn forget() {
+    let (base, mut kept, _) = base();
+    let gone: Vec<ObjectId> = kept.0.drain(..2).map(|(s, _)| s.id).collect();
+    every_call(
+        &base,
+        3,
+        |repo| repo.forget(&gone),
+        |store, result, what| {
+            assert_whole(&open(store), &kept, what);
+            if result.is_err() {
+                open(store).forget(&gone).unwrap();
+            }
+            kept.verify(store, what);
+        },
+    );
+}
+
+#[test]
+fn prune() {
+    let (base, mut kept, _) = base();
+    kept.forget(&open(&base), 0);
+    every_call(
+        &base,
+        20,
+        |repo| prune_at(repo, &all(), 0),
+        |store, result, what| {
+            kept.verify(store, what);
+            if result.is_err() {
+                prune_at(&open(store), &all(), 0).unwrap();
+            }
+            kept.verify_clean(store, what);
+        },
+    );
+}
+
+#[test]
+fn a_key_is_added() {
+    let (base, kept, _) = base();
+    every_call(
+        &base,
+        2,
+        |repo| repo.add_key(&other_password(), "second", COST),
+        |store, result, what| {
+            assert_whole(&open(store), &kept, what);
+            if result.is_err() {
+                open(store).add_key(&other_password(), "second", COST).unwrap();
+            }
+            assert!(try_open(store, &other_password()).is_some(), "{what}");
+        },
+    );
+}
+
+#[test]
+fn a_key_is_removed() {
+    let (base, kept, _) = base();
+    let id = open(&base).add_key(&other_password(), "second", COST).unwrap();
+    every_call(
+        &base,
+        2,
+        |repo| repo.remove_key(&id),
+        |store, result, what| {
+            assert_whole(&open(store), &kept, what);
+            if result.is_err() {
+                open(store).remove_key(&id).unwrap();
+            }
+            assert!(try_open(store, &other_password()).is_none(), "{what}");
+        },
+    );
+}
+
+#[test]
+fn the_password_is_changed() {
+    let (base, kept, _) = base();
+    every_call(
+        &base,
+        4,
+        |repo| repo.change_password(&other_password(), "new", COST),
+        |store, result, what| {
+            let (old, new) = (try_open(store, &password()), try_open(store, &other_password()));
+            if result.is_ok() {
+                assert!(new.is_some() && old.is_none(), "{what}");
+            }
+            let repo = new.or(old).unwrap_or_else(|| panic!("{what}: locked out"));
+            assert_whole(&repo, &kept, what);
+        },
+    );
+}
