@@ -2,7 +2,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use serde::Serialize;
-use tresor_engine::maintenance::{ScrubReport, scrub};
+use tresor_engine::maintenance::{ScrubProblem, ScrubReport, scrub};
 
 use crate::exit::Exit;
 use crate::globals::Globals;
@@ -39,18 +39,20 @@ struct Problem<'a> {
     message: &'a str,
 }
 
+impl<'a> Problem<'a> {
+    fn new(problem: &'a ScrubProblem) -> Self {
+        Self { object: &problem.object, message: &problem.message }
+    }
+}
+
 pub fn run(_: Args, globals: &Globals) -> Result<Exit> {
     let store = globals.store()?;
     let reporter = Reporter::start(globals, OBJECTS, Json::Answer);
     let result = scrub(&store, &*reporter.monitor());
     let report = reporter.end(result)?;
     if globals.json {
-        let problem = |p| {
-            let tresor_engine::maintenance::ScrubProblem { object, message } = p;
-            Problem { object, message }
-        };
         output::print_json(&Answer {
-            problems: report.problems.iter().map(problem).collect(),
+            problems: report.problems.iter().map(Problem::new).collect(),
             objects: report.objects,
             bytes_read: report.bytes,
         })?;
