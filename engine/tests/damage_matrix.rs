@@ -58,7 +58,7 @@ fn base() -> (Store, Kept) {
     repo.add_key(&password(), "another", cost).unwrap();
     let mut kept = Kept::default();
     let mut tree = some_tree(&mut rng, 4);
-    for _ in 0..3 {
+    for _ in 0..2 {
         kept.add(&repo, &tree);
         tree = change(&mut rng, &tree);
     }
