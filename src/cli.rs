@@ -33,7 +33,7 @@ TRESOR_PASSWORD, TRESOR_CACHE_DIR
 
 Exit codes:
   0    done
-  1    failed (for `check`: the repository has problems)
+  1    failed (for `check` and `scrub`: the repository has problems)
   3    done, but some files could not be read or restored
   10   there is no repository
   12   wrong password
@@ -74,6 +74,8 @@ enum Command {
     Forget(c::forget::Args),
     Prune(c::prune::Args),
     Check(c::check::Args),
+    Scrub(c::scrub::Args),
+    Repair(c::repair::Args),
     Key(c::key::Args),
     Completions(c::completions::Args),
 }
@@ -98,6 +100,8 @@ impl Command {
             Self::Forget(args) => c::forget::run(args, globals),
             Self::Prune(args) => c::prune::run(args, globals),
             Self::Check(args) => c::check::run(args, globals),
+            Self::Scrub(args) => c::scrub::run(args, globals),
+            Self::Repair(args) => c::repair::run(args, globals),
             Self::Key(args) => c::key::run(args, globals),
             Self::Completions(args) => c::completions::run(args, globals),
         }

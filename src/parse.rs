@@ -6,6 +6,7 @@ use jiff::Zoned;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use tresor_engine::format::Time;
+use tresor_engine::maintenance::Subset;
 
 /// `1500`, `100K`, `1.5GiB`: units are powers of 1024.
 pub fn size(text: &str) -> Result<u64, String> {
@@ -30,6 +31,31 @@ pub fn percent(text: &str) -> Result<f64, String> {
     number
         .filter(|n| (0.0..=100.0).contains(n))
         .ok_or_else(|| format!("{text:?} is no percentage: write a number from 0 to 100, like 5%"))
+}
+
+/// Which packs to read: `5%`, `2/7`, `10G`.
+pub fn subset(text: &str) -> Result<Subset, String> {
+    let wrong = || {
+        format!(
+            "{text:?} names no part: write a percentage like 5%, a part like 2/7, or a size like 10G"
+        )
+    };
+    if text.contains('%') {
+        return percent(text).map(Subset::Percent);
+    }
+    let Some((part, of)) = text.split_once('/') else {
+        return match text.parse::<f64>() {
+            // As before sizes could be given: a bare number is a percentage.
+            Ok(_) => percent(text).map(Subset::Percent),
+            Err(_) => size(text).map(Subset::Bytes).map_err(|_| wrong()),
+        };
+    };
+    let (part, of) =
+        (part.trim().parse().map_err(|_| wrong())?, of.trim().parse().map_err(|_| wrong())?);
+    if part == 0 || part > of {
+        return Err(format!("{text:?}: parts are counted from 1 to {of}"));
+    }
+    Ok(Subset::Part { part, of })
 }
 
 /// `24h`, `7d`, `1d12h`, `0`.
@@ -99,6 +125,17 @@ mod tests {
         }
         for text in ["", "x", "-1", "1X", "1..2", "M"] {
             assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn subsets() {
+        assert_eq!(subset("5%"), Ok(Subset::Percent(5.0)));
+        assert_eq!(subset("5"), Ok(Subset::Percent(5.0)));
+        assert_eq!(subset("2/7"), Ok(Subset::Part { part: 2, of: 7 }));
+        assert_eq!(subset("10M"), Ok(Subset::Bytes(10 << 20)));
+        for text in ["", "0/7", "8/7", "1/0", "x", "/", "101%", "-1M", "1/x"] {
+            assert!(subset(text).is_err(), "{text}");
         }
     }
 

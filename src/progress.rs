@@ -24,6 +24,7 @@ const DEFAULT_WIDTH: usize = 80;
 /// What the counted entries are called, one and many.
 pub type Noun = (&'static str, &'static str);
 pub const FILES: Noun = ("file", "files");
+pub const OBJECTS: Noun = ("object", "objects");
 pub const PACKS: Noun = ("pack", "packs");
 
 /// What `--json` of the command is.

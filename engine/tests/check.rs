@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use fastrand::Rng;
 use tresor_engine::format::{IndexData, ObjectKind, ObjectName, Time};
 use tresor_engine::index::read_object;
-use tresor_engine::maintenance::{CheckOptions, CheckProblem, CheckReport, check};
+use tresor_engine::maintenance::{CheckOptions, CheckProblem, CheckReport, Subset, check};
 use tresor_engine::monitor::{Monitor, Quiet};
 use tresor_engine::repo::Repository;
 use tresor_engine::store::{Store, StoreError, StoreErrorKind};
@@ -18,8 +18,8 @@ use tresor_testkit::{Call, HookedStore, Item};
 
 use world::*;
 
-const ALL: CheckOptions = CheckOptions { read_data: true, subset_percent: None };
-const QUICK: CheckOptions = CheckOptions { read_data: false, subset_percent: None };
+const ALL: CheckOptions = CheckOptions { read_data: true, subset: None };
+const QUICK: CheckOptions = CheckOptions { read_data: false, subset: None };
 
 fn look(repo: &Arc<Repository>, options: &CheckOptions) -> CheckReport {
     check(repo, options, &Quiet::default()).unwrap()
@@ -97,14 +97,14 @@ fn about<'a>(report: &'a CheckReport, object: &str) -> &'a CheckProblem {
 fn nothing_wrong() {
     let (store, _) = two_snapshots();
     let repo = open(&store);
-    for options in [QUICK, ALL, CheckOptions { subset_percent: Some(30.0), ..QUICK }] {
+    for options in [QUICK, ALL, CheckOptions { subset: Some(Subset::Percent(30.0)), ..QUICK }] {
         let report = look(&repo, &options);
         assert!(report.problems.is_empty(), "{:#?}", report.problems);
         assert_eq!((report.snapshots, report.unused_packs), (2, 0));
         assert_eq!(report.packs as usize, names(&store, ObjectKind::Pack).len());
         assert!(report.blobs > 5);
         let bytes: u64 = store.list(ObjectKind::Pack).unwrap().iter().map(|p| p.1).sum();
-        match options.subset_percent {
+        match options.subset {
             None if options.read_data => assert_eq!(report.bytes_read, bytes),
             None => assert_eq!(report.bytes_read, 0),
             Some(_) => assert!(report.bytes_read > 0 && report.bytes_read < bytes),

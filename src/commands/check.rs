@@ -2,7 +2,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use serde::Serialize;
-use tresor_engine::maintenance::{CheckOptions, CheckProblem, CheckReport, check};
+use tresor_engine::maintenance::{CheckOptions, CheckProblem, CheckReport, Subset, check};
 
 use crate::exit::Exit;
 use crate::globals::Globals;
@@ -15,6 +15,7 @@ Examples:
   tresor check
   tresor check --read-data
   tresor check --read-data-subset 5%
+  tresor check --read-data-subset 2/7       (each day of the week another part)
 
 Without --read-data the packs' lengths are checked, not their contents: damage to
 contents shows only when they are read.
@@ -30,9 +31,9 @@ pub struct Args {
     #[arg(long)]
     read_data: bool,
 
-    /// Read this share of the packs, chosen at random
-    #[arg(long, value_name = "PERCENT", value_parser = parse::percent, conflicts_with = "read_data")]
-    read_data_subset: Option<f64>,
+    /// Read some packs: 5% or 10G chosen at random, or 2/7, the second of seven parts
+    #[arg(long, value_name = "SUBSET", value_parser = parse::subset, conflicts_with = "read_data")]
+    read_data_subset: Option<Subset>,
 }
 
 #[derive(Serialize)]
@@ -54,7 +55,7 @@ struct Problem<'a> {
 }
 
 pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
-    let options = CheckOptions { read_data: args.read_data, subset_percent: args.read_data_subset };
+    let options = CheckOptions { read_data: args.read_data, subset: args.read_data_subset };
     let repo = globals.open()?;
     let reporter = Reporter::start(globals, PACKS, Json::Answer);
     let result = check(&repo, &options, &*reporter.monitor());
@@ -118,7 +119,7 @@ fn text(report: &CheckReport, globals: &Globals) -> String {
         0 => writeln!(text, "no errors found"),
         n => writeln!(
             text,
-            "{} found: put the objects named above back from another copy of the repository, if there is one",
+            "{} found: put the objects named above back from another copy of the repository, if there is one; else see `tresor repair --help`",
             plural(n, "problem", "problems")
         ),
     };

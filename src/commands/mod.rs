@@ -13,7 +13,9 @@ pub mod ls;
 #[cfg(unix)]
 pub mod mount;
 pub mod prune;
+pub mod repair;
 pub mod restore;
+pub mod scrub;
 pub mod snapshots;
 pub mod stats;
 #[cfg(unix)]

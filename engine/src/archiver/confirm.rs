@@ -28,7 +28,7 @@ use crate::repo::{Repository, now};
 pub(crate) const FRESH_MARK: i64 = 3600;
 
 /// `stored`: by the backup, and named in the index.
-pub(super) fn save(
+pub(crate) fn save(
     repo: &Arc<Repository>,
     data: &SnapshotData,
     stored: Finished,
@@ -170,7 +170,7 @@ fn doomed(
 
 /// After a backup failed: what it has lost must not look as if it were there.
 /// Errors don't matter: another one is the cause.
-pub(super) fn disown_lost(repo: &Repository, finished: &Finished) {
+pub(crate) fn disown_lost(repo: &Repository, finished: &Finished) {
     if let Ok(lost) = lost(repo, finished)
         && !lost.is_empty()
     {

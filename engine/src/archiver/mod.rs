@@ -28,7 +28,7 @@ use crate::pack::{NewSegment, PackWriter, Packed};
 use crate::repo::{Repository, Snapshot, now};
 use crate::source::{SourceDir, SourceFile};
 
-pub(crate) use confirm::FRESH_MARK;
+pub(crate) use confirm::{FRESH_MARK, disown_lost, save as save_confirmed};
 
 pub struct BackupOptions {
     /// Absolute, without `.`, `..` or trailing `/`.

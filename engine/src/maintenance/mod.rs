@@ -5,15 +5,24 @@ mod index_writer;
 mod plan;
 mod prune;
 mod reach;
+mod repair_index;
+mod repair_snapshots;
 pub mod retention;
+mod scrub;
 mod stats;
 mod used;
+mod workers;
 
-pub use check::{CheckOptions, CheckProblem, CheckReport, MOST_FILES, check};
+pub use check::{CheckOptions, CheckProblem, CheckReport, MOST_FILES, Subset, check};
 pub(crate) use index_writer::disown;
 pub use plan::{PruneOptions, PrunePlan, plan_prune};
 pub(crate) use prune::mark_lost;
 pub use prune::{PruneOutcome, prune};
 pub use reach::{Reached, walk_reachable};
+pub use repair_index::{RepairIndexOptions, RepairIndexReport, repair_index};
+pub use repair_snapshots::{
+    Loss, RepairSnapshotsOptions, RepairSnapshotsReport, RepairedSnapshot, repair_snapshots,
+};
 pub use retention::RetentionPolicy;
+pub use scrub::{ScrubProblem, ScrubReport, scrub};
 pub use stats::{Stats, stats};

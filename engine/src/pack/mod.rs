@@ -6,5 +6,5 @@ mod reader;
 mod writer;
 
 pub use builder::{PackBuilder, Packed, Segment as NewSegment};
-pub use reader::{Segment, open_segment, read_table, verify_pack};
+pub use reader::{Segment, fetch_table, open_segment, read_table, verify_pack};
 pub use writer::{Finished, PackWriter, WriterCounts};

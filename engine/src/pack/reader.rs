@@ -8,10 +8,11 @@ use crate::compress;
 use crate::crypto::Keys;
 use crate::error::{Error, Result};
 use crate::format::{
-    BlobId, BlobKind, MAX_SEGMENT, ObjectId, ObjectKind, ObjectName, PACK_HEADER_LEN, PACK_MAGIC,
-    PACK_TRAILER_LEN, PackEntry, PackTable, Piece,
+    BlobId, BlobKind, MAX_PACK, MAX_SEGMENT, ObjectId, ObjectKind, ObjectName, PACK_HEADER_LEN,
+    PACK_MAGIC, PACK_TRAILER_LEN, PackEntry, PackTable, Piece,
 };
 use crate::index::{Location, SegmentAddr};
+use crate::store::Store;
 
 /// A decrypted, decompressed segment.
 pub struct Segment {
@@ -74,31 +75,58 @@ pub fn open_segment(keys: &Arc<Keys>, addr: &SegmentAddr, sealed: &mut [u8]) -> 
 
 /// Reads a pack's own table out of its bytes: how an index is rebuilt.
 pub fn read_table(keys: &Keys, id: ObjectId, pack: &[u8]) -> Result<PackEntry> {
+    let range = |at: u64, len: usize| {
+        let at = at as usize;
+        pack.get(at..at.saturating_add(len))
+            .map(<[u8]>::to_vec)
+            .ok_or_else(|| Error::damaged(ObjectName::new(ObjectKind::Pack, id), "it is cut off"))
+    };
+    table_from(keys, id, pack.len() as u64, range)
+}
+
+/// Reads the table of a pack of this length, and no more of it than that needs.
+pub fn fetch_table(store: &Store, keys: &Keys, id: ObjectId, size: u64) -> Result<PackEntry> {
+    let name = ObjectName::new(ObjectKind::Pack, id);
+    table_from(keys, id, size, |at, len| Ok(store.get_range(&name, at, len)?))
+}
+
+fn table_from(
+    keys: &Keys,
+    id: ObjectId,
+    size: u64,
+    range: impl Fn(u64, usize) -> Result<Vec<u8>>,
+) -> Result<PackEntry> {
     let wrong =
         |reason: &str| Error::damaged(ObjectName::new(ObjectKind::Pack, id), reason.to_owned());
-    if pack.len() < PACK_HEADER_LEN + PACK_TRAILER_LEN || &pack[..8] != PACK_MAGIC {
+    if size < (PACK_HEADER_LEN + PACK_TRAILER_LEN) as u64 {
+        return Err(wrong("it doesn't begin as a pack must"));
+    }
+    if size > MAX_PACK {
+        return Err(wrong("it is longer than packs are"));
+    }
+    let header = range(0, PACK_HEADER_LEN)?;
+    if &header[..8] != PACK_MAGIC {
         return Err(wrong("it doesn't begin as a pack must"));
     }
     let mut salt = [0; 32];
-    salt.copy_from_slice(&pack[8..PACK_HEADER_LEN]);
+    salt.copy_from_slice(&header[8..]);
     let cipher = keys.object_cipher(PACK_PURPOSE, &salt);
-    let trailer_at = pack.len() - PACK_TRAILER_LEN;
-    let mut trailer = pack[trailer_at..].to_vec();
+    let trailer_at = size - PACK_TRAILER_LEN as u64;
+    let mut trailer = range(trailer_at, PACK_TRAILER_LEN)?;
     let len = cipher
-        .open(trailer_at as u64, Piece::Trailer.aad(), &mut trailer)
+        .open(trailer_at, Piece::Trailer.aad(), &mut trailer)
         .map_err(|_| wrong("its trailer fails its authentication"))?;
-    let len = u32::from_le_bytes([len[0], len[1], len[2], len[3]]) as usize;
+    let len = u32::from_le_bytes([len[0], len[1], len[2], len[3]]);
     let table_at = trailer_at
-        .checked_sub(len)
-        .filter(|at| *at >= PACK_HEADER_LEN)
+        .checked_sub(u64::from(len))
+        .filter(|at| *at >= PACK_HEADER_LEN as u64)
         .ok_or_else(|| wrong("its table is longer than itself"))?;
-    let mut table = pack[table_at..trailer_at].to_vec();
+    let mut table = range(table_at, len as usize)?;
     let text = cipher
-        .open(table_at as u64, Piece::Table.aad(), &mut table)
+        .open(table_at, Piece::Table.aad(), &mut table)
         .map_err(|_| wrong("its table fails its authentication"))?;
     let table: PackTable = decode_table(text).ok_or_else(|| wrong("its table is malformed"))?;
-    let entry =
-        PackEntry { id, salt, size: pack.len() as u64, segments: table.segments, marked: None };
+    let entry = PackEntry { id, salt, size, segments: table.segments, marked: None };
     if entry.is_sane() { Ok(entry) } else { Err(wrong("its table is impossible")) }
 }
 

@@ -290,6 +290,12 @@ impl ObjectStore for LocalStore {
         Ok(())
     }
 
+    fn settle_all(&self) -> Result<(), StoreError> {
+        self.folders(ObjectKind::Pack).iter().for_each(|folder| self.changed(folder));
+        self.changed(&self.root.join(ObjectKind::Pack.folder()));
+        self.settle()
+    }
+
     fn sweep(&self, age: Duration) -> Result<(u64, u64), StoreError> {
         let (mut files, mut bytes) = (0, 0);
         for dir in ObjectKind::ALL.into_iter().flat_map(|kind| self.folders(kind)) {

@@ -40,6 +40,12 @@ pub trait ObjectStore: Send + Sync {
     /// and whatever a listing showed of the index and the snapshots, whoever did that.
     fn settle(&self) -> Result<(), StoreError>;
 
+    /// Like [`settle`](Self::settle), and for packs that others have stored, who may have
+    /// crashed before they settled.
+    fn settle_all(&self) -> Result<(), StoreError> {
+        self.settle()
+    }
+
     /// Removes what interrupted `put`s left behind, if older than `age`. Returns
     /// how many files and bytes.
     fn sweep(&self, age: std::time::Duration) -> Result<(u64, u64), StoreError>;

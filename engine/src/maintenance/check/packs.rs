@@ -1,0 +1,154 @@
+//! The packs themselves: are they there, and whole?
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+
+use super::{CheckOptions, CheckProblem, CheckReport, View};
+use crate::error::{Error, Result};
+use crate::format::{ObjectId, ObjectKind, ObjectName, PackEntry};
+use crate::maintenance::workers::{for_each, reason, stops};
+use crate::monitor::Monitor;
+use crate::pack::verify_pack;
+use crate::repo::Repository;
+
+/// Which packs to read when not all of them shall be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Subset {
+    /// So many of a hundred, chosen at random.
+    Percent(f64),
+    /// The part `part` (1 is the first) of `of`: whoever reads one part after the other
+    /// has read all that was there throughout.
+    Part { part: u64, of: u64 },
+    /// About so many bytes, chosen at random.
+    Bytes(u64),
+}
+
+impl Subset {
+    /// Leaves the chosen packs. Names of packs are random: those after a random one are
+    /// a random choice, and those of a certain remainder too.
+    fn choose(self, packs: &mut Vec<(ObjectId, u64)>) -> Result<()> {
+        if let Self::Part { part, of } = self {
+            let number =
+                |id: &ObjectId| id.0[..8].iter().fold(0u64, |n, byte| n << 8 | u64::from(*byte));
+            packs.retain(|(id, _)| number(id) % of.max(1) + 1 == part);
+            return Ok(());
+        }
+        let start = usize::from_le_bytes(crate::crypto::random()?) % packs.len().max(1);
+        packs.rotate_left(start);
+        let count = match self {
+            Self::Part { .. } => packs.len(),
+            Self::Percent(percent) => (packs.len() as f64 * percent / 100.0).ceil() as usize,
+            Self::Bytes(mut left) => {
+                let mut count = 0;
+                while left > 0 && count < packs.len() {
+                    left = left.saturating_sub(packs[count].1);
+                    count += 1;
+                }
+                count
+            }
+        };
+        packs.truncate(count);
+        Ok(())
+    }
+}
+
+/// What was found out by reading packs.
+#[derive(Default)]
+pub(super) struct PacksRead {
+    pub damaged: HashMap<ObjectId, String>,
+    pub bytes: u64,
+}
+
+/// Compares the index with the packs in the store; returns the ones that are wrong.
+pub(super) fn check_packs(
+    view: &View,
+    read: &PacksRead,
+    report: &mut CheckReport,
+) -> HashSet<ObjectId> {
+    let mut bad = HashSet::new();
+    for pack in view.packs.iter() {
+        report.packs += 1;
+        let problem = match view.listed.get(&pack.id) {
+            Some(size) if *size != pack.size => {
+                Some(format!("it is {size} bytes long and must be {}", pack.size))
+            }
+            Some(_) => read.damaged.get(&pack.id).cloned(),
+            None => Some("it is missing".to_owned()),
+        };
+        let Some(message) = problem else { continue };
+        bad.insert(pack.id);
+        // Prune deletes marked packs before it can say so.
+        if pack.marked == 0 || view.listed.contains_key(&pack.id) {
+            let name = ObjectName::new(ObjectKind::Pack, pack.id);
+            report.problems.push(CheckProblem::new(name, message));
+        }
+    }
+    report.problems.sort_by(|a, b| a.object.cmp(&b.object));
+    let unused = view.listed.keys().filter(|id| view.packs.get(id).is_none());
+    report.unused_packs = unused.count() as u64;
+    bad
+}
+
+/// Reads packs and checks every blob in them.
+pub(super) fn read_packs(
+    repo: &Arc<Repository>,
+    options: &CheckOptions,
+    view: &View,
+    monitor: &dyn Monitor,
+) -> Result<PacksRead> {
+    let there = view.packs.iter().filter(|p| view.listed.get(&p.id) == Some(&p.size));
+    let packs: BTreeMap<ObjectId, u64> = there.map(|p| (p.id, p.size)).collect();
+    let mut packs: Vec<_> = packs.into_iter().collect();
+    if let Some(subset) = options.subset.filter(|_| !options.read_data) {
+        subset.choose(&mut packs)?;
+    }
+    monitor.progress().expect(packs.len() as u64, packs.iter().map(|p| p.1).sum());
+    let found = Mutex::new(PacksRead::default());
+    for_each(&packs, |(id, size)| {
+        monitor.progress().check()?;
+        let problem = read_pack(repo, id);
+        let mut found = found.lock().unwrap_or_else(|e| e.into_inner());
+        match problem {
+            Ok(()) => found.bytes += size,
+            Err(e) if stops(&e) => return Err(e),
+            // Deleted meanwhile, or it will be missed.
+            Err(Error::Store(e)) if e.is_not_found() => {}
+            Err(e) => {
+                found.bytes += size;
+                found.damaged.insert(*id, reason(e));
+            }
+        }
+        monitor.progress().add(1, *size);
+        Ok(())
+    })?;
+    Ok(found.into_inner().unwrap_or_else(|e| e.into_inner()))
+}
+
+/// Checks a pack, and that the index says of it what its own table says.
+fn read_pack(repo: &Arc<Repository>, id: &ObjectId) -> Result<()> {
+    let name = ObjectName::new(ObjectKind::Pack, *id);
+    let mut bytes = repo.store().get(&name)?;
+    let table = verify_pack(repo.keys(), *id, &mut bytes)?;
+    match unlike_index(repo, &table) {
+        0 => Ok(()),
+        n => Err(Error::damaged(name, format!("the index is wrong about {n} blobs in it"))),
+    }
+}
+
+/// How many blobs of a pack the index doesn't know, or where they are not.
+fn unlike_index(repo: &Repository, table: &PackEntry) -> usize {
+    let placed = table.placed().flat_map(|(offset, segment)| {
+        segment.blobs().map(move |(id, start, len)| (id, (offset, segment.sealed_len, start, len)))
+    });
+    placed
+        .filter(|(id, place)| {
+            let found = repo.index().find_all(id);
+            let here = found.iter().map(|f| f.location).filter(|l| l.segment.pack == table.id);
+            let as_place = |l: crate::index::Location| {
+                (l.segment.offset, l.segment.sealed_len, l.start, l.len)
+            };
+            // The index may be a newer one, without this pack.
+            !here.clone().any(|l| as_place(l) == *place) && here.count() > 0
+        })
+        .count()
+}

@@ -1,0 +1,204 @@
+//! What snapshots need, and the files that lost blobs touch.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::{CheckProblem, CheckReport, MOST_FILES, View};
+use crate::cache::Cache;
+use crate::error::{Error, Result};
+use crate::format::{BlobId, BlobKind, ObjectId, ObjectKind, ObjectName, display_name};
+use crate::maintenance::reach::{Reached, walk_reachable};
+use crate::maintenance::used::{Inserted, UsedBlobs};
+use crate::maintenance::workers::{reason, stops};
+use crate::monitor::Monitor;
+use crate::pack::Segment;
+use crate::repo::{Repository, Snapshot};
+
+/// Segments of damaged packs kept, in bytes.
+const SEGMENT_CACHE: usize = 8 << 20;
+
+/// Blobs that can't be read; with the problem that they belong to.
+pub type Lost = HashMap<BlobId, usize>;
+
+/// Visits all that snapshots need, each blob once.
+pub(super) fn walk_all(
+    repo: &Repository,
+    view: &View,
+    bad: &HashSet<ObjectId>,
+    report: &mut CheckReport,
+    monitor: &dyn Monitor,
+) -> Result<Lost> {
+    let used = UsedBlobs::new(repo.index(), |pack| bad.contains(&pack.id));
+    let of_objects: HashMap<_, _> =
+        report.problems.iter().enumerate().map(|(i, p)| (p.object.clone(), i)).collect();
+    let mut walk = Walk {
+        repo,
+        view,
+        used,
+        report,
+        monitor,
+        segments: Cache::new(SEGMENT_CACHE),
+        lost: Lost::new(),
+        of_objects,
+        unknown: None,
+    };
+    for snapshot in &view.snapshots {
+        walk_reachable(repo, &snapshot.data.tree, &mut walk)?;
+    }
+    if let Some((problem, blobs)) = walk.unknown {
+        walk.report.problems[problem].message =
+            format!("no index object says where {blobs} blobs are that snapshots need");
+    }
+    Ok(walk.lost)
+}
+
+struct Walk<'a> {
+    repo: &'a Repository,
+    view: &'a View,
+    used: UsedBlobs,
+    report: &'a mut CheckReport,
+    monitor: &'a dyn Monitor,
+    /// Of damaged packs: what the repository keeps may be from before the damage.
+    segments: Cache<(ObjectId, u32), Segment>,
+    lost: Lost,
+    /// Problems by the objects they are about.
+    of_objects: HashMap<String, usize>,
+    /// The problem of blobs that are nowhere, and how many there are.
+    unknown: Option<(usize, u64)>,
+}
+
+impl Walk<'_> {
+    /// A blob can't be had. The problem it belongs to is that of its pack.
+    fn lose(&mut self, id: &BlobId, reason: impl FnOnce() -> String) {
+        if self.lost.contains_key(id) {
+            return;
+        }
+        let problem = match self.used.bad_place(id) {
+            Some(pack) => {
+                let path = ObjectName::new(ObjectKind::Pack, pack.id).path();
+                match self.of_objects.get(&path) {
+                    Some(problem) => *problem,
+                    None => self.add_problem(path, reason()),
+                }
+            }
+            None => {
+                let (problem, blobs) = match self.unknown {
+                    Some((problem, blobs)) => (problem, blobs + 1),
+                    None => (self.add_problem("index".to_owned(), String::new()), 1),
+                };
+                self.unknown = Some((problem, blobs));
+                problem
+            }
+        };
+        self.lost.insert(*id, problem);
+    }
+
+    /// Whether a damaged pack has the blob intact: mostly the damage is elsewhere in it.
+    fn is_readable(&self, kind: BlobKind, id: &BlobId) -> Result<bool> {
+        for found in self.repo.index().find_all(id) {
+            let at = found.location;
+            if !self.view.listed.contains_key(&at.segment.pack) {
+                continue;
+            }
+            let segment = self.segments.get_or((at.segment.pack, at.segment.offset), || {
+                let segment = self.repo.read_segment(&at.segment)?;
+                let weight = segment.len();
+                Ok::<_, Error>((Arc::new(segment), weight))
+            });
+            match segment.and_then(|segment| segment.blob(kind, id, &at).map(drop)) {
+                Ok(()) => return Ok(true),
+                Err(e) if stops(&e) => return Err(e),
+                Err(_) => {}
+            }
+        }
+        Ok(false)
+    }
+
+    fn add_problem(&mut self, object: String, message: String) -> usize {
+        let number = self.report.problems.len();
+        self.of_objects.insert(object.clone(), number);
+        let problem = CheckProblem { object, message, files: Vec::new(), more_files: 0 };
+        self.report.problems.push(problem);
+        number
+    }
+}
+
+impl Reached for Walk<'_> {
+    fn blob(&mut self, kind: BlobKind, id: &BlobId, _: &[u8]) -> Result<bool> {
+        self.monitor.progress().check()?;
+        match self.used.insert(id) {
+            Inserted::New(_) => self.report.blobs += 1,
+            Inserted::Before => return Ok(false),
+            Inserted::Unknown if self.lost.contains_key(id) => return Ok(false),
+            Inserted::Unknown if self.is_readable(kind, id)? => {
+                self.used.insert_bad(id);
+                self.report.blobs += 1;
+            }
+            Inserted::Unknown => {
+                // Only of marked packs this isn't known yet.
+                self.lose(id, || "it is missing, and snapshots need it".to_owned());
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn unreadable(&mut self, id: &BlobId, _: &[u8], error: Error) -> Result<()> {
+        if stops(&error) {
+            return Err(error);
+        }
+        self.lose(id, || reason(error));
+        Ok(())
+    }
+}
+
+/// Says which files of which snapshots the lost blobs touch.
+pub(super) fn name_files(
+    repo: &Repository,
+    snapshots: &[Snapshot],
+    lost: &Lost,
+    report: &mut CheckReport,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    for snapshot in snapshots {
+        let prefix = snapshot.id.short();
+        let mut naming = Naming { lost, report, monitor, prefix, last: (Vec::new(), usize::MAX) };
+        walk_reachable(repo, &snapshot.data.tree, &mut naming)?;
+    }
+    Ok(())
+}
+
+struct Naming<'a> {
+    lost: &'a Lost,
+    report: &'a mut CheckReport,
+    monitor: &'a dyn Monitor,
+    prefix: String,
+    /// The file named last: a file of many lost chunks is named once.
+    last: (Vec<u8>, usize),
+}
+
+impl Reached for Naming<'_> {
+    fn wants_paths(&self) -> bool {
+        true
+    }
+
+    fn blob(&mut self, _: BlobKind, id: &BlobId, path: &[u8]) -> Result<bool> {
+        self.monitor.progress().check()?;
+        let Some(&number) = self.lost.get(id) else { return Ok(true) };
+        if self.last.1 != number || self.last.0 != path {
+            self.last = (path.to_vec(), number);
+            let problem = &mut self.report.problems[number];
+            if problem.files.len() < MOST_FILES {
+                let path = if path.is_empty() { b"/" } else { path };
+                problem.files.push(format!("{}:{}", self.prefix, display_name(path)));
+            } else {
+                problem.more_files += 1;
+            }
+        }
+        Ok(false)
+    }
+
+    fn unreadable(&mut self, _: &BlobId, _: &[u8], error: Error) -> Result<()> {
+        if stops(&error) { Err(error) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,225 @@
+//! Repair of snapshots that need what is lost: new ones with all that can be saved.
+//!
+//! What isn't whole never keeps its name: a file that has lost a part is saved as
+//! `NAME.damaged`, with a hole where each lost part was, so that the rest stays at its
+//! place. A file of which nothing is left is left out. A directory that can't be read is
+//! saved empty as `NAME.damaged`; one that has lost some of its entries keeps its name,
+//! as all that is below is whole.
+
+mod salvage;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use self::salvage::Salvage;
+use super::check::{CheckOptions, Lost, View, look};
+use super::reach::{Reached, walk_reachable};
+use super::workers::stops;
+use crate::archiver::{disown_lost, save_confirmed};
+use crate::error::{Error, Result};
+use crate::format::{BlobId, BlobKind, ObjectId, SnapshotData};
+use crate::monitor::Monitor;
+use crate::pack::{Finished, PackWriter};
+use crate::repo::{Repository, Snapshot};
+
+/// The tag of repaired snapshots.
+pub const REPAIRED: &str = "repaired";
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RepairSnapshotsOptions {
+    /// Read every byte of every pack first, to know all that is damaged.
+    pub read_data: bool,
+    /// Remove the originals, and snapshots that can't be read at all.
+    pub forget: bool,
+    /// Tell what would be done, change nothing.
+    pub dry_run: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct RepairSnapshotsReport {
+    /// Snapshots that were looked at.
+    pub snapshots: u64,
+    /// Those that have lost something.
+    pub repaired: Vec<RepairedSnapshot>,
+    /// Snapshot objects that can't be read, and why.
+    pub unreadable: Vec<(ObjectId, String)>,
+    /// What was removed.
+    pub forgotten: Vec<ObjectId>,
+}
+
+#[derive(Clone, Debug)]
+pub struct RepairedSnapshot {
+    pub original: Snapshot,
+    /// `None` if nothing of it can be saved, and in a dry run.
+    pub repaired: Option<ObjectId>,
+    /// Whether it was there already: of an earlier repair.
+    pub already: bool,
+    pub losses: Vec<Loss>,
+}
+
+/// Something that is not, or not wholly, in the repaired snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    pub path: Vec<u8>,
+    pub is_dir: bool,
+    /// Where what is left of it can be found.
+    pub kept_as: Option<Vec<u8>>,
+    /// Of a file: start and end of each part that is lost.
+    pub ranges: Vec<(u64, u64)>,
+    /// Of a directory: how many entries are lost, if that is known.
+    pub entries: Option<u64>,
+}
+
+pub fn repair_snapshots(
+    repo: &Arc<Repository>,
+    options: &RepairSnapshotsOptions,
+    monitor: &dyn Monitor,
+) -> Result<RepairSnapshotsReport> {
+    let check = CheckOptions { read_data: options.read_data, ..CheckOptions::default() };
+    let found = look(repo, &check, false, monitor)?;
+    let mut report = RepairSnapshotsReport {
+        snapshots: found.view.snapshots.len() as u64,
+        unreadable: found.view.damaged_snapshots.clone(),
+        ..RepairSnapshotsReport::default()
+    };
+    if !found.lost.is_empty() {
+        monitor.phase("repairing snapshots");
+        repair(repo, options, &found.view, &found.lost, &mut report, monitor)?;
+    }
+    if options.forget {
+        let originals = report.repaired.iter().map(|r| r.original.id);
+        report.forgotten = originals.chain(report.unreadable.iter().map(|u| u.0)).collect();
+        if !options.dry_run {
+            repo.forget(&report.forgotten)?;
+        }
+    }
+    Ok(report)
+}
+
+fn repair(
+    repo: &Arc<Repository>,
+    options: &RepairSnapshotsOptions,
+    view: &View,
+    lost: &Lost,
+    report: &mut RepairSnapshotsReport,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    // As a backup: what a prune wants to delete is stored again.
+    let _reliance = repo.index().rely();
+    repo.refresh_index()?;
+    repo.index().reset_seen();
+    let new_writer = if options.dry_run { PackWriter::dry } else { PackWriter::new };
+    let mut writer = new_writer(repo.clone());
+    let mut new = Vec::new();
+    let mut work = || -> Result<Finished> {
+        for snapshot in &view.snapshots {
+            monitor.progress().check()?;
+            if let Some((tree, losses)) = rebuild(repo, &writer, lost, snapshot, monitor)? {
+                new.push((snapshot, tree, losses));
+            }
+        }
+        writer.finish()
+    };
+    let finished = match work() {
+        Ok(finished) => finished,
+        Err(e) => {
+            disown_lost(repo, &writer.abandon());
+            return Err(e);
+        }
+    };
+    for (snapshot, tree, losses) in new {
+        let mut repaired = None;
+        let mut already = false;
+        if let Some(tree) = tree {
+            let data = repaired_data(snapshot, tree, &losses);
+            let same = |other: &&Snapshot| is_same(&other.data, &data);
+            let earlier = view.snapshots.iter().find(same).map(|s| s.id);
+            already = earlier.is_some();
+            repaired = match earlier {
+                None if !options.dry_run => {
+                    let (index, packs) = (finished.index.clone(), finished.packs.clone());
+                    let stored = Finished { counts: finished.counts, index, packs };
+                    Some(save_confirmed(repo, &data, stored, monitor)?)
+                }
+                earlier => earlier,
+            };
+        }
+        let original = snapshot.clone();
+        report.repaired.push(RepairedSnapshot { original, repaired, already, losses });
+    }
+    Ok(())
+}
+
+fn repaired_data(original: &Snapshot, tree: BlobId, losses: &[Loss]) -> SnapshotData {
+    let mut data = SnapshotData::clone(&original.data);
+    data.tree = tree;
+    data.summary.errors += losses.len() as u64;
+    if !data.tags.iter().any(|tag| tag == REPAIRED) {
+        data.tags.push(REPAIRED.to_owned());
+        data.tags.sort();
+    }
+    data
+}
+
+/// Whether it is what an earlier repair has saved.
+fn is_same(a: &SnapshotData, b: &SnapshotData) -> bool {
+    (a.tree, a.time, &a.host, &a.paths, &a.tags) == (b.tree, b.time, &b.host, &b.paths, &b.tags)
+}
+
+/// A new tree (`None` if nothing is left) and what it lacks; `None` if nothing is lost.
+fn rebuild(
+    repo: &Repository,
+    writer: &PackWriter,
+    lost: &Lost,
+    snapshot: &Snapshot,
+    monitor: &dyn Monitor,
+) -> Result<Option<(Option<BlobId>, Vec<Loss>)>> {
+    let mut touched = Touched { lost, monitor, paths: HashSet::new() };
+    walk_reachable(repo, &snapshot.data.tree, &mut touched)?;
+    if touched.paths.is_empty() {
+        return Ok(None);
+    }
+    let mut salvage = Salvage::new(repo, writer, lost, touched.paths, monitor);
+    let tree = salvage.tree(&snapshot.data.tree)?;
+    Ok(Some((tree, salvage.losses)))
+}
+
+/// Finds entries that have lost something, and the directories above them.
+struct Touched<'a> {
+    lost: &'a Lost,
+    monitor: &'a dyn Monitor,
+    paths: HashSet<Vec<u8>>,
+}
+
+impl Touched<'_> {
+    fn add(&mut self, path: &[u8]) {
+        let mut path = path;
+        while self.paths.insert(path.to_vec()) {
+            let Some(slash) = path.iter().rposition(|b| *b == b'/') else { break };
+            path = &path[..slash];
+        }
+    }
+}
+
+impl Reached for Touched<'_> {
+    fn wants_paths(&self) -> bool {
+        true
+    }
+
+    fn blob(&mut self, _: BlobKind, id: &BlobId, path: &[u8]) -> Result<bool> {
+        self.monitor.progress().check()?;
+        let is_lost = self.lost.contains_key(id);
+        if is_lost {
+            self.add(path);
+        }
+        Ok(!is_lost)
+    }
+
+    fn unreadable(&mut self, _: &BlobId, path: &[u8], error: Error) -> Result<()> {
+        if stops(&error) {
+            return Err(error);
+        }
+        self.add(path);
+        Ok(())
+    }
+}

@@ -1,0 +1,309 @@
+//! A tree without what is lost.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use super::Loss;
+use crate::contents::ContentBuilder;
+use crate::error::Result;
+use crate::format::{BlobId, BlobKind, Content, ContentPage, Extent, ExtentPage, Node, TreePage};
+use crate::maintenance::check::Lost;
+use crate::maintenance::workers::stops;
+use crate::monitor::Monitor;
+use crate::pack::{NewSegment, PackWriter, Packed};
+use crate::repo::Repository;
+use crate::tree::{BlobSink, DirWriter};
+
+/// Ends the name of what isn't whole.
+const DAMAGED: &str = ".damaged";
+/// Longest name that file systems take.
+const MOST_NAME: usize = 255;
+/// Tree blobs are compressed together up to this many bytes.
+const SEGMENT: usize = 256 << 10;
+
+pub(super) struct Salvage<'a> {
+    repo: &'a Repository,
+    lost: &'a Lost,
+    /// Entries that have lost something, and the directories above them.
+    touched: HashSet<Vec<u8>>,
+    monitor: &'a dyn Monitor,
+    sink: Sink<'a>,
+    pub losses: Vec<Loss>,
+}
+
+/// A directory that is being written anew.
+struct Open {
+    path: Vec<u8>,
+    /// `None` for the root.
+    node: Option<Node>,
+    /// Last one first.
+    todo: Vec<Node>,
+    done: BTreeMap<Vec<u8>, Node>,
+    names: BTreeSet<Vec<u8>>,
+}
+
+impl<'a> Salvage<'a> {
+    pub fn new(
+        repo: &'a Repository,
+        writer: &'a PackWriter,
+        lost: &'a Lost,
+        touched: HashSet<Vec<u8>>,
+        monitor: &'a dyn Monitor,
+    ) -> Self {
+        let sink = Sink { repo, writer, segment: NewSegment::new(BlobKind::Tree) };
+        Self { repo, lost, touched, monitor, sink, losses: Vec::new() }
+    }
+
+    /// The new root page; `None` if the old one is lost.
+    pub fn tree(&mut self, root: &BlobId) -> Result<Option<BlobId>> {
+        let Some(first) = self.open(None, Vec::new(), root)? else {
+            self.lose(b"/".to_vec(), true, None);
+            return Ok(None);
+        };
+        // Not by recursion: a tree may be deeper than the stack.
+        let mut open = vec![first];
+        while let Some(dir) = open.last_mut() {
+            self.monitor.progress().check()?;
+            if let Some(node) = dir.todo.pop() {
+                if let Some(below) = self.entry(dir, node)? {
+                    open.push(below);
+                }
+                continue;
+            }
+            let Some(dir) = open.pop() else { break };
+            let mut writer = DirWriter::default();
+            for node in dir.done.into_values() {
+                writer.push(node, &mut self.sink)?;
+            }
+            let tree = writer.finish(&mut self.sink)?;
+            match (dir.node, open.last_mut()) {
+                (Some(mut node), Some(above)) => {
+                    node.tree = Some(tree);
+                    above.done.insert(node.name.clone(), node);
+                }
+                _ => {
+                    self.sink.flush()?;
+                    return Ok(Some(tree));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads a directory; `None` if its first page is lost.
+    fn open(&mut self, node: Option<Node>, path: Vec<u8>, root: &BlobId) -> Result<Option<Open>> {
+        let mut entries = Vec::new();
+        let mut missing = 0u64;
+        let mut pending = vec![(*root, None)];
+        while let Some((id, count)) = pending.pop() {
+            let page = if self.lost.contains_key(&id) { None } else { self.page(&id)? };
+            match (page.as_deref(), count) {
+                (Some(TreePage::Branch(pages)), _) => {
+                    pending.extend(pages.iter().rev().map(|p| (p.id, Some(p.entries))));
+                }
+                (Some(TreePage::Leaf(nodes)), _) => entries.extend(nodes.iter().cloned()),
+                (None, Some(count)) => missing = missing.saturating_add(count),
+                (None, None) => return Ok(None),
+            }
+        }
+        if missing > 0 {
+            let shown = if path.is_empty() { b"/".to_vec() } else { path.clone() };
+            let kept_as = Some(shown.clone());
+            let entries = Some(missing);
+            self.losses.push(Loss { path: shown, is_dir: true, kept_as, ranges: vec![], entries });
+        }
+        let names = entries.iter().map(|n| n.name.clone()).collect();
+        entries.reverse();
+        Ok(Some(Open { path, node, todo: entries, done: BTreeMap::new(), names }))
+    }
+
+    fn page(&self, id: &BlobId) -> Result<Option<std::sync::Arc<TreePage>>> {
+        match self.repo.tree_page(id) {
+            Ok(page) => Ok(Some(page)),
+            Err(e) if stops(&e) => Err(e),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn lose(&mut self, path: Vec<u8>, is_dir: bool, kept_as: Option<Vec<u8>>) {
+        self.losses.push(Loss { path, is_dir, kept_as, ranges: Vec::new(), entries: None });
+    }
+
+    /// Puts an entry, or what is left of it, into its directory; or gives a directory to
+    /// be dealt with first.
+    fn entry(&mut self, dir: &mut Open, mut node: Node) -> Result<Option<Open>> {
+        let path = [&dir.path, &b"/"[..], &node.name].concat();
+        if !self.touched.contains(&path) {
+            dir.done.insert(node.name.clone(), node);
+            return Ok(None);
+        }
+        if let Some(tree) = node.tree {
+            if let Some(below) = self.open(Some(node.clone()), path.clone(), &tree)? {
+                return Ok(Some(below));
+            }
+            node.tree = Some(DirWriter::default().finish(&mut self.sink)?);
+            let kept_as = dir.add_damaged(node);
+            self.lose(path, true, Some(kept_as));
+            return Ok(None);
+        }
+        let Some(content) = node.content.take() else {
+            dir.done.insert(node.name.clone(), node);
+            return Ok(None);
+        };
+        let mut parts = Parts { at: 0, kept: 0, lost: Vec::new() };
+        node.content = Some(self.content(&content, &mut parts)?);
+        // If nothing but holes is left, it says nothing.
+        let kept_as = (parts.kept > 0).then(|| dir.add_damaged(node));
+        let ranges = parts.lost;
+        self.losses.push(Loss { path, is_dir: false, kept_as, ranges, entries: None });
+        Ok(None)
+    }
+
+    /// The content with holes where parts are lost.
+    fn content(&mut self, content: &Content, parts: &mut Parts) -> Result<Content> {
+        let mut builder = ContentBuilder::default();
+        match content {
+            Content::Inline(bytes) => {
+                parts.kept += bytes.len() as u64;
+                return Ok(content.clone());
+            }
+            Content::Extents(extents) => self.extents(extents, parts, &mut builder)?,
+            Content::Pages { level, pages } => self.pages(*level, pages, parts, &mut builder)?,
+        }
+        builder.finish(&mut self.sink)
+    }
+
+    fn extents(
+        &mut self,
+        extents: &[Extent],
+        parts: &mut Parts,
+        builder: &mut ContentBuilder,
+    ) -> Result<()> {
+        for extent in extents {
+            let is_lost = extent.id.is_some_and(|id| self.lost.contains_key(&id));
+            if is_lost {
+                parts.lose(extent.len);
+            } else {
+                parts.keep(extent.len, extent.id.is_some());
+            }
+            let id = extent.id.filter(|_| !is_lost);
+            builder.push(Extent { len: extent.len, id }, &mut self.sink)?;
+        }
+        Ok(())
+    }
+
+    fn pages(
+        &mut self,
+        level: u8,
+        pages: &[ExtentPage],
+        parts: &mut Parts,
+        builder: &mut ContentBuilder,
+    ) -> Result<()> {
+        for page in pages {
+            let mut read = None;
+            if !self.lost.contains_key(&page.id) {
+                match self.repo.content_page(&page.id) {
+                    Ok(page) => read = Some(page),
+                    Err(e) if stops(&e) => return Err(e),
+                    Err(_) => {}
+                }
+            }
+            match read.as_deref() {
+                Some(ContentPage::Extents(extents)) if level == 1 => {
+                    self.extents(extents, parts, builder)?;
+                }
+                Some(ContentPage::Pages(below)) if level > 1 => {
+                    self.pages(level - 1, below, parts, builder)?;
+                }
+                _ => {
+                    parts.lose(page.len);
+                    builder.push(Extent { len: page.len, id: None }, &mut self.sink)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Open {
+    /// Adds what is left of an entry under a name that says so; returns its path.
+    fn add_damaged(&mut self, mut node: Node) -> Vec<u8> {
+        let mut number = 1;
+        loop {
+            let suffix = match number {
+                1 => DAMAGED.to_owned(),
+                n => format!("{DAMAGED}-{n}"),
+            };
+            let mut stem = node.name.as_slice();
+            while stem.len() + suffix.len() > MOST_NAME
+                || stem.len() < node.name.len() && node.name[stem.len()] & 0xc0 == 0x80
+            {
+                stem = &stem[..stem.len() - 1];
+            }
+            let name = [stem, suffix.as_bytes()].concat();
+            if self.names.insert(name.clone()) {
+                node.name = name;
+                break;
+            }
+            number += 1;
+        }
+        let path = [&self.path, &b"/"[..], &node.name].concat();
+        self.done.insert(node.name.clone(), node);
+        path
+    }
+}
+
+/// What became of a file's content so far.
+struct Parts {
+    at: u64,
+    /// Bytes that are data.
+    kept: u64,
+    lost: Vec<(u64, u64)>,
+}
+
+impl Parts {
+    fn keep(&mut self, len: u64, is_data: bool) {
+        self.at = self.at.saturating_add(len);
+        if is_data {
+            self.kept = self.kept.saturating_add(len);
+        }
+    }
+
+    fn lose(&mut self, len: u64) {
+        let end = self.at.saturating_add(len);
+        match self.lost.last_mut() {
+            Some(last) if last.1 == self.at => last.1 = end,
+            _ => self.lost.push((self.at, end)),
+        }
+        self.at = end;
+    }
+}
+
+/// Stores tree blobs that the repository doesn't have.
+struct Sink<'a> {
+    repo: &'a Repository,
+    writer: &'a PackWriter,
+    segment: NewSegment,
+}
+
+impl Sink<'_> {
+    fn flush(&mut self) -> Result<()> {
+        if self.segment.blobs.is_empty() {
+            return Ok(());
+        }
+        let segment = std::mem::replace(&mut self.segment, NewSegment::new(BlobKind::Tree));
+        self.writer.add(&Packed::from(segment))
+    }
+}
+
+impl BlobSink for Sink<'_> {
+    fn put(&mut self, bytes: &[u8]) -> Result<BlobId> {
+        let id = self.repo.keys().blob_id(BlobKind::Tree, bytes);
+        if self.writer.claim(&id) {
+            self.segment.push(id, bytes);
+            if self.segment.bytes.len() >= SEGMENT {
+                self.flush()?;
+            }
+        }
+        Ok(id)
+    }
+}

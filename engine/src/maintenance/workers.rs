@@ -1,0 +1,50 @@
+//! Many objects looked at by a few threads, and what the errors of that mean.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use crate::error::{Error, Result};
+use crate::store::StoreErrorKind;
+
+/// Does `work` for each item, on several threads. Ends with the first error.
+pub(super) fn for_each<T: Sync>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<()> + Send + Sync,
+) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let workers = std::thread::available_parallelism().map_or(2, |n| n.get()).clamp(2, 8);
+    std::thread::scope(|scope| {
+        let run = || -> Result<()> {
+            while let Some(item) = items.get(next.fetch_add(1, Relaxed)) {
+                // The others shall not go on for hours.
+                work(item).inspect_err(|_| next.store(items.len(), Relaxed))?;
+            }
+            Ok(())
+        };
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(run)).collect();
+        let panicked = |_| {
+            Err(Error::Invalid("a thread that reads objects panicked; please report it".into()))
+        };
+        // All are joined: the scope would panic for one that isn't.
+        let results: Vec<_> =
+            threads.into_iter().map(|t| t.join().unwrap_or_else(panicked)).collect();
+        results.into_iter().collect()
+    })
+}
+
+/// Errors that say nothing about one object, but that nothing more can be learnt.
+pub(super) fn stops(error: &Error) -> bool {
+    use StoreErrorKind::{NoSpace, Other, ReadOnly};
+    match error {
+        Error::Interrupted | Error::Io { .. } => true,
+        Error::Store(e) => matches!(e.kind, Other | NoSpace | ReadOnly),
+        _ => false,
+    }
+}
+
+/// What is wrong with an object that is named beside it.
+pub(super) fn reason(error: Error) -> String {
+    match error {
+        Error::Damaged { reason, .. } => reason,
+        error => error.to_string(),
+    }
+}

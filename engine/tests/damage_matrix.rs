@@ -1,0 +1,339 @@
+//! Every kind of object, damaged in every way, met by every operation: never wrong
+//! bytes, never a panic, the damage is named, and what isn't touched is still there.
+
+#[path = "prune/world.rs"]
+#[allow(dead_code)]
+mod world;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use fastrand::Rng;
+use tresor_engine::crypto::KdfCost;
+use tresor_engine::format::{ObjectId, ObjectKind, ObjectName, display_name};
+use tresor_engine::maintenance::{
+    CheckOptions, RepairIndexOptions, RepairSnapshotsOptions, check, repair_index,
+    repair_snapshots, scrub,
+};
+use tresor_engine::monitor::Quiet;
+use tresor_engine::repo::{OpenOptions, Repository, Snapshot};
+use tresor_engine::restorer::read_file;
+use tresor_engine::store::Store;
+use tresor_engine::tree::resolve;
+use tresor_testkit::{Body, Item, password};
+
+use world::*;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Damage {
+    Flip,
+    Truncate,
+    Empty,
+    Extend,
+    /// Two of a kind change places.
+    Swap,
+    /// The same bytes under another name.
+    Duplicate,
+    Delete,
+    /// The bytes of another one, which stays.
+    Replace,
+}
+
+const DAMAGES: [Damage; 8] = [
+    Damage::Flip,
+    Damage::Truncate,
+    Damage::Empty,
+    Damage::Extend,
+    Damage::Swap,
+    Damage::Duplicate,
+    Damage::Delete,
+    Damage::Replace,
+];
+
+fn base() -> (Store, Kept) {
+    let mut rng = Rng::with_seed(11);
+    let store = new_store();
+    let repo = open(&store);
+    let cost = KdfCost { memory: 8 * 1024, passes: 1, lanes: 1 };
+    repo.add_key(&password(), "another", cost).unwrap();
+    let mut kept = Kept::default();
+    let mut tree = some_tree(&mut rng, 4);
+    for _ in 0..2 {
+        kept.add(&repo, &tree);
+        tree = change(&mut rng, &tree);
+    }
+    (store, kept)
+}
+
+fn set(store: &Store, name: &ObjectName, bytes: &[u8]) {
+    store.delete(name).unwrap();
+    store.put(name, bytes).unwrap();
+}
+
+/// Damages an object; returns the one that has become wrong, or `None` if there is
+/// nothing of this kind to do it with.
+fn damage(store: &Store, victim: ObjectName, how: Damage, rng: &mut Rng) -> Option<ObjectName> {
+    let bytes = store.get(&victim).unwrap();
+    let other = store.list(victim.kind).unwrap().into_iter().map(|o| o.0).find(|o| *o != victim);
+    let mut changed = bytes.clone();
+    match how {
+        Damage::Flip => {
+            let at = rng.usize(..bytes.len());
+            changed[at] ^= 1 << rng.u8(..8);
+        }
+        Damage::Truncate => changed.truncate(rng.usize(1..bytes.len())),
+        Damage::Empty => changed.clear(),
+        Damage::Extend => changed.extend([0; 7]),
+        Damage::Swap => {
+            let other = other?;
+            changed = store.get(&other).unwrap();
+            set(store, &other, &bytes);
+        }
+        Damage::Duplicate if victim.kind == ObjectKind::Config => return None,
+        Damage::Duplicate => {
+            let name = ObjectName::new(victim.kind, ObjectId([rng.u8(..); 32]));
+            set(store, &name, &bytes);
+            return Some(name);
+        }
+        Damage::Delete => {
+            store.delete(&victim).unwrap();
+            return Some(victim);
+        }
+        Damage::Replace => changed = store.get(&other?).unwrap(),
+    }
+    set(store, &victim, &changed);
+    Some(victim)
+}
+
+fn try_open(store: &Store) -> Option<Arc<Repository>> {
+    Repository::open(store.clone(), &password(), &OpenOptions::default()).ok()
+}
+
+fn files(item: &Item, path: &[u8], out: &mut Vec<(Vec<u8>, Vec<u8>)>) {
+    for (name, item) in item.entries() {
+        let path = [path, b"/", name].concat();
+        match &item.body {
+            Body::Dir(_) => files(item, &path, out),
+            Body::File(bytes, _) => out.push((path, bytes.to_vec())),
+            Body::Other => {}
+        }
+    }
+}
+
+/// Reads every file; returns those that can't be. None may have other bytes or be gone
+/// without an error.
+#[track_caller]
+fn unreadable(repo: &Repository, snapshot: &Snapshot, tree: &Item, what: &str) -> BTreeSet<String> {
+    let mut all = Vec::new();
+    files(tree, b"", &mut all);
+    let mut lost = BTreeSet::new();
+    for (path, bytes) in all {
+        let names: Vec<_> = path.split(|b| *b == b'/').skip(1).collect();
+        let mut out = Vec::new();
+        let read = resolve(repo, &snapshot.data.tree, &names).and_then(|node| {
+            read_file(repo, &node.expect("an entry is gone without an error"), &mut out)
+        });
+        match read {
+            Ok(_) => assert!(out == bytes, "{what}: {path:?} has other bytes"),
+            Err(_) => drop(lost.insert(format!("{}:{}", snapshot.id.short(), display_name(&path)))),
+        }
+    }
+    lost
+}
+
+#[track_caller]
+fn all_unreadable(store: &Store, kept: &Kept, what: &str) -> BTreeSet<String> {
+    let repo = open(store);
+    kept.0.iter().flat_map(|(snapshot, tree)| unreadable(&repo, snapshot, tree, what)).collect()
+}
+
+fn is_named(file: &str, named: &BTreeSet<String>) -> bool {
+    named.iter().any(|name| {
+        let dir = name.strip_suffix('/').unwrap_or(name);
+        file == name || file.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'))
+    })
+}
+
+#[test]
+fn every_object_every_damage_every_operation() {
+    let (base, kept) = base();
+    let mut rng = Rng::with_seed(3);
+    let mut cases = 0;
+    for kind in ObjectKind::ALL {
+        let mut victims: Vec<_> = base.list(kind).unwrap().into_iter().map(|o| o.0).collect();
+        victims.sort();
+        for victim in victims {
+            for how in DAMAGES {
+                let store = copy(&base);
+                let Some(wrong) = damage(&store, victim, how, &mut rng) else { continue };
+                one_case(&store, &kept, wrong, how);
+                cases += 1;
+            }
+        }
+    }
+    assert!(cases > 60, "{cases}");
+}
+
+fn one_case(store: &Store, kept: &Kept, wrong: ObjectName, how: Damage) {
+    let what = format!("{how:?} {wrong}");
+    let quiet = Quiet::default();
+    // Without a key: what lies there and isn't what its name says. A config has no hash
+    // in its name, and what is gone is missed by nobody.
+    let scrubbed = scrub(store, &quiet).unwrap();
+    if wrong.kind != ObjectKind::Config && how != Damage::Delete {
+        assert!(scrubbed.problems.iter().any(|p| p.object == wrong.path()), "{what}: scrub");
+    }
+    let Some(repo) = try_open(store) else {
+        // Swapped, both of the two key slots are damaged.
+        let no_key = wrong.kind == ObjectKind::Key && how == Damage::Swap;
+        assert!(no_key || wrong.kind == ObjectKind::Config, "{what}: can't be opened");
+        return;
+    };
+    let everything = CheckOptions { read_data: true, ..CheckOptions::default() };
+    let report = check(&repo, &everything, &quiet).unwrap();
+    let named = report.problems.iter().any(|p| p.object == wrong.path() || p.object == "index");
+    // Nobody can tell that a snapshot or a key slot was deleted, nor that there are two
+    // of the same pack: the index names one.
+    let unseen = match wrong.kind {
+        ObjectKind::Snapshot | ObjectKind::Key => how == Damage::Delete,
+        ObjectKind::Pack => how == Damage::Duplicate && report.unused_packs == 1,
+        ObjectKind::Config => true,
+        ObjectKind::Index => false,
+    };
+    assert!(named || unseen, "{what}: check says {:#?}", report.problems);
+
+    let lost = all_unreadable(store, kept, &what);
+    let files: BTreeSet<_> = report.problems.iter().flat_map(|p| p.files.clone()).collect();
+    let gone = names(store, ObjectKind::Snapshot);
+    let there = |file: &&String| gone.iter().any(|id| file.starts_with(&id.short()));
+    let readable =
+        |id: &ObjectId| !report.problems.iter().any(|p| p.object.contains(&id.to_string()));
+    for file in lost.iter().filter(there) {
+        let of_readable = gone.iter().any(|id| file.starts_with(&id.short()) && readable(id));
+        assert!(!of_readable || is_named(file, &files), "{what}: {file} isn't named: {files:?}");
+    }
+    if !matches!(wrong.kind, ObjectKind::Pack | ObjectKind::Index) || how == Damage::Duplicate {
+        assert!(lost.is_empty(), "{what}: {lost:?}");
+    }
+    then_backup(&copy(store), kept, &lost, &what);
+    then_prune(&copy(store), kept, &lost, &what);
+    then_repair_index(&copy(store), kept, &lost, wrong, &what);
+    then_repair_snapshots(&copy(store), kept, &lost, &what);
+}
+
+/// A backup may fail, or rely on bytes that it can't know to be damaged; it says so only
+/// by what can't be read then. It never makes anything worse.
+fn then_backup(store: &Store, kept: &Kept, lost: &BTreeSet<String>, what: &str) {
+    let (parent, tree) = kept.0.last().unwrap();
+    if let Ok(snapshot) = try_backup(&open(store), tree, Some(parent.clone())) {
+        unreadable(&open(store), &snapshot, tree, what);
+    }
+    assert!(all_unreadable(store, kept, what).is_subset(lost), "{what}: after a backup");
+}
+
+/// A prune refuses, or leaves all that could be read.
+fn then_prune(store: &Store, kept: &Kept, lost: &BTreeSet<String>, what: &str) {
+    let there = names(store, ObjectKind::Snapshot);
+    let mut kept = kept.clone();
+    kept.0.retain(|(snapshot, _)| there.contains(&snapshot.id));
+    let _ = prune_at(&open(store), &all(), 0);
+    assert!(all_unreadable(store, &kept, what).is_subset(lost), "{what}: after a prune");
+}
+
+/// Whatever is wrong with the index is mended, and nothing is worse.
+fn then_repair_index(
+    store: &Store,
+    kept: &Kept,
+    lost: &BTreeSet<String>,
+    wrong: ObjectName,
+    what: &str,
+) {
+    let options = RepairIndexOptions { read_all: true, dry_run: true };
+    let before = objects(store);
+    repair_index(&open(store), &options, &Quiet::default()).unwrap();
+    assert!(objects(store) == before, "{what}: a dry run changes something");
+    let options = RepairIndexOptions { dry_run: false, ..options };
+    repair_index(&open(store), &options, &Quiet::default()).unwrap();
+    let left = all_unreadable(store, kept, what);
+    assert!(left.is_subset(lost), "{what}: after repair index");
+    if wrong.kind == ObjectKind::Index {
+        assert!(left.is_empty(), "{what}: after repair index: {left:?}");
+        kept.verify(store, what);
+    }
+    // Once is enough.
+    let again = repair_index(&open(store), &options, &Quiet::default()).unwrap();
+    assert_eq!(
+        (again.packs_added, again.packs_corrected, again.removed.len()),
+        (0, 0, 0),
+        "{what}"
+    );
+}
+
+/// The repaired snapshots can be read wholly; what keeps its name has the right bytes, and
+/// what hasn't was told.
+fn then_repair_snapshots(store: &Store, kept: &Kept, lost: &BTreeSet<String>, what: &str) {
+    let options = RepairSnapshotsOptions { read_data: true, ..Default::default() };
+    let report = repair_snapshots(&open(store), &options, &Quiet::default()).unwrap();
+    assert!(all_unreadable(store, kept, what).is_subset(lost), "{what}: originals");
+    let repo = open(store);
+    for repaired in &report.repaired {
+        let id = repaired.original.id;
+        let Some(new) = repaired.repaired else { continue };
+        let (_, tree) = kept.0.iter().find(|(s, _)| s.id == id).unwrap();
+        let new = repo.snapshots().unwrap().into_iter().find(|s| s.id == new).unwrap();
+        assert!(new.data.tags.iter().any(|tag| tag == "repaired"));
+        let told: BTreeSet<_> = repaired
+            .losses
+            .iter()
+            .map(|l| format!("{}:{}", id.short(), display_name(&l.path)))
+            .collect();
+        for file in lost.iter().filter(|f| f.starts_with(&id.short())) {
+            assert!(is_named(file, &told), "{what}: {file} isn't told: {told:?}");
+        }
+        let mut expected = Vec::new();
+        files(tree, b"", &mut expected);
+        tresor_engine::history::walk(&repo, &new.data.tree, &mut |path, node| {
+            let mut out = Vec::new();
+            if !node.is_file() {
+                return Ok(true);
+            }
+            read_file(&repo, node, &mut out).unwrap();
+            if let Some((_, bytes)) = expected.iter().find(|(p, _)| p == path) {
+                assert!(out == *bytes, "{what}: {path:?} has other bytes");
+                return Ok(true);
+            }
+            let loss = repaired.losses.iter().find(|l| l.kept_as.as_deref() == Some(path)).unwrap();
+            let (_, bytes) = expected.iter().find(|(p, _)| *p == loss.path).unwrap();
+            let mut right = bytes.clone();
+            loss.ranges.iter().for_each(|(a, b)| right[*a as usize..*b as usize].fill(0));
+            assert!(out == right, "{what}: {path:?} isn't what is left");
+            Ok(true)
+        })
+        .unwrap();
+        let count =
+            |lost: &BTreeSet<String>| lost.iter().filter(|f| f.starts_with(&id.short())).count();
+        let whole = unreadable_names(&repo, &new, &expected);
+        assert_eq!(whole, count(lost), "{what}: as many files are gone as could not be read");
+    }
+    // The second time there is nothing new.
+    let before = names(store, ObjectKind::Snapshot);
+    repair_snapshots(&open(store), &options, &Quiet::default()).unwrap();
+    assert_eq!(names(store, ObjectKind::Snapshot), before, "{what}: repaired again");
+    let options = RepairSnapshotsOptions { forget: true, ..options };
+    let report = repair_snapshots(&open(store), &options, &Quiet::default()).unwrap();
+    let left = names(store, ObjectKind::Snapshot);
+    assert!(report.forgotten.iter().all(|id| !left.contains(id)));
+    let report = check(&open(store), &CheckOptions::default(), &Quiet::default()).unwrap();
+    let snapshots = report.problems.iter().filter(|p| p.object.starts_with("snapshots/"));
+    assert_eq!(snapshots.count(), 0, "{what}");
+    assert!(report.problems.iter().all(|p| p.files.is_empty()), "{what}: {:#?}", report.problems);
+}
+
+/// How many of these files aren't in the snapshot.
+fn unreadable_names(repo: &Repository, snapshot: &Snapshot, files: &[(Vec<u8>, Vec<u8>)]) -> usize {
+    let is_gone = |path: &[u8]| {
+        let names: Vec<_> = path.split(|b| *b == b'/').skip(1).collect();
+        resolve(repo, &snapshot.data.tree, &names).unwrap().is_none()
+    };
+    files.iter().filter(|(path, _)| is_gone(path)).count()
+}

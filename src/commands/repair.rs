@@ -1,0 +1,285 @@
+use std::fmt::Write;
+
+use anyhow::Result;
+use clap::Subcommand;
+use serde::Serialize;
+use tresor_engine::format::display_name;
+use tresor_engine::maintenance::{
+    Loss, RepairIndexOptions, RepairIndexReport, RepairSnapshotsOptions, RepairSnapshotsReport,
+    repair_index, repair_snapshots,
+};
+
+use crate::exit::Exit;
+use crate::globals::Globals;
+use crate::human::{plural, size};
+use crate::progress::{Json, PACKS, Reporter};
+use crate::{json, output};
+
+const EXAMPLES: &str = "\
+After damage, in this order:
+  tresor check --read-data          what is damaged, and which files are touched
+  (put objects back from another copy of the repository, if there is one)
+  tresor repair index               build the index again from what packs say of themselves
+  tresor backup ...                 stores again what is lost and still on the disk
+  tresor repair snapshots           save what is left of snapshots that lack something
+  tresor repair snapshots --forget  the same, and remove the originals
+
+Nothing is removed but index objects that can't be read, once the index is whole again,
+and with --forget the snapshots that were named.";
+
+/// Mend a damaged repository
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    Index(IndexArgs),
+    Snapshots(SnapshotsArgs),
+}
+
+/// Build the index again from the tables in the packs
+#[derive(clap::Args)]
+struct IndexArgs {
+    /// Read the tables of all packs, and correct what the index says of them
+    #[arg(long)]
+    read_all_packs: bool,
+
+    /// Show what would be done, change nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+/// Save what is left of snapshots that lack something
+///
+/// For each such snapshot a new one is saved, with the tag `repaired`. A file that has
+/// lost a part becomes NAME.damaged, with a hole where each lost part was; a file of
+/// which nothing is left is left out.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Exit codes: 0 nothing is lost, 3 something is (also when all else was saved), 1 failed,
+10 no repository, 12 wrong password, 130 interrupted")]
+struct SnapshotsArgs {
+    /// Read every byte of every pack first, to know all that is damaged
+    #[arg(long)]
+    read_data: bool,
+
+    /// Remove the originals, and snapshots that can't be read at all
+    #[arg(long)]
+    forget: bool,
+
+    /// Show what would be done, change nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
+    match args.what {
+        What::Index(args) => index(&args, globals),
+        What::Snapshots(args) => snapshots(&args, globals),
+    }
+}
+
+#[derive(Serialize)]
+struct IndexAnswer {
+    dry_run: bool,
+    packs: u64,
+    tables_read: u64,
+    packs_added: u64,
+    blobs_added: u64,
+    packs_corrected: u64,
+    packs_missing: u64,
+    index_removed: Vec<String>,
+    unreadable: Vec<Problem>,
+}
+
+#[derive(Serialize)]
+struct Problem {
+    object: String,
+    message: String,
+}
+
+fn index(args: &IndexArgs, globals: &Globals) -> Result<Exit> {
+    let options = RepairIndexOptions { read_all: args.read_all_packs, dry_run: args.dry_run };
+    let repo = globals.open()?;
+    let reporter = Reporter::start(globals, PACKS, Json::Answer);
+    let result = repair_index(&repo, &options, &*reporter.monitor());
+    let report = reporter.end(result)?;
+    if globals.json {
+        let problem = |(object, message): &(String, String)| Problem {
+            object: object.clone(),
+            message: message.clone(),
+        };
+        output::print_json(&IndexAnswer {
+            dry_run: args.dry_run,
+            packs: report.packs,
+            tables_read: report.tables_read,
+            packs_added: report.packs_added,
+            blobs_added: report.blobs_added,
+            packs_corrected: report.packs_corrected,
+            packs_missing: report.packs_missing,
+            index_removed: report.removed.iter().map(ToString::to_string).collect(),
+            unreadable: report.unreadable.iter().map(problem).collect(),
+        })?;
+    } else {
+        output::print(&index_text(&report, args.dry_run, globals))?;
+    }
+    Ok(Exit::unless(report.unreadable.len() as u64))
+}
+
+fn index_text(report: &RepairIndexReport, dry_run: bool, globals: &Globals) -> String {
+    let mut text = String::new();
+    for (object, message) in &report.unreadable {
+        let _ = writeln!(text, "{object}: left alone: {}", output::tidy(message));
+    }
+    if globals.quiet {
+        return text;
+    }
+    let packs = |n| plural(n, "pack", "packs");
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<12}{value}");
+    };
+    line("looked at:", format!("{}, {}", packs(report.packs), tables(report.tables_read)));
+    let blobs = plural(report.blobs_added, "blob", "blobs");
+    line("added:", format!("{} with {blobs}", packs(report.packs_added)));
+    line("corrected:", packs(report.packs_corrected));
+    if report.packs_missing > 0 {
+        let missing = packs(report.packs_missing);
+        line("missing:", format!("{missing}; nothing relies on them any more"));
+    }
+    let objects = plural(report.removed.len() as u64, "index object", "index objects");
+    line("removed:", format!("{objects} that could not be read"));
+    if dry_run {
+        text.push_str("dry run: nothing was changed\n");
+    }
+    text
+}
+
+fn tables(n: u64) -> String {
+    plural(n, "table read", "tables read")
+}
+
+#[derive(Serialize)]
+struct SnapshotsAnswer {
+    dry_run: bool,
+    snapshots: u64,
+    repaired: Vec<Repaired>,
+    unreadable: Vec<Problem>,
+    forgotten: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Repaired {
+    original: String,
+    snapshot_id: Option<String>,
+    already: bool,
+    losses: Vec<LossAnswer>,
+}
+
+#[derive(Serialize)]
+struct LossAnswer {
+    #[serde(flatten)]
+    path: json::Path,
+    kind: &'static str,
+    kept_as: Option<json::Path>,
+    ranges: Vec<(u64, u64)>,
+    entries: Option<u64>,
+}
+
+fn snapshots(args: &SnapshotsArgs, globals: &Globals) -> Result<Exit> {
+    let SnapshotsArgs { read_data, forget, dry_run } = *args;
+    let options = RepairSnapshotsOptions { read_data, forget, dry_run };
+    let repo = globals.open()?;
+    let reporter = Reporter::start(globals, PACKS, Json::Answer);
+    let result = repair_snapshots(&repo, &options, &*reporter.monitor());
+    let report = reporter.end(result)?;
+    if globals.json {
+        output::print_json(&snapshots_answer(&report, dry_run))?;
+    } else {
+        output::print(&snapshots_text(&report, dry_run, globals))?;
+    }
+    Ok(Exit::unless((report.repaired.len() + report.unreadable.len()) as u64))
+}
+
+fn snapshots_answer(report: &RepairSnapshotsReport, dry_run: bool) -> SnapshotsAnswer {
+    let loss = |loss: &Loss| LossAnswer {
+        path: json::Path::new(&loss.path),
+        kind: if loss.is_dir { "directory" } else { "file" },
+        kept_as: loss.kept_as.as_deref().map(json::Path::new),
+        ranges: loss.ranges.clone(),
+        entries: loss.entries,
+    };
+    let repaired = report.repaired.iter().map(|r| Repaired {
+        original: r.original.id.to_string(),
+        snapshot_id: r.repaired.map(|id| id.to_string()),
+        already: r.already,
+        losses: r.losses.iter().map(loss).collect(),
+    });
+    let unreadable = report.unreadable.iter().map(|(id, message)| Problem {
+        object: format!("snapshots/{id}"),
+        message: message.clone(),
+    });
+    SnapshotsAnswer {
+        dry_run,
+        snapshots: report.snapshots,
+        repaired: repaired.collect(),
+        unreadable: unreadable.collect(),
+        forgotten: report.forgotten.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn snapshots_text(report: &RepairSnapshotsReport, dry_run: bool, globals: &Globals) -> String {
+    let mut text = String::new();
+    for (id, message) in &report.unreadable {
+        let _ = writeln!(text, "snapshots/{id}: can't be read: {}", output::tidy(message));
+    }
+    for r in &report.repaired {
+        let id = r.original.id.short();
+        let _ = match (r.repaired, r.already) {
+            (Some(new), true) => writeln!(text, "{id}: repaired earlier as {}", new.short()),
+            (Some(new), false) => writeln!(text, "{id}: what is left is saved as {}", new.short()),
+            (None, _) if dry_run => writeln!(text, "{id}: lacks something"),
+            (None, _) => writeln!(text, "{id}: nothing of it can be saved"),
+        };
+        r.losses.iter().for_each(|loss| text.push_str(&loss_text(loss)));
+    }
+    if globals.quiet {
+        return text;
+    }
+    if report.repaired.is_empty() && report.unreadable.is_empty() {
+        let snapshots = plural(report.snapshots, "snapshot", "snapshots");
+        let _ = writeln!(text, "{snapshots} looked at: nothing is missing");
+    }
+    let forgotten = report.forgotten.len() as u64;
+    if forgotten > 0 {
+        let _ = writeln!(text, "removed: {}", plural(forgotten, "snapshot", "snapshots"));
+    }
+    if dry_run {
+        text.push_str("dry run: nothing was changed\n");
+    }
+    text
+}
+
+fn loss_text(loss: &Loss) -> String {
+    let path = display_name(&loss.path);
+    let kept = loss.kept_as.as_deref().map(display_name);
+    let bytes: u64 = loss.ranges.iter().map(|(start, end)| end - start).sum();
+    let ranges: Vec<_> = loss.ranges.iter().map(|(start, end)| format!("{start}-{end}")).collect();
+    match (loss.is_dir, kept, loss.entries) {
+        (true, _, Some(n)) => {
+            format!("    {path}: has lost {}\n", plural(n, "entry", "entries"))
+        }
+        (true, Some(kept), None) => {
+            format!("    {path}: what was in it is lost; the empty folder is kept as {kept}\n")
+        }
+        (false, Some(kept), _) => format!(
+            "    {path}: has lost {} (bytes {}); the rest is kept as {kept}\n",
+            size(bytes),
+            ranges.join(", ")
+        ),
+        (_, None, _) => format!("    {path}: is lost\n"),
+    }
+}
