@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use kit::{Mount, drive, in_time, status, wait_until};
@@ -276,6 +277,73 @@ fn a_stall_holds_up_only_who_reads_the_block() {
     world.faults.set(Fault::None);
     let read = in_time("the slow block", move || reader.join().unwrap().unwrap());
     assert!(read == world.tree.entries()[b"slow".as_slice()].bytes());
+}
+
+/// Longer than any of the drive's own waits.
+#[test]
+fn a_stall_of_several_seconds_is_waited_for() {
+    let world = world();
+    let slow = world.ranges("slow");
+    let mount = world.mount();
+    warm_up(&mount);
+    world.faults.set(Fault::Stall(slow));
+    let readers: Vec<_> = (0..4).map(|_| start_reading(mount.at("slow"))).collect();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(5) {
+        let asked = Instant::now();
+        cached_things_answer(&mount, &world);
+        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    // All of them wait for one fetch.
+    assert_eq!(world.faults.waiting.load(SeqCst), 1);
+    assert!(readers.iter().all(|reader| !reader.is_finished()));
+    world.faults.set(Fault::None);
+    for reader in readers {
+        let read = in_time("the slow block", move || reader.join().unwrap().unwrap());
+        assert!(read == world.tree.entries()[b"slow".as_slice()].bytes());
+    }
+    assert_eq!(status(&mount.fs, "errors"), 0);
+}
+
+/// The look for new snapshots holds up the one who makes it.
+#[test]
+fn a_stalled_look_for_snapshots_holds_up_nobody_else() {
+    let inner: Store = Arc::new(MemoryStore::new());
+    init(&inner);
+    backup(&open(&inner), &Item::dir().with("f", Item::file("text")), &options(None));
+    let stalls = Arc::new((Mutex::new(false), Condvar::new(), AtomicUsize::new(0)));
+    let gate = stalls.clone();
+    let store: Store = Arc::new(HookedStore::new(inner, move |call| {
+        if let Call::List(_) = call {
+            gate.2.fetch_add(1, SeqCst);
+            drop(gate.1.wait_while(gate.0.lock().unwrap(), |stalls| *stalls).unwrap());
+            gate.2.fetch_sub(1, SeqCst);
+        }
+        Ok(())
+    }));
+    let mount = Mount::new(drive(&open(&store), None, CACHE));
+    let file = mount.at("snapshots/latest/f");
+    assert_eq!(std::fs::read(&file).unwrap(), b"text");
+    *stalls.0.lock().unwrap() = true;
+    // What is known is old after half a second.
+    std::thread::sleep(Duration::from_millis(700));
+    let path = mount.at("snapshots");
+    let looker = std::thread::spawn(move || std::fs::read_dir(path).unwrap().count());
+    wait_until("the look stalls", || stalls.2.load(SeqCst) == 1);
+    for _ in 0..3 {
+        let (root, file) = (mount.path().to_owned(), file.clone());
+        in_time("everybody else", move || {
+            assert_eq!(std::fs::read_dir(&root).unwrap().count(), 4);
+            assert_eq!(std::fs::read_dir(root.join("snapshots")).unwrap().count(), 2);
+            assert_eq!(std::fs::read(&file).unwrap(), b"text");
+            assert!(statvfs(&root).unwrap().f_blocks > 0);
+        });
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    *stalls.0.lock().unwrap() = false;
+    stalls.1.notify_all();
+    assert_eq!(in_time("who looked", move || looker.join().unwrap()), 2);
 }
 
 #[test]

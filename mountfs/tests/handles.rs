@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use kit::{Mount, drive, status};
+use tresor_mountfs::{FsError, Ino};
 use tresor_testkit::{Item, backup, options, repository};
 
 /// `struct file_handle` with room for what file systems put in it.
@@ -91,4 +92,77 @@ fn handles_open_what_the_kernel_has_forgotten() {
     assert_eq!(listed.count(), 50);
     let up = std::fs::read_dir(format!("/proc/self/fd/{}/..", folder.as_raw_fd())).unwrap();
     assert_eq!(up.count(), 20);
+}
+
+/// What was forgotten last, and not what was asked for most often.
+#[test]
+fn those_forgotten_last_are_known_and_their_number_is_bounded() {
+    const FILES: usize = 50_000;
+    let repo = repository();
+    let tree = (0..FILES).fold(Item::dir(), |d, n| d.with(format!("{n:05}"), Item::file("")));
+    let (snapshot, _) = backup(&repo, &tree, &options(None));
+    let fs = drive(&repo, Some(snapshot), 4 << 20);
+    let look = |n: usize| fs.lookup(Ino::ROOT, format!("{n:05}").as_bytes()).unwrap().ino;
+    let numbers: Vec<_> = (0..FILES)
+        .map(|n| {
+            let ino = look(n);
+            fs.forget(ino, 1);
+            ino
+        })
+        .collect();
+    let known = |ino: Ino| match fs.lookup(ino, b".") {
+        Ok(attr) => {
+            assert_eq!(attr.ino, ino);
+            fs.forget(ino, 1);
+            true
+        }
+        Err(e) => {
+            assert_eq!(e, FsError::Stale);
+            false
+        }
+    };
+    let lost = numbers[FILES - 32_000..].iter().filter(|ino| !known(**ino)).count();
+    assert_eq!(lost, 0, "of the last 32,000");
+    assert!(!numbers[..10_000].iter().any(|ino| known(*ino)));
+    // Without a lookup by an NFS server they are unknown.
+    assert_eq!(fs.attr(numbers[FILES - 1]), Err(FsError::Stale));
+}
+
+#[test]
+fn handles_of_snapshots_and_folders_above_them() {
+    let repo = repository();
+    let tree = Item::dir().with("d", Item::dir().with("f", Item::file("text")));
+    let (snapshot, _) = backup(&repo, &tree, &options(None));
+    let mount = Mount::new(drive(&repo, None, 4 << 20));
+    let root = File::open(mount.path()).unwrap();
+    let id = snapshot.id.short();
+    let paths = ["ids".to_owned(), format!("ids/{id}"), format!("ids/{id}/d")];
+    let mut folders: Vec<_> = paths.iter().map(|p| handle_of(&mount.at(p)).unwrap()).collect();
+    let mut versions = handle_of(&mount.at(format!("ids/{id}/d/.versions/f"))).unwrap();
+    let mut file = handle_of(&mount.at(format!("ids/{id}/d/f"))).unwrap();
+    if let Err(e) = open(&root, &mut file) {
+        assert_eq!(e.kind(), io::ErrorKind::PermissionDenied, "{e}");
+        eprintln!("skipped: only root may open by handle");
+        return;
+    }
+    let forget = || {
+        kit::wait_until("the kernel forgets", || {
+            std::fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+            status(&mount.fs, "inodes") < 3
+        });
+    };
+    for (handle, entries) in folders.iter_mut().zip([2, 1, 1]).rev() {
+        forget();
+        let folder = open(&root, handle).unwrap();
+        let listed = std::fs::read_dir(format!("/proc/self/fd/{}", folder.as_raw_fd())).unwrap();
+        assert_eq!(listed.count(), entries);
+    }
+    forget();
+    // The kernel looks for the name in the listing of the folder above, and it is in none.
+    let error = open(&root, &mut versions).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{error}");
+    forget();
+    let mut read = String::new();
+    open(&root, &mut file).unwrap().read_to_string(&mut read).unwrap();
+    assert_eq!(read, "text");
 }

@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use dashmap::{DashMap, Entry};
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tresor_engine::format::{BlobId, LinkId, ObjectId};
 
@@ -143,7 +144,10 @@ impl Inodes {
         let table = DashMap::new();
         let inode = Inode { parent: Ino::ROOT, root: Ino::ROOT, place: root };
         table.insert(Ino::ROOT, Counted { inode, lookups: AtomicU64::new(1) });
-        Self { used: table, forgotten: Cache::new(FORGOTTEN) }
+        // Plain LRU: a policy that looks at frequency refuses the newest ones.
+        let lru = EvictionPolicy::lru();
+        let forgotten = Cache::builder().max_capacity(FORGOTTEN).eviction_policy(lru).build();
+        Self { used: table, forgotten }
     }
 
     pub fn get(&self, ino: Ino) -> Option<Inode> {

@@ -14,6 +14,7 @@ mod versions;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tresor_engine::format::{BlobId, NodeKind, SnapshotData, display_name};
 use tresor_engine::repo::{Repository, Snapshot};
@@ -92,6 +93,9 @@ impl SnapshotFs {
         };
         let blocks = Arc::new(BlockCache::new(repo.clone(), options.cache_size));
         let prefetcher = Prefetcher::new(blocks.clone(), options.cache_size);
+        // Plain LRU: a policy that looks at frequency refuses one that has just begun.
+        let lru = EvictionPolicy::lru();
+        let listings = Cache::builder().max_capacity(LISTINGS).eviction_policy(lru).build();
         Ok(Self {
             repo,
             namespace,
@@ -100,7 +104,7 @@ impl SnapshotFs {
             prefetcher,
             files: Files::default(),
             ahead: Arc::default(),
-            listings: Cache::new(LISTINGS),
+            listings,
             failures: Failures::default(),
             shown: options.snapshot,
         })
