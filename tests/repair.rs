@@ -84,11 +84,14 @@ fn what_is_left_of_a_snapshot() {
     let (code, dry) = json(&world, "repair snapshots --dry-run --json");
     assert_eq!((code, dry["repaired"].as_array().unwrap().len()), (3, 1));
     assert_eq!(objects(&world, "snapshots").len(), 1);
-    let (code, answer) = json(&world, "repair snapshots --forget --json");
+    let (code, answer) = json(&world, "repair snapshots --json");
     assert_eq!((code, &answer["repaired"][0]["losses"]), (3, &dry["repaired"][0]["losses"]));
     let loss = &answer["repaired"][0]["losses"][0];
     assert!(loss["path"].as_str().unwrap().ends_with("/data/large"), "{loss}");
-    assert_eq!(objects(&world, "snapshots").len(), 1);
+    // The original stays until somebody removes it.
+    assert_eq!(objects(&world, "snapshots").len(), 2);
+    let original = answer["repaired"][0]["original"].as_str().unwrap();
+    assert_eq!(run(&world, &format!("forget {original} -q")).0, 0);
     let (code, text) = run(&world, "repair snapshots");
     assert!(code == 0 && text.contains("nothing is missing"), "{text}");
     assert_eq!(run(&world, "restore latest --target out -q").0, 0);

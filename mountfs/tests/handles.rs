@@ -51,7 +51,8 @@ fn forget_all(mount: &Mount) {
     let before = status(&mount.fs, "inodes");
     kit::wait_until("the kernel forgets", || {
         std::fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
-        status(&mount.fs, "inodes") < before / 2
+        // Others may drop the caches, too.
+        status(&mount.fs, "inodes") <= 30.max(before / 2)
     });
 }
 

@@ -15,7 +15,7 @@ pub const ALLOCATOR: Allocator = tikv_jemallocator::Jemalloc;
 pub const ALLOCATOR: Allocator = std::alloc::System;
 
 /// One arena, since blocks are freed by other threads than those that made them;
-/// unused pages go back within half a second.
+/// pages that were not used for half a second go back when memory is asked for next.
 #[cfg(target_os = "linux")]
 // SAFETY: jemalloc looks for a C string under this name when it starts.
 #[unsafe(export_name = "_rjem_malloc_conf")]

@@ -22,10 +22,11 @@ After damage, in this order:
   tresor repair index               build the index again from what packs say of themselves
   tresor backup ...                 stores again what is lost and still on the disk
   tresor repair snapshots           save what is left of snapshots that lack something
-  tresor repair snapshots --forget  the same, and remove the originals
+  tresor forget ID                  remove an original, once you don't hope to mend it
 
-Nothing is removed but index objects that can't be read, once the index is whole again,
-and with --forget the snapshots that were named.";
+Nothing is removed but index objects that can't be read or that others stand in for, and with
+`repair snapshots --forget-unreadable` snapshot objects that can't be read. If `check` says that
+the index is wrong about a pack, add --read-all-packs to `repair index`.";
 
 /// Mend a damaged repository
 #[derive(clap::Args)]
@@ -67,9 +68,9 @@ struct SnapshotsArgs {
     #[arg(long)]
     read_data: bool,
 
-    /// Remove the originals, and snapshots that can't be read at all
+    /// Remove snapshot objects that can't be read at all (prune waits for that)
     #[arg(long)]
-    forget: bool,
+    forget_unreadable: bool,
 
     /// Show what would be done, change nothing
     #[arg(short = 'n', long)]
@@ -127,7 +128,7 @@ fn index(args: &IndexArgs, globals: &Globals) -> Result<Exit> {
     } else {
         output::print(&index_text(&report, args.dry_run, globals))?;
     }
-    Ok(Exit::unless(report.unreadable.len() as u64))
+    Ok(Exit::unless(report.unreadable.len() as u64 + report.packs_missing))
 }
 
 fn index_text(report: &RepairIndexReport, dry_run: bool, globals: &Globals) -> String {
@@ -148,7 +149,7 @@ fn index_text(report: &RepairIndexReport, dry_run: bool, globals: &Globals) -> S
     line("corrected:", packs(report.packs_corrected));
     if report.packs_missing > 0 {
         let missing = packs(report.packs_missing);
-        line("missing:", format!("{missing}; nothing relies on them any more"));
+        line("missing:", format!("{missing}; the next backup stores again what it needs of them"));
     }
     let objects = plural(report.removed.len() as u64, "index object", "index objects");
     line("removed:", format!("{objects} that could not be read"));
@@ -190,8 +191,8 @@ struct LossAnswer {
 }
 
 fn snapshots(args: &SnapshotsArgs, globals: &Globals) -> Result<Exit> {
-    let SnapshotsArgs { read_data, forget, dry_run } = *args;
-    let options = RepairSnapshotsOptions { read_data, forget, dry_run };
+    let SnapshotsArgs { read_data, forget_unreadable, dry_run } = *args;
+    let options = RepairSnapshotsOptions { read_data, forget_unreadable, dry_run };
     let repo = globals.open()?;
     let reporter = Reporter::start(globals, PACKS, Json::Answer);
     let result = repair_snapshots(&repo, &options, &*reporter.monitor());
@@ -256,6 +257,9 @@ fn snapshots_text(report: &RepairSnapshotsReport, dry_run: bool, globals: &Globa
     let forgotten = report.forgotten.len() as u64;
     if forgotten > 0 {
         let _ = writeln!(text, "removed: {}", plural(forgotten, "snapshot", "snapshots"));
+    }
+    if report.repaired.iter().any(|r| r.repaired.is_some()) {
+        text.push_str("The originals are left as they were; `tresor forget ID` removes one.\n");
     }
     if dry_run {
         text.push_str("dry run: nothing was changed\n");

@@ -117,7 +117,7 @@ pub(super) fn look(
 pub(super) struct View {
     pub snapshots: Vec<Snapshot>,
     pub damaged_snapshots: Vec<(ObjectId, String)>,
-    damaged_index: Vec<(ObjectId, String)>,
+    pub damaged_index: Vec<(ObjectId, String)>,
     /// Index objects in force.
     objects: HashSet<ObjectId>,
     packs: Packs,

@@ -85,6 +85,10 @@ impl<'a> IndexWriter<'a> {
             return Ok(());
         }
         self.blobs = 0;
+        if !replaces.is_empty() && !self.objects.is_empty() {
+            // What is replaced stays in force until all that stands in for it is there for good.
+            self.repo.store().settle()?;
+        }
         let data = IndexData { packs: std::mem::take(&mut self.packs), replaces };
         let object = sealed::seal(self.repo.keys(), Purpose::Index, &data)?;
         self.objects.push(self.repo.put_object(ObjectKind::Index, &object)?);

@@ -51,10 +51,10 @@ pub fn repair_index(
 ) -> Result<RepairIndexReport> {
     monitor.phase("reading the index");
     repo.index().reload(repo.store(), repo.keys())?;
+    repo.index().sync_checked(repo.store(), repo.keys())?;
     // After the index: a pack is stored before that names it.
     let listed: HashMap<_, _> =
         repo.store().list(ObjectKind::Pack)?.into_iter().map(|(n, size)| (n.id, size)).collect();
-    repo.index().sync_checked(repo.store(), repo.keys())?;
     let damaged = repo.index().damaged();
     let known = Packs::new(&repo.index().runs());
     let mut report = RepairIndexReport { packs: listed.len() as u64, ..Default::default() };
@@ -68,7 +68,7 @@ pub fn repair_index(
     monitor.phase("reading tables of packs");
     let tables = read_tables(repo, &wanted, &mut report, monitor)?;
 
-    let missing: HashSet<_> = known
+    let mut missing: HashSet<_> = known
         .iter()
         .filter(|p| p.marked == 0 && !listed.contains_key(&p.id))
         .map(|p| p.id)
@@ -95,12 +95,19 @@ pub fn repair_index(
     }
     writer.flush(Vec::new())?;
     repo.store().settle()?;
-    correct(repo, &corrections, &tables)?;
     disown_garbage(repo, &writer.objects)?;
+    correct(repo, &corrections, &tables)?;
     // What is good has replaced it, for good.
     let still_damaged: HashSet<_> = repo.index().damaged().into_iter().map(|d| d.0).collect();
     report.removed.retain(|id| still_damaged.contains(id));
     delete_index(repo, report.removed.iter().copied())?;
+    // Reading tables may have taken hours, and they may have been put back.
+    for id in missing.clone() {
+        match repo.store().size(&ObjectName::new(ObjectKind::Pack, id)) {
+            Err(e) if e.is_not_found() => {}
+            other => drop((other?, missing.remove(&id))),
+        }
+    }
     if !missing.is_empty() {
         mark_lost(repo, missing, monitor)?;
     }

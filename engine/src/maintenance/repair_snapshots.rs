@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use self::salvage::Salvage;
-use super::check::{CheckOptions, Lost, View, look};
+use super::check::{CheckOptions, Findings, Lost, View, look};
 use super::reach::{Reached, walk_reachable};
 use super::workers::stops;
 use crate::archiver::{disown_lost, save_confirmed};
@@ -29,8 +29,9 @@ pub const REPAIRED: &str = "repaired";
 pub struct RepairSnapshotsOptions {
     /// Read every byte of every pack first, to know all that is damaged.
     pub read_data: bool,
-    /// Remove the originals, and snapshots that can't be read at all.
-    pub forget: bool,
+    /// Remove snapshot objects that can't be read at all. The originals of repaired
+    /// snapshots are never removed: what can't be read today may be put back tomorrow.
+    pub forget_unreadable: bool,
     /// Tell what would be done, change nothing.
     pub dry_run: bool,
 }
@@ -77,6 +78,7 @@ pub fn repair_snapshots(
 ) -> Result<RepairSnapshotsReport> {
     let check = CheckOptions { read_data: options.read_data, ..CheckOptions::default() };
     let found = look(repo, &check, false, monitor)?;
+    refuse_incomplete_index(&found)?;
     let mut report = RepairSnapshotsReport {
         snapshots: found.view.snapshots.len() as u64,
         unreadable: found.view.damaged_snapshots.clone(),
@@ -86,14 +88,28 @@ pub fn repair_snapshots(
         monitor.phase("repairing snapshots");
         repair(repo, options, &found.view, &found.lost, &mut report, monitor)?;
     }
-    if options.forget {
-        let originals = report.repaired.iter().map(|r| r.original.id);
-        report.forgotten = originals.chain(report.unreadable.iter().map(|u| u.0)).collect();
+    if options.forget_unreadable {
+        // That may have been long ago, and they may have been put back.
+        let (_, damaged) = repo.snapshots_and_damaged()?;
+        report.forgotten = damaged.into_iter().map(|d| d.0).collect();
+        report.forgotten.retain(|id| report.unreadable.iter().any(|u| u.0 == *id));
         if !options.dry_run {
             repo.forget(&report.forgotten)?;
         }
     }
     Ok(report)
+}
+
+/// With an index that lacks something, what is whole would look lost.
+fn refuse_incomplete_index(found: &Findings) -> Result<()> {
+    let nowhere = found.report.problems.iter().any(|p| p.object == "index");
+    if found.view.damaged_index.is_empty() && !(nowhere && found.report.unused_packs > 0) {
+        return Ok(());
+    }
+    Err(Error::Invalid(
+        "the index is damaged or lacks packs that are there, so what is whole would look lost; run `tresor repair index` first"
+            .into(),
+    ))
 }
 
 fn repair(
@@ -127,12 +143,15 @@ fn repair(
             return Err(e);
         }
     };
+    let touched: HashSet<_> = new.iter().map(|(snapshot, ..)| snapshot.id).collect();
     for (snapshot, tree, losses) in new {
         let mut repaired = None;
         let mut already = false;
         if let Some(tree) = tree {
             let data = repaired_data(snapshot, tree, &losses);
-            let same = |other: &&Snapshot| is_same(&other.data, &data);
+            // One that has itself lost something is no answer.
+            let same =
+                |other: &&Snapshot| !touched.contains(&other.id) && is_same(&other.data, &data);
             let earlier = view.snapshots.iter().find(same).map(|s| s.id);
             already = earlier.is_some();
             repaired = match earlier {

@@ -83,9 +83,17 @@ impl ScrubReport {
     }
 }
 
+/// It has some hundred bytes.
+const MOST_CONFIG: u64 = 1 << 20;
+
 /// The config has no hash in its name: only its plain part can be looked at. False
 /// if it isn't there.
 fn check_config(store: &Store, report: &mut ScrubReport) -> Result<bool> {
+    if store.size(&ObjectName::CONFIG).is_ok_and(|len| len > MOST_CONFIG) {
+        report.objects += 1;
+        report.add("config", "it is longer than a config can be");
+        return Ok(true);
+    }
     let error = match store.get(&ObjectName::CONFIG) {
         Ok(bytes) => {
             report.objects += 1;

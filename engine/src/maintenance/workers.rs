@@ -33,10 +33,10 @@ pub(super) fn for_each<T: Sync>(
 
 /// Errors that say nothing about one object, but that nothing more can be learnt.
 pub(super) fn stops(error: &Error) -> bool {
-    use StoreErrorKind::{NoSpace, Other, ReadOnly};
+    use StoreErrorKind::{NoSpace, Other, PermissionDenied, ReadOnly};
     match error {
         Error::Interrupted | Error::Io { .. } => true,
-        Error::Store(e) => matches!(e.kind, Other | NoSpace | ReadOnly),
+        Error::Store(e) => matches!(e.kind, Other | NoSpace | PermissionDenied | ReadOnly),
         _ => false,
     }
 }

@@ -46,9 +46,9 @@ pub fn lookup(repo: &Repository, root: &BlobId, name: &[u8]) -> Result<Option<No
 
 /// The entry of this name in the directory, and how many come before it.
 pub fn position(repo: &Repository, root: &BlobId, name: &[u8]) -> Result<Option<(u64, NodeAt)>> {
-    let (mut page_id, mut before) = (*root, 0u64);
+    let (mut page_id, mut before, mut declared) = (*root, 0u64, None);
     loop {
-        let page = repo.tree_page(&page_id)?;
+        let page = page_of(repo, &page_id, declared)?;
         page_id = match &*page {
             TreePage::Leaf(nodes) => {
                 let Ok(at) = nodes.binary_search_by(|n| n.name.as_slice().cmp(name)) else {
@@ -61,6 +61,7 @@ pub fn position(repo: &Repository, root: &BlobId, name: &[u8]) -> Result<Option<
                 match pages.partition_point(|p| p.first.as_slice() <= name).checked_sub(1) {
                     Some(i) => {
                         before = pages[..i].iter().fold(before, |n, p| n.saturating_add(p.entries));
+                        declared = Some(pages[i].entries);
                         pages[i].id
                     }
                     None => return Ok(None),
@@ -72,10 +73,26 @@ pub fn position(repo: &Repository, root: &BlobId, name: &[u8]) -> Result<Option<
 
 /// Number of entries of the directory; reads its root page only.
 pub fn entry_count(repo: &Repository, root: &BlobId) -> Result<u64> {
-    Ok(match &*repo.tree_page(root)? {
+    Ok(count(&*repo.tree_page(root)?))
+}
+
+/// Entries of the page, or below it.
+fn count(page: &TreePage) -> u64 {
+    match page {
         TreePage::Leaf(nodes) => nodes.len() as u64,
-        TreePage::Branch(pages) => pages.iter().map(|p| p.entries).sum(),
-    })
+        TreePage::Branch(pages) => pages.iter().fold(0, |n, p| n.saturating_add(p.entries)),
+    }
+}
+
+/// A page that has as many entries as the one above says. Listings go by those numbers:
+/// with wrong ones they would never end.
+fn page_of(repo: &Repository, id: &BlobId, declared: Option<u64>) -> Result<Arc<TreePage>> {
+    let page = repo.tree_page(id)?;
+    if declared.is_some_and(|declared| declared != count(&page)) {
+        let id = id.short();
+        return Err(Error::Invalid(format!("tree page {id} has not as many entries as it must")));
+    }
+    Ok(page)
 }
 
 /// The node at a path below the directory. `None` if there is none; the path
@@ -115,9 +132,10 @@ pub struct Entries<'r> {
 
 impl Entries<'_> {
     /// Loads a page, placed so that `skip` entries are passed over.
-    fn descend(&mut self, mut id: BlobId, mut skip: u64) -> Result<()> {
+    fn descend(&mut self, mut id: BlobId, mut skip: u64, declared: Option<u64>) -> Result<()> {
+        let mut declared = declared;
         loop {
-            let page = self.repo.tree_page(&id)?;
+            let page = page_of(self.repo, &id, declared)?;
             let next = match &*page {
                 TreePage::Leaf(_) => None,
                 TreePage::Branch(pages) => {
@@ -126,7 +144,7 @@ impl Entries<'_> {
                         skip -= pages[at].entries;
                         at += 1;
                     }
-                    Some((at, pages.get(at).map(|p| p.id)))
+                    Some((at, pages.get(at).map(|p| (p.id, p.entries))))
                 }
             };
             match next {
@@ -138,7 +156,7 @@ impl Entries<'_> {
                 Some((at, below)) => {
                     self.stack.push((id, page, at + 1));
                     match below {
-                        Some(below) => id = below,
+                        Some((below, entries)) => (id, declared) = (below, Some(entries)),
                         None => return Ok(()),
                     }
                 }
@@ -148,7 +166,7 @@ impl Entries<'_> {
 
     fn step(&mut self) -> Result<Option<NodeAt>> {
         if let Some((root, skip)) = self.start.take() {
-            self.descend(root, skip)?;
+            self.descend(root, skip, None)?;
         }
         while let Some((page_id, page, at)) = self.stack.last_mut() {
             match &**page {
@@ -158,9 +176,9 @@ impl Entries<'_> {
                     return Ok(Some(NodeAt { page_id: *page_id, number, page: page.clone() }));
                 }
                 TreePage::Branch(pages) if *at < pages.len() => {
-                    let below = pages[*at].id;
+                    let (below, entries) = (pages[*at].id, pages[*at].entries);
                     *at += 1;
-                    self.descend(below, 0)?;
+                    self.descend(below, 0, Some(entries))?;
                 }
                 _ => drop(self.stack.pop()),
             }

@@ -4,8 +4,11 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::time::{Duration, Instant};
 
-use tresor_engine::format::{Content, ContentPage, ExtentPage, Node, NodeKind};
+use tresor_engine::format::{
+    BlobKind, Branch, Content, ContentPage, ExtentPage, Node, NodeKind, TreePage,
+};
 use tresor_engine::restorer::RestoreOptions;
+use tresor_engine::tree;
 
 use crate::kit::*;
 
@@ -143,5 +146,32 @@ fn sizes_that_no_file_has() {
         // The largest possible ones may work on some file systems.
         assert!(problems.len() >= 4, "{problems:?}");
         assert_eq!(restored.files_restored + restored.errors, names.len() as u64);
+    }
+}
+
+/// Listings go by the counts in the pages above; what lies in them must not be endless
+/// or show an entry twice.
+#[test]
+fn pages_that_lie_about_their_entries() {
+    let maker = Maker::new();
+    let leaf = |names: &[&str]| maker.page(names.iter().map(|n| maker.file(n, b"x")).collect());
+    let (a, b) = (leaf(&["a1", "a2"]), leaf(&["b1", "b2"]));
+    for (of_a, of_b) in [(1000, 2), (0, 0), (1, 2), (2, u64::MAX), (2, 2)] {
+        let branch = |first: &str, entries, id| Branch { first: first.into(), entries, id };
+        let page = TreePage::Branch(vec![branch("a1", of_a, a), branch("b1", of_b, b)]);
+        let root = maker.put(BlobKind::Tree, &page.encode());
+        let repo = maker.open();
+        let honest = (of_a, of_b) == (2, 2);
+        for skip in 0..6 {
+            let listed: Vec<_> = tree::entries_from(&repo, &root, skip).take(50).collect();
+            assert!(listed.len() <= 4, "{of_a} {of_b}: {} from {skip}", listed.len());
+            assert!(
+                !honest
+                    || listed.iter().all(Result::is_ok)
+                        && listed.len() as u64 == 4u64.saturating_sub(skip)
+            );
+        }
+        let last = tree::position(&repo, &root, b"b2").ok().flatten();
+        assert!(!honest || last.is_some_and(|(index, node)| index == 3 && node.name == b"b2"));
     }
 }

@@ -39,24 +39,32 @@ pub(super) struct Ahead {
 struct Readers(VecDeque<Reader>);
 
 struct Reader {
+    /// A directory; that of two snapshots may be the same page.
+    parent: Ino,
     page: BlobId,
-    /// The next file that it will ask for: those before it were read or given.
-    next: u32,
+    /// From the file that was read last to the end of those that were given.
+    done: Range<u32>,
     window: u64,
 }
 
 impl Readers {
     /// Takes note that the file with this number was read, and says which files to
     /// give.
-    fn note(&mut self, page: BlobId, nodes: &[Node], number: u32) -> Option<Range<u32>> {
-        let here = self.0.iter().position(|r| r.page == page);
+    fn note(
+        &mut self,
+        parent: Ino,
+        page: BlobId,
+        nodes: &[Node],
+        number: u32,
+    ) -> Option<Range<u32>> {
+        let here = self.0.iter().position(|r| r.parent == parent && r.page == page);
         let window = match here.and_then(|at| self.0.remove(at)) {
             // Was on its way to the kernel when that asked.
-            Some(reader) if number < reader.next => {
+            Some(reader) if reader.done.contains(&number) => {
                 self.0.push_front(reader);
                 return None;
             }
-            Some(reader) if number - reader.next <= GAP => {
+            Some(reader) if number.checked_sub(reader.done.end).is_some_and(|gap| gap <= GAP) => {
                 (reader.window * 2).clamp(FIRST_WINDOW, MOST)
             }
             Some(_) => 0,
@@ -68,7 +76,7 @@ impl Readers {
         };
         let first = number + 1;
         let next = first + fitting(&nodes[first as usize..], window);
-        self.0.push_front(Reader { page, next, window });
+        self.0.push_front(Reader { parent, page, done: number..next, window });
         self.0.truncate(READERS);
         (next > first).then_some(first..next)
     }
@@ -108,9 +116,9 @@ impl SnapshotFs {
             return;
         }
         let mut readers = self.ahead.readers.lock().unwrap_or_else(|e| e.into_inner());
-        let Some(numbers) = readers.note(*page, nodes, *number) else { return };
+        let Some(numbers) = readers.note(inode.parent, *page, nodes, *number) else { return };
         drop(readers);
-        let first = Ino(ino.0 - u64::from(*number));
+        let first = Ino(ino.0.wrapping_sub(u64::from(*number)));
         let siblings = Siblings { parent: inode.parent, page: *page, first, numbers };
         let (inodes, ahead) = (self.inodes.clone(), self.ahead.clone());
         self.prefetcher.run(move |blocks| siblings.give(blocks, &inodes, &ahead));
@@ -133,7 +141,7 @@ impl Siblings {
         let TreePage::Leaf(nodes) = &*page else { return };
         for number in self.numbers {
             let Some(node) = nodes.get(number as usize).filter(|n| is_small(n)) else { continue };
-            let ino = Ino(self.first.0.wrapping_add(u64::from(number)));
+            let ino = Ino::of_bits(self.first.0.wrapping_add(u64::from(number)));
             let place = Place::Node { page: self.page, number };
             let is_it = |inode: Inode| inode.parent == self.parent && inode.place == place;
             if !inodes.get(ino).is_some_and(is_it) {
@@ -167,20 +175,35 @@ mod tests {
         let nodes = files(&[16 << 10; 1000]);
         let page = BlobId([1; 32]);
         let mut readers = Readers::default();
-        assert_eq!(readers.note(page, &nodes, 0), None);
-        assert_eq!(readers.note(page, &nodes, 1), Some(2..10));
-        assert_eq!(readers.note(page, &nodes, 5), None, "it is on its way");
-        assert_eq!(readers.note(page, &nodes, 10), Some(11..27));
+        assert_eq!(readers.note(Ino(9), page, &nodes, 0), None);
+        assert_eq!(readers.note(Ino(9), page, &nodes, 1), Some(2..10));
+        assert_eq!(readers.note(Ino(9), page, &nodes, 5), None, "it is on its way");
+        assert_eq!(readers.note(Ino(9), page, &nodes, 10), Some(11..27));
         let mut at = 27;
-        while let Some(range) = readers.note(page, &nodes, at) {
+        while let Some(range) = readers.note(Ino(9), page, &nodes, at) {
             assert!(range.start == at + 1 && range.len() <= 64);
             at = range.end.min(999);
         }
         assert_eq!(at, 999);
         // The next directory goes on with what was learnt, the one after a jump doesn't.
         let other = BlobId([2; 32]);
-        assert_eq!(readers.note(other, &nodes, 0), Some(1..65));
-        assert_eq!(readers.note(BlobId([3; 32]), &nodes, 500), None);
+        assert_eq!(readers.note(Ino(9), other, &nodes, 0), Some(1..65));
+        assert_eq!(readers.note(Ino(9), BlobId([3; 32]), &nodes, 500), None);
+    }
+
+    #[test]
+    fn the_same_page_elsewhere_or_again_is_another_reading() {
+        let nodes = files(&[16 << 10; 100]);
+        let page = BlobId([1; 32]);
+        let mut readers = Readers::default();
+        assert_eq!(readers.note(Ino(9), page, &nodes, 90), None);
+        // A late file alone doesn't keep the earlier ones from being given.
+        assert_eq!(readers.note(Ino(9), page, &nodes, 0), None);
+        assert_eq!(readers.note(Ino(9), page, &nodes, 1), Some(2..10));
+        // The same folder of another snapshot, read side by side.
+        assert_eq!(readers.note(Ino(8), page, &nodes, 0), Some(1..9));
+        assert_eq!(readers.note(Ino(9), page, &nodes, 10), Some(11..27));
+        assert_eq!(readers.note(Ino(8), page, &nodes, 9), Some(10..26));
     }
 
     #[test]
@@ -188,7 +211,7 @@ mod tests {
         let nodes = files(&[1 << 10; 1000]);
         let mut readers = Readers::default();
         for number in [500, 20, 900, 300, 333, 100] {
-            assert_eq!(readers.note(BlobId([1; 32]), &nodes, number), None);
+            assert_eq!(readers.note(Ino(9), BlobId([1; 32]), &nodes, number), None);
         }
     }
 
@@ -197,7 +220,7 @@ mod tests {
         let nodes = files(&[1, 1 << 30, 5, 100 << 10, 100 << 10]);
         let mut readers = Readers::default();
         let page = BlobId([1; 32]);
-        assert_eq!(readers.note(page, &nodes, 0), None);
-        assert_eq!(readers.note(page, &nodes, 2), Some(3..4));
+        assert_eq!(readers.note(Ino(9), page, &nodes, 0), None);
+        assert_eq!(readers.note(Ino(9), page, &nodes, 2), Some(3..4));
     }
 }

@@ -6,7 +6,7 @@ use tresor_engine::format::{BlobId, NodeKind};
 use tresor_engine::tree;
 
 use super::namespace::VirtualEntry;
-use super::{Attr, FsError, FsResult, Ino, Inode, Place, SnapshotFs, ino_of};
+use super::{Attr, FsError, FsResult, Ino, Inode, Place, SnapshotFs};
 
 /// One entry of a listing.
 pub struct Entry<'a> {
@@ -166,7 +166,7 @@ impl SnapshotFs {
             let attr = if count {
                 self.enter_node(ino, dir, index, &node)
             } else {
-                Attr::of_node(ino_of(ino, dir, index, &node), &node)
+                Attr::of_node(self.number(ino, dir, index, &node), &node)
             };
             index += 1;
             let ino = attr.ino;

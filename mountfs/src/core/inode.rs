@@ -25,6 +25,11 @@ impl Ino {
         Self::of_bits(spread(dir.0).wrapping_add(index))
     }
 
+    /// Stands for the root where numbers below it are made, if it shows this snapshot.
+    pub fn of_snapshot(id: &ObjectId) -> Self {
+        Self::hash(b"snap", Self::ROOT, &id.0)
+    }
+
     /// The entry `name` of a virtual folder.
     fn of_name(parent: Ino, name: &[u8]) -> Self {
         Self::hash(b"name", parent, name)
@@ -34,6 +39,8 @@ impl Ino {
     pub fn of_place(parent: Ino, name: &[u8], place: &Place) -> Self {
         match place {
             Place::Link(target) => Self::hash(b"link", Self::of_name(parent, name), target),
+            // Another snapshot of that name is another place: numbers below follow from this one.
+            Place::Snapshot(id) => Self::hash(b"snap", Self::of_name(parent, name), &id.0),
             _ => Self::of_name(parent, name),
         }
     }
@@ -54,7 +61,7 @@ impl Ino {
     }
 
     /// Small numbers are for the root; some programs take them as signed.
-    fn of_bits(bits: u64) -> Self {
+    pub fn of_bits(bits: u64) -> Self {
         Self((bits & (u64::MAX >> 1)).max(16))
     }
 
@@ -187,16 +194,18 @@ impl Inodes {
         if ino == Ino::ROOT {
             return;
         }
-        let gone = self.used.remove_if(&ino, |_, counted| {
+        self.used.remove_if(&ino, |_, counted| {
             let before = counted
                 .lookups
                 .fetch_update(Relaxed, Relaxed, |n| Some(n.saturating_sub(count)))
                 .unwrap_or(0);
-            before <= count
+            let gone = before <= count;
+            if gone {
+                // First, so that it is always known to one of the two.
+                self.forgotten.insert(ino, counted.inode.clone());
+            }
+            gone
         });
-        if let Some((ino, counted)) = gone {
-            self.forgotten.insert(ino, counted.inode);
-        }
     }
 
     /// How many are in use.

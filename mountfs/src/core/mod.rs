@@ -292,8 +292,21 @@ impl SnapshotFs {
     fn enter_node(&self, parent: Ino, dir: &Inode, index: u64, node: &NodeAt) -> Attr {
         let place = Place::Node { page: node.page_id, number: node.number };
         let inode = Inode { parent, root: dir.root, place };
-        let ino = ino_of(parent, dir, index, node);
+        let ino = self.number(parent, dir, index, node);
         Attr::of_node(self.inodes.remember(ino, inode, node.link.is_some()), node)
+    }
+
+    /// The number of the entry at this place of a directory.
+    fn number(&self, parent: Ino, dir: &Inode, index: u64, node: &NodeAt) -> Ino {
+        // The root's own number is the same whatever snapshot it shows.
+        let base = |ino| match &self.shown {
+            Some(snapshot) if ino == Ino::ROOT => Ino::of_snapshot(&snapshot.id),
+            _ => ino,
+        };
+        match &node.link {
+            Some(link) => Ino::of_link(base(dir.root), link),
+            None => Ino::of_entry(base(parent), index),
+        }
     }
 
     fn attr_of(&self, ino: Ino, place: &Place) -> FsResult<Attr> {
@@ -312,13 +325,5 @@ impl SnapshotFs {
                 Attr::of_node(ino, &*NodeAt::load(&self.repo, page, *number)?)
             }
         })
-    }
-}
-
-/// The number that the entry at this place of a directory has.
-fn ino_of(parent: Ino, dir: &Inode, index: u64, node: &NodeAt) -> Ino {
-    match &node.link {
-        Some(link) => Ino::of_link(dir.root, link),
-        None => Ino::of_entry(parent, index),
     }
 }

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
 use std::time::{Duration, SystemTime};
@@ -112,7 +113,8 @@ impl Adapter {
                     reply(into, done.map_err(|e| drive.fail(ino, &e)));
                 };
                 match Turn::take(&self.fetching_here) {
-                    Some(_turn) => fetch(),
+                    // A reply that is dropped by a panic answers EIO, as on the pool.
+                    Some(_turn) => drop(catch_unwind(AssertUnwindSafe(fetch))),
                     None => self.pool.run(fetch),
                 }
             }

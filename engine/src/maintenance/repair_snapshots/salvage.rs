@@ -49,7 +49,8 @@ impl<'a> Salvage<'a> {
         touched: HashSet<Vec<u8>>,
         monitor: &'a dyn Monitor,
     ) -> Self {
-        let sink = Sink { repo, writer, segment: NewSegment::new(BlobKind::Tree) };
+        let segment = NewSegment::new(BlobKind::Tree);
+        let sink = Sink { repo, writer, lost, again: HashSet::new(), segment };
         Self { repo, lost, touched, monitor, sink, losses: Vec::new() }
     }
 
@@ -234,11 +235,11 @@ impl Open {
                 n => format!("{DAMAGED}-{n}"),
             };
             let mut stem = node.name.as_slice();
-            while stem.len() + suffix.len() > MOST_NAME
-                || stem.len() < node.name.len() && node.name[stem.len()] & 0xc0 == 0x80
-            {
-                stem = &stem[..stem.len() - 1];
-            }
+            let room = MOST_NAME.saturating_sub(suffix.len()).min(stem.len());
+            // Not in the middle of a character, which has four bytes at most.
+            let inside = |at: usize| stem.get(at).is_some_and(|b| b & 0xc0 == 0x80);
+            let back = (0..4).find(|back| room >= *back && !inside(room - back)).unwrap_or(0);
+            stem = &stem[..room - back];
             let name = [stem, suffix.as_bytes()].concat();
             if self.names.insert(name.clone()) {
                 node.name = name;
@@ -282,6 +283,9 @@ impl Parts {
 struct Sink<'a> {
     repo: &'a Repository,
     writer: &'a PackWriter,
+    lost: &'a Lost,
+    /// Lost pages that were stored again.
+    again: HashSet<BlobId>,
     segment: NewSegment,
 }
 
@@ -298,7 +302,12 @@ impl Sink<'_> {
 impl BlobSink for Sink<'_> {
     fn put(&mut self, bytes: &[u8]) -> Result<BlobId> {
         let id = self.repo.keys().blob_id(BlobKind::Tree, bytes);
-        if self.writer.claim(&id) {
+        // The index still says that a lost one is there.
+        let is_new = match self.lost.contains_key(&id) {
+            true => self.again.insert(id),
+            false => self.writer.claim(&id),
+        };
+        if is_new {
             self.segment.push(id, bytes);
             if self.segment.bytes.len() >= SEGMENT {
                 self.flush()?;
