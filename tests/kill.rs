@@ -130,7 +130,13 @@ impl History {
         let (true, Some((id, copy))) = (can_mount(), self.any()) else { return };
         let mut drive = self.w.mount(&id, "mnt");
         let top = drive.at(self.w.inside("src"));
-        let mut reader = Command::new("grep").arg("-rq").arg("nothing").arg(top).stderr(Stdio::null()).spawn().unwrap();
+        let mut reader = Command::new("grep")
+            .arg("-rq")
+            .arg("nothing")
+            .arg(top)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         std::thread::sleep(Duration::from_millis(self.rng.u64(..60)));
         drive.signal(Signal::KILL);
         drive.wait();
