@@ -1,23 +1,26 @@
-//! Small files that are read one after another, as by `cp -r` or `grep -r`: those
-//! that follow are given to the kernel before it asks for them.
+//! Small files that are read one after another, as by `cp -r` or `grep -r`: the
+//! blocks of those that follow are fetched and decrypted meanwhile.
 //!
-//! To ask for one small file costs more than to decrypt it. Files are given in the
-//! order of their directory, which is that of their numbers and of their bytes in
-//! the repository. A directory whose files aren't read in order gets nothing.
+//! Files follow in the order of their directory, which is that of their numbers and of
+//! their bytes in the repository. A directory whose files aren't read in order gets nothing.
+//!
+//! To give the kernel their content before it asks (FUSE_NOTIFY_STORE) would save the
+//! requests too, but can't be done safely: it waits, not to be interrupted, for a page
+//! that a reader has locked until we answer. A program that is killed right then never
+//! ends, and neither does the reader.
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Mutex;
 
 use tresor_engine::format::{BlobId, Node, TreePage};
 
-use super::inode::Inodes;
 use super::{Ino, Inode, Place, SnapshotFs};
 use crate::read::{BlockCache, FileReader};
 
 /// Longer files are read ahead by themselves.
 const SMALL: u64 = 128 << 10;
-/// Bytes of files given at once: at first, and after some that were in order.
+/// Bytes of files fetched at once: at first, and after some that were in order.
 const FIRST_WINDOW: u64 = 128 << 10;
 const MOST: u64 = 1 << 20;
 /// Readers that are told apart.
@@ -25,31 +28,24 @@ const READERS: usize = 4;
 /// Files that a reader may leave out and still be reading in order.
 const GAP: u32 = 16;
 
-/// Takes the whole content of a file that a kernel knows by this number.
-pub type Give = Box<dyn Fn(Ino, &[u8]) + Send + Sync>;
-
-#[derive(Default)]
-pub(super) struct Ahead {
-    give: OnceLock<Give>,
-    readers: Mutex<Readers>,
-}
+pub(super) type Ahead = Mutex<Readers>;
 
 /// Who reads small files, and where; the one that was seen last comes first.
 #[derive(Default)]
-struct Readers(VecDeque<Reader>);
+pub(super) struct Readers(VecDeque<Reader>);
 
 struct Reader {
     /// A directory; that of two snapshots may be the same page.
     parent: Ino,
     page: BlobId,
-    /// From the file that was read last to the end of those that were given.
+    /// From the file that was read last to the end of those that were fetched.
     done: Range<u32>,
     window: u64,
 }
 
 impl Readers {
     /// Takes note that the file with this number was read, and says which files to
-    /// give.
+    /// fetch.
     fn note(
         &mut self,
         parent: Ino,
@@ -59,7 +55,7 @@ impl Readers {
     ) -> Option<Range<u32>> {
         let here = self.0.iter().position(|r| r.parent == parent && r.page == page);
         let window = match here.and_then(|at| self.0.remove(at)) {
-            // Was on its way to the kernel when that asked.
+            // Is on its way.
             Some(reader) if reader.done.contains(&number) => {
                 self.0.push_front(reader);
                 return None;
@@ -99,59 +95,30 @@ fn fitting(nodes: &[Node], window: u64) -> u32 {
 }
 
 impl SnapshotFs {
-    /// What is done with files that are about to be read. Only the first call counts.
-    pub fn give_ahead(&self, give: Give) {
-        let _ = self.ahead.give.set(give);
-    }
-
-    /// To be told of each read of a file: gives those that follow.
-    pub(super) fn small_file_read(&self, ino: Ino, inode: &Inode, offset: u64) {
+    /// To be told of each read of a file: fetches those that follow.
+    pub(super) fn small_file_read(&self, inode: &Inode, offset: u64) {
         let (Place::Node { page, number }, true) = (&inode.place, offset == 0) else { return };
-        if self.ahead.give.get().is_none() {
-            return;
-        }
         let Ok(nodes) = self.repo.tree_page(page) else { return };
         let TreePage::Leaf(nodes) = &*nodes else { return };
-        if !nodes.get(*number as usize).is_some_and(|node| is_small(node) && node.link.is_none()) {
+        if !nodes.get(*number as usize).is_some_and(is_small) {
             return;
         }
-        let mut readers = self.ahead.readers.lock().unwrap_or_else(|e| e.into_inner());
+        let mut readers = self.ahead.lock().unwrap_or_else(|e| e.into_inner());
         let Some(numbers) = readers.note(inode.parent, *page, nodes, *number) else { return };
         drop(readers);
-        let first = Ino(ino.0.wrapping_sub(u64::from(*number)));
-        let siblings = Siblings { parent: inode.parent, page: *page, first, numbers };
-        let (inodes, ahead) = (self.inodes.clone(), self.ahead.clone());
-        self.prefetcher.run(move |blocks| siblings.give(blocks, &inodes, &ahead));
+        let page = *page;
+        self.prefetcher.run(move |blocks| fetch(blocks, &page, numbers));
     }
 }
 
-/// Files of one page of a directory.
-struct Siblings {
-    parent: Ino,
-    page: BlobId,
-    /// The number that the page's first node has unless it is a hard link.
-    first: Ino,
-    numbers: Range<u32>,
-}
-
-impl Siblings {
-    fn give(self, blocks: &BlockCache, inodes: &Arc<Inodes>, ahead: &Ahead) {
-        let Some(give) = ahead.give.get() else { return };
-        let Ok(page) = blocks.repo().tree_page(&self.page) else { return };
-        let TreePage::Leaf(nodes) = &*page else { return };
-        for number in self.numbers {
-            let Some(node) = nodes.get(number as usize).filter(|n| is_small(n)) else { continue };
-            let ino = Ino::of_bits(self.first.0.wrapping_add(u64::from(number)));
-            let place = Place::Node { page: self.page, number };
-            let is_it = |inode: Inode| inode.parent == self.parent && inode.place == place;
-            if !inodes.get(ino).is_some_and(is_it) {
-                continue;
-            }
-            // Whoever reads a damaged file gets the error.
-            if let Ok(bytes) = FileReader::of_node(node).read_at(blocks, 0, node.size as usize) {
-                give(ino, &bytes);
-            }
-        }
+/// Fetches the blocks of the small files among these of a page.
+fn fetch(blocks: &BlockCache, page: &BlobId, numbers: Range<u32>) {
+    let Ok(page) = blocks.repo().tree_page(page) else { return };
+    let TreePage::Leaf(nodes) = &*page else { return };
+    for node in numbers.filter_map(|n| nodes.get(n as usize)).filter(|n| is_small(n)) {
+        // Whoever reads a damaged file gets the error.
+        let chunks = FileReader::of_node(node).chunks(blocks.repo(), 0..node.size);
+        chunks.unwrap_or_default().iter().for_each(|id| drop(blocks.get(id)));
     }
 }
 
@@ -197,7 +164,7 @@ mod tests {
         let page = BlobId([1; 32]);
         let mut readers = Readers::default();
         assert_eq!(readers.note(Ino(9), page, &nodes, 90), None);
-        // A late file alone doesn't keep the earlier ones from being given.
+        // A late file alone doesn't keep the earlier ones from being fetched.
         assert_eq!(readers.note(Ino(9), page, &nodes, 0), None);
         assert_eq!(readers.note(Ino(9), page, &nodes, 1), Some(2..10));
         // The same folder of another snapshot, read side by side.

@@ -39,7 +39,7 @@ impl SnapshotFs {
         let Ok(inode) = self.inode(ino) else { return };
         if let Ok(file) = self.file_at(&inode) {
             FileReader::read_ahead(&file, &self.prefetcher, offset, len);
-            self.small_file_read(ino, &inode, offset);
+            self.small_file_read(&inode, offset);
         }
     }
 

@@ -21,7 +21,6 @@ use tresor_engine::repo::{Repository, Snapshot};
 use tresor_engine::select::SnapshotFilter;
 use tresor_engine::tree::{self, NodeAt};
 
-pub use ahead::Give;
 pub use attr::{Attr, Changes};
 pub use dir::Entry;
 pub use error::{FsError, FsResult};
@@ -71,7 +70,7 @@ pub struct SnapshotFs {
     blocks: Arc<BlockCache>,
     prefetcher: Prefetcher,
     files: Files,
-    ahead: Arc<Ahead>,
+    ahead: Ahead,
     listings: Cache<Ino, Arc<Listing>>,
     failures: Failures,
     shown: Option<Snapshot>,
@@ -103,7 +102,7 @@ impl SnapshotFs {
             blocks,
             prefetcher,
             files: Files::default(),
-            ahead: Arc::default(),
+            ahead: Ahead::default(),
             listings,
             failures: Failures::default(),
             shown: options.snapshot,

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fuser::{BackgroundSession, Config, INodeNo, MountOption, Session, SessionACL};
+use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 
 use super::adapter::{Adapter, OnError};
 use super::idle::{Activity, unmount_when_idle};
@@ -118,16 +118,10 @@ pub fn mount(
         config.clone_fd = true;
     }
     let activity = Arc::new(Activity::new());
-    let adapter =
-        Adapter::new(fs.clone(), options.on_error.clone(), activity.clone(), options.allow_other);
+    let adapter = Adapter::new(fs, options.on_error.clone(), activity.clone(), options.allow_other);
     let session = Session::new(adapter, &point, &config)
         .and_then(Session::spawn)
         .map_err(|e| explain(e, &point))?;
-    let notifier = session.notifier();
-    fs.give_ahead(Box::new(move |ino, bytes| {
-        // A kernel that has forgotten the file meanwhile asks for it when it needs it.
-        let _ = notifier.store(INodeNo(ino.0), 0, bytes);
-    }));
     read_further_ahead(&point);
     if let Some(limit) = options.idle_exit {
         unmount_when_idle(activity, limit, point.clone());
