@@ -2,7 +2,7 @@
 //! bytes, never a panic, the damage is named, and what isn't touched is still there.
 
 #[path = "prune/world.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each test binary uses a part")]
 mod world;
 
 use std::collections::BTreeSet;

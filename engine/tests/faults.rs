@@ -1,7 +1,7 @@
 //! Every call to the store fails once, in every way a store can fail. What was
 //! reported as saved stays, and the next run carries on.
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each test binary uses a part")]
 #[path = "prune/world.rs"]
 mod world;
 

@@ -1,7 +1,7 @@
 //! The power fails after any change to the disk: whatever was not forced to it may
 //! be lost, in any combination. What was reported as saved is there.
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each test binary uses a part")]
 #[path = "prune/world.rs"]
 mod world;
 

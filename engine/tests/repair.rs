@@ -1,7 +1,7 @@
 //! Repair of the index, interrupted anywhere, and with others at work.
 
 #[path = "prune/world.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each test binary uses a part")]
 mod world;
 
 use std::sync::Arc;

@@ -107,6 +107,10 @@ impl ObjectStore for HookedStore {
         self.run(Call::Settle, || self.inner.settle())
     }
 
+    fn settle_all(&self) -> Result<(), StoreError> {
+        self.run(Call::Settle, || self.inner.settle_all())
+    }
+
     fn sweep(&self, age: Duration) -> Result<(u64, u64), StoreError> {
         self.run(Call::Sweep, || self.inner.sweep(age))
     }

@@ -132,8 +132,7 @@ pub struct Entries<'r> {
 
 impl Entries<'_> {
     /// Loads a page, placed so that `skip` entries are passed over.
-    fn descend(&mut self, mut id: BlobId, mut skip: u64, declared: Option<u64>) -> Result<()> {
-        let mut declared = declared;
+    fn descend(&mut self, mut id: BlobId, mut skip: u64, mut declared: Option<u64>) -> Result<()> {
         loop {
             let page = page_of(self.repo, &id, declared)?;
             let next = match &*page {

@@ -61,7 +61,7 @@ impl Ino {
     }
 
     /// Small numbers are for the root; some programs take them as signed.
-    pub fn of_bits(bits: u64) -> Self {
+    fn of_bits(bits: u64) -> Self {
         Self((bits & (u64::MAX >> 1)).max(16))
     }
 

@@ -66,7 +66,7 @@ pub struct Volume {
 pub struct SnapshotFs {
     repo: Arc<Repository>,
     namespace: Namespace,
-    inodes: Arc<Inodes>,
+    inodes: Inodes,
     blocks: Arc<BlockCache>,
     prefetcher: Prefetcher,
     files: Files,
@@ -98,7 +98,7 @@ impl SnapshotFs {
         Ok(Self {
             repo,
             namespace,
-            inodes: Arc::new(Inodes::new(root)),
+            inodes: Inodes::new(root),
             blocks,
             prefetcher,
             files: Files::default(),
