@@ -108,14 +108,16 @@ impl Adapter {
         match without_fetching(|| work(&self.drive.fs, &mut into)) {
             Err(FsError::WouldFetch) => {
                 let drive = self.drive.clone();
-                let fetch = move || {
+                let fetch = move |turn: Option<Turn>| {
                     let done = work(&drive.fs, &mut into);
+                    // Before the answer, which may bring the next request at once.
+                    drop(turn);
                     reply(into, done.map_err(|e| drive.fail(ino, &e)));
                 };
                 match Turn::take(&self.fetching_here) {
                     // A reply that is dropped by a panic answers EIO, as on the pool.
-                    Some(_turn) => drop(catch_unwind(AssertUnwindSafe(fetch))),
-                    None => self.pool.run(fetch),
+                    turn @ Some(_) => drop(catch_unwind(AssertUnwindSafe(|| fetch(turn)))),
+                    None => self.pool.run(move || fetch(None)),
                 }
             }
             done => reply(into, done.map_err(|e| self.drive.fail(ino, &e))),
