@@ -11,7 +11,7 @@ pub use disk::{Disk, OsDisk};
 pub use local::LocalStore;
 pub use memory::MemoryStore;
 
-use crate::format::{ObjectKind, ObjectName};
+use crate::format::{ObjectKind, ObjectName, Time};
 
 /// A place for objects. Calls come from many threads at once, and may be slow or fail.
 pub trait ObjectStore: Send + Sync {
@@ -46,8 +46,21 @@ pub trait ObjectStore: Send + Sync {
         self.settle()
     }
 
-    /// Removes what interrupted `put`s left behind, if older than `age`. Returns
-    /// how many files and bytes.
+    /// Of the objects of a kind those that came here at `time` or later, by the store's
+    /// own clock. Who can't tell gives all of them: one too many does no harm.
+    fn added_since(&self, kind: ObjectKind, time: Time) -> Result<Vec<ObjectName>, StoreError> {
+        let _ = time;
+        Ok(self.list(kind)?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The store's own clock, if it has one and lets it be read: the same for all who
+    /// use the store, whatever their own clocks say.
+    fn clock(&self) -> Option<Time> {
+        None
+    }
+
+    /// Removes what interrupted `put`s left behind, if older than `age` by the store's
+    /// clock. Returns how many files and bytes.
     fn sweep(&self, age: std::time::Duration) -> Result<(u64, u64), StoreError>;
 
     /// Prepares an empty place for a repository; an error if something is there.

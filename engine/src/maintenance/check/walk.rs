@@ -42,7 +42,7 @@ pub(super) fn walk_all(
         of_objects,
         unknown: None,
     };
-    for snapshot in &view.snapshots {
+    for snapshot in view.wanted_snapshots() {
         walk_reachable(repo, &snapshot.data.tree, &mut walk)?;
     }
     if let Some((problem, blobs)) = walk.unknown {
@@ -153,9 +153,9 @@ impl Reached for Walk<'_> {
 }
 
 /// Says which files of which snapshots the lost blobs touch.
-pub(super) fn name_files(
+pub(super) fn name_files<'s>(
     repo: &Repository,
-    snapshots: &[Snapshot],
+    snapshots: impl Iterator<Item = &'s Snapshot>,
     lost: &Lost,
     report: &mut CheckReport,
     monitor: &dyn Monitor,
