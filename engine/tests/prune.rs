@@ -3,6 +3,8 @@
 
 #[path = "prune/cases.rs"]
 mod cases;
+#[path = "prune/clocks.rs"]
+mod clocks;
 #[path = "prune/world.rs"]
 mod world;
 

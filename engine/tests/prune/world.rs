@@ -119,6 +119,12 @@ impl ObjectStore for Gate {
     fn settle(&self) -> Result<(), StoreError> {
         self.inner().settle()
     }
+    fn settle_all(&self) -> Result<(), StoreError> {
+        self.inner().settle_all()
+    }
+    fn clock(&self) -> Option<Time> {
+        self.inner().clock()
+    }
     fn sweep(&self, age: Duration) -> Result<(u64, u64), StoreError> {
         self.inner().sweep(age)
     }
