@@ -5,6 +5,7 @@
 mod cases;
 #[path = "prune/clocks.rs"]
 mod clocks;
+#[allow(dead_code, reason = "each test binary uses a part")]
 #[path = "prune/world.rs"]
 mod world;
 

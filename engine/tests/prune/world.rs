@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use fastrand::Rng;
 use tresor_engine::Result;
 use tresor_engine::archiver::backup as run_backup;
 use tresor_engine::crypto::KdfCost;
-use tresor_engine::format::{IndexData, ObjectId, ObjectKind, ObjectName, Purpose, Time, sealed};
+use tresor_engine::format::{
+    BlobKind, IndexData, ObjectId, ObjectKind, ObjectName, Purpose, Time, sealed,
+};
 use tresor_engine::history;
 use tresor_engine::index::read_object;
 use tresor_engine::maintenance::{
@@ -356,4 +358,131 @@ pub fn change(rng: &mut Rng, tree: &Item) -> Item {
         tree.entries_mut().insert(format!("f{n}").into_bytes(), Item::file(bytes));
     }
     tree
+}
+
+/// Several at work on one store, one call at a time: at each call it is anybody's turn.
+pub struct Turns {
+    /// Whose turn it is, and how often each gets one compared with the others: 0 if it has ended.
+    state: Mutex<(usize, Vec<usize>, Rng)>,
+    changed: Condvar,
+}
+
+impl Turns {
+    pub fn new(weights: &[usize], mut rng: Rng) -> Arc<Self> {
+        let first = rng.usize(..weights.len());
+        let state = Mutex::new((first, weights.to_vec(), rng));
+        Arc::new(Self { state, changed: Condvar::new() })
+    }
+
+    /// Waits for its turn, and gives it to somebody. Who has `ended` wants no more.
+    fn step(&self, me: usize, ended: bool) {
+        let mut state = self.state.lock().unwrap();
+        while state.0 != me {
+            state = self.changed.wait(state).unwrap();
+        }
+        let (turn, weights, rng) = &mut *state;
+        if ended {
+            weights[me] = 0;
+        }
+        let wheel = weights.iter().enumerate().flat_map(|(i, n)| std::iter::repeat_n(i, *n));
+        if let Some(next) = rng.choice(wheel.collect::<Vec<_>>()) {
+            *turn = next;
+        }
+        self.changed.notify_all();
+    }
+
+    /// Runs `work` with an open repository over `store` that takes turns.
+    pub fn run<T>(
+        self: &Arc<Self>,
+        me: usize,
+        store: &Store,
+        work: impl FnOnce(&Arc<Repository>) -> T,
+    ) -> T {
+        let turns = self.clone();
+        let repo = open_over(store, |store| {
+            hooked(store, 0, move |_| {
+                turns.step(me, false);
+                Ok(())
+            })
+            .0
+        });
+        let result = work(&repo);
+        self.step(me, true);
+        result
+    }
+}
+
+/// With fresh eyes: check reads everything and finds nothing wrong, and these
+/// snapshots hold what they held. There may be others.
+#[track_caller]
+pub fn assert_whole(repo: &Arc<Repository>, kept: &Kept, what: &str) {
+    let options = CheckOptions { read_data: true, ..Default::default() };
+    let report = check(repo, &options, &Quiet::default()).unwrap();
+    assert!(report.problems.is_empty(), "{what}: {:#?}", report.problems);
+    let listed = names(repo.store(), ObjectKind::Snapshot);
+    for (snapshot, tree) in &kept.0 {
+        assert!(listed.contains(&snapshot.id), "{what}: a saved snapshot is gone");
+        holds(repo, snapshot, tree, what);
+    }
+}
+
+/// Three snapshots, of which prune has something to repack and to delete if the
+/// first is forgotten.
+pub fn three_snapshots() -> (Store, Kept, Item) {
+    let mut rng = Rng::with_seed(3);
+    let store = new_store();
+    let repo = open(&store);
+    let mut kept = Kept::default();
+    let mut tree = some_tree(&mut rng, 6);
+    for _ in 0..3 {
+        kept.add(&repo, &tree);
+        tree = change(&mut rng, &tree);
+    }
+    (store, kept, tree)
+}
+
+/// Three snapshots; one index object is damaged, one says of a pack what isn't so, one is lost.
+pub fn broken_index() -> (Store, Kept, Item) {
+    let mut rng = Rng::with_seed(7);
+    let store = new_store();
+    let mut kept = Kept::default();
+    let mut tree = some_tree(&mut rng, 3);
+    for _ in 0..3 {
+        kept.add(&open(&store), &tree);
+        tree = change(&mut rng, &tree);
+    }
+    let repo = open(&store);
+    let mut index: Vec<_> = names(&store, ObjectKind::Index).into_iter().collect();
+    index.sort();
+    let [damaged, lying, lost] = index[..] else { panic!("{index:?}") };
+    let name = ObjectName::new(ObjectKind::Index, damaged);
+    let mut bytes = store.get(&name).unwrap();
+    bytes[50] ^= 1;
+    let mut data = read_object(&store, repo.keys(), &lying).unwrap();
+    data.packs[0].segments.pop().unwrap();
+    put_index(&repo, &IndexData { replaces: vec![lying], ..data });
+    for id in [damaged, lying, lost] {
+        store.delete(&ObjectName::new(ObjectKind::Index, id)).unwrap();
+    }
+    store.put(&name, &bytes).unwrap();
+    (store, kept, tree)
+}
+
+/// Two snapshots, of which the second has lost a pack of chunks.
+pub fn lossy() -> (Store, Kept) {
+    let mut rng = Rng::with_seed(12);
+    let store = new_store();
+    let repo = open(&store);
+    let mut kept = Kept::default();
+    kept.add(&repo, &some_tree(&mut rng, 3));
+    let before = names(&store, ObjectKind::Pack);
+    kept.add(&repo, &some_tree(&mut rng, 3));
+    let runs = open(&store).index().runs();
+    let entries =
+        runs.iter().flat_map(|run| (0..run.len()).map(move |i| (run, run.entry(i).unwrap())));
+    let chunks = entries.filter(|(_, entry)| entry.kind == BlobKind::Data);
+    let mut packs = chunks.map(|(run, entry)| run.pack(entry.pack).unwrap().id);
+    let id = packs.find(|id| !before.contains(id)).unwrap();
+    store.delete(&ObjectName::new(ObjectKind::Pack, id)).unwrap();
+    (store, kept)
 }
