@@ -139,6 +139,10 @@ impl ObjectStore for HookedStore {
         self.run(Call::Create, || self.inner.create())
     }
 
+    fn make_folders(&self) -> Result<Vec<ObjectKind>, StoreError> {
+        self.run(Call::Create, || self.inner.make_folders())
+    }
+
     fn describe(&self) -> String {
         self.inner.describe()
     }

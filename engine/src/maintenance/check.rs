@@ -18,7 +18,7 @@ use walk::{name_files, walk_all};
 use super::used::Packs;
 use super::workers::{self, stops};
 use crate::error::{Error, Result};
-use crate::format::{ObjectId, ObjectKind, ObjectName, Time};
+use crate::format::{BlobId, ObjectId, ObjectKind, ObjectName, Time};
 use crate::index::read_object;
 use crate::monitor::Monitor;
 use crate::repo::{Repository, Snapshot};
@@ -83,6 +83,8 @@ pub fn check(
 pub(super) struct Findings {
     pub report: CheckReport,
     pub lost: Lost,
+    /// Of these, what the medium can't read now.
+    pub not_now: HashSet<BlobId>,
     pub view: View,
 }
 
@@ -107,19 +109,19 @@ pub(super) fn look(
         // That may have taken hours.
         view = View::new(repo, options.since)?;
     }
-    let (mut report, mut lost) = examine(repo, &view, &read, monitor)?;
+    let (mut report, (mut lost, mut not_now)) = examine(repo, &view, &read, monitor)?;
     for _ in 1..ATTEMPTS {
         if report.problems.is_empty() || view.is_current(repo)? {
             break;
         }
         view = View::new(repo, options.since)?;
-        (report, lost) = examine(repo, &view, &read, monitor)?;
+        (report, (lost, not_now)) = examine(repo, &view, &read, monitor)?;
     }
     if names && !lost.is_empty() {
         monitor.phase("looking for the files that are touched");
         name_files(repo, view.wanted_snapshots(), &lost, &mut report, monitor)?;
     }
-    Ok(Findings { report, lost, view })
+    Ok(Findings { report, lost, not_now, view })
 }
 
 /// The repository at one time.
@@ -129,9 +131,9 @@ pub(super) struct View {
     pub damaged_index: Vec<(ObjectId, String)>,
     /// Index objects in force.
     objects: HashSet<ObjectId>,
-    packs: Packs,
+    pub packs: Packs,
     /// Packs in the store and their lengths.
-    listed: HashMap<ObjectId, u64>,
+    pub listed: HashMap<ObjectId, u64>,
     /// What came late enough, if only that shall be looked at.
     added: Option<Added>,
 }
@@ -195,7 +197,7 @@ fn examine(
     view: &View,
     read: &PacksRead,
     monitor: &dyn Monitor,
-) -> Result<(CheckReport, Lost)> {
+) -> Result<(CheckReport, (Lost, HashSet<BlobId>))> {
     let wanted = view.wanted_snapshots().count();
     let mut report = CheckReport {
         snapshots: wanted as u64,

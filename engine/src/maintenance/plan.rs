@@ -82,6 +82,8 @@ pub struct PrunePlan {
     pub(super) recover: HashSet<ObjectId>,
     /// Packs that the store has lost.
     pub(super) lost: HashSet<ObjectId>,
+    /// Packs of which the index doesn't say what their own tables do.
+    pub(super) wrong: HashSet<ObjectId>,
     pub(super) unindexed: Vec<ObjectId>,
     pub(super) used: Option<UsedBlobs>,
 }

@@ -153,12 +153,12 @@ impl LocalStore {
             Ok(entries) => entries,
             // Folders of packs are made when needed. Any other one that is missing
             // has been lost, and what it held must not be taken for deleted.
-            Err(e)
-                if e.kind() == io::ErrorKind::NotFound
-                    && kind == ObjectKind::Pack
-                    && self.root.join(kind.folder()).is_dir() =>
-            {
-                return Ok(());
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let folder = self.root.join(kind.folder());
+                match kind == ObjectKind::Pack && folder.is_dir() {
+                    true => return Ok(()),
+                    false => return Err(self.folder_is_missing(kind, &folder, &e)),
+                }
             }
             Err(e) => return Err(fail(e)),
         };
@@ -179,6 +179,23 @@ impl LocalStore {
             }
         }
         Ok(())
+    }
+
+    /// Says what to do about it, if only that folder is missing.
+    fn folder_is_missing(&self, kind: ObjectKind, folder: &Path, error: &io::Error) -> StoreError {
+        let what = folder.display().to_string();
+        if !self.root.join("config").is_file() {
+            return StoreError::io("list", what, error);
+        }
+        let way_out = match kind {
+            ObjectKind::Key => "without it nothing can be opened",
+            _ => {
+                "or let `tresor repair index` make it again, empty: that brings nothing back that was in it"
+            }
+        };
+        let message =
+            format!("this folder of the repository is gone: put it back from a copy; {way_out}");
+        StoreError::new(StoreErrorKind::NotFound, "list", what, message)
     }
 
     fn taken(&self, message: &str) -> StoreError {
@@ -380,6 +397,23 @@ impl ObjectStore for LocalStore {
             self.delete(&name)?;
         }
         Ok(())
+    }
+
+    fn make_folders(&self) -> Result<Vec<ObjectKind>, StoreError> {
+        let mut made = Vec::new();
+        for kind in [ObjectKind::Pack, ObjectKind::Index, ObjectKind::Snapshot] {
+            let folder = self.root.join(kind.folder());
+            match self.disk.make_dir(&folder) {
+                Ok(()) => made.push(kind),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+                Err(e) => return Err(StoreError::io("create", folder.display().to_string(), &e)),
+            }
+        }
+        if !made.is_empty() {
+            self.changed(&self.root);
+            self.settle()?;
+        }
+        Ok(made)
     }
 
     #[cfg(unix)]

@@ -66,6 +66,11 @@ pub trait ObjectStore: Send + Sync {
     /// Prepares an empty place for a repository; an error if something is there.
     fn create(&self) -> Result<(), StoreError>;
 
+    /// Makes folders anew that the repository has lost; which ones.
+    fn make_folders(&self) -> Result<Vec<ObjectKind>, StoreError> {
+        Ok(Vec::new())
+    }
+
     /// Free and total bytes of the place, if it knows.
     fn space(&self) -> Option<(u64, u64)> {
         None
@@ -108,6 +113,9 @@ fn hint(kind: StoreErrorKind) -> &'static str {
             " (the repository's disk is full: free some space there or run `tresor forget` and `tresor prune`, then run this again; nothing already saved is lost)"
         }
         StoreErrorKind::ReadOnly => " (the repository's file system is mounted read-only)",
+        StoreErrorKind::Unreadable => {
+            " (the disk can't read it now: a bad sector or a bad cable; it doesn't count as lost. Copy the repository to another disk as far as it can be read, and go on there)"
+        }
         StoreErrorKind::PermissionDenied => " (check who owns the repository's files)",
         _ => "",
     }
