@@ -79,6 +79,7 @@ fn every_call<T>(
             let what = format!("{fault:?}, call {at}");
             if calls.unwrap().load(SeqCst) <= at {
                 assert!(at >= least, "only {at} calls");
+                eprintln!("{fault:?}: each of {at} calls");
                 look(&store, Ok(result.unwrap()), &what);
                 break;
             }

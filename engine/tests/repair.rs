@@ -4,22 +4,23 @@
 #[allow(dead_code, reason = "each test binary uses a part")]
 mod world;
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 
 use fastrand::Rng;
 use tresor_engine::Result;
-use tresor_engine::format::{BlobId, BlobKind, IndexData, ObjectKind, ObjectName};
+use tresor_engine::format::{BlobKind, IndexData, ObjectId, ObjectKind, ObjectName};
+use tresor_engine::history;
 use tresor_engine::index::read_object;
 use tresor_engine::maintenance::{
     RepairIndexOptions, RepairIndexReport, RepairSnapshotsOptions, RepairSnapshotsReport,
-    repair_index, repair_snapshots,
+    plan_prune, repair_index, repair_snapshots,
 };
 use tresor_engine::monitor::Quiet;
-use tresor_engine::pack::{NewSegment, PackWriter, Packed};
 use tresor_engine::repo::Repository;
 use tresor_engine::store::{Store, StoreError, StoreErrorKind};
-use tresor_testkit::{Call, HookedStore};
+use tresor_testkit::{Call, HookedStore, Item, random_bytes};
 
 use world::*;
 
@@ -128,20 +129,30 @@ fn correcting_gives_way_to_a_prune() {
     data.packs[0].segments.pop().unwrap();
     put_index(&repo, &IndexData { replaces: vec![second], ..data });
     base.delete(&ObjectName::new(ObjectKind::Index, second)).unwrap();
+    let mut calls_of_prune = None;
+    let counted = open_over(&copy(&base), |store| {
+        let (store, counter) = hooked(store, usize::MAX, |_| Ok(()));
+        calls_of_prune = Some(counter);
+        store
+    });
+    prune_at(&counted, &all(), 0).unwrap();
+    let (total, others) = (calls(&base), calls_of_prune.unwrap().load(SeqCst));
     let (mut corrected, mut gave_way) = (0, 0);
-    for round in 0..60 {
+    for round in 0..150 {
+        let mut rng = Rng::with_seed(round);
+        // Late in both: there they write.
+        let steps = (total - rng.usize(1..30), others - rng.usize(1..20));
+        let what = format!("calls {steps:?} of {total} and {others}");
         let store = copy(&base);
-        let turns = Turns::new(&[1 + round as usize % 4, 2], Rng::with_seed(round));
-        let repaired = std::thread::scope(|scope| {
-            let (turns, store) = (&turns, &store);
-            scope.spawn(move || drop(turns.run(1, store, |repo| prune_at(repo, &all(), 0))));
-            turns.run(0, store, |repo| repair(repo, &ALL))
-        });
-        match repaired {
+        let other = |repo: &Arc<Repository>| drop(prune_at(repo, &all(), 0));
+        match crossed(&store, steps, |repo| repair(repo, &ALL), other) {
             Ok(report) => corrected += report.packs_corrected,
             Err(e) => {
                 let text = e.to_string();
-                assert!(text.contains("a prune has") || text.contains("no such object"), "{e}");
+                assert!(
+                    text.contains("a prune has") || text.contains("no such object"),
+                    "{what}: {e}"
+                );
                 gave_way += 1;
             }
         }
@@ -149,9 +160,11 @@ fn correcting_gives_way_to_a_prune() {
         let _reliance = repo.index().rely();
         repo.refresh_index().unwrap();
         let lost = repo.index().lost_packs();
-        assert!(lost.is_empty(), "round {round}: the index names what the prune has deleted");
-        repair(&repo, &ALL).unwrap();
-        kept.verify(&store, &format!("round {round}"));
+        assert!(lost.is_empty(), "{what}: the index names what the prune has deleted");
+        if round % 8 == 0 {
+            repair(&repo, &ALL).unwrap();
+            kept.verify(&store, &what);
+        }
     }
     assert!(corrected > 2 && gave_way > 2, "{corrected} corrected, {gave_way} gave way");
 }
@@ -173,16 +186,7 @@ fn a_bad_sector_is_not_lost() {
     for kind in [ObjectKind::Index, ObjectKind::Snapshot, ObjectKind::Pack] {
         for (bad, _) in store.list(kind).unwrap() {
             let before = objects(&store);
-            let repo = open_over(&store, |store| {
-                hooked(store, 0, move |call| match call {
-                    Call::Get(name) | Call::GetRange(name, ..) if *name == bad => {
-                        let kind = StoreErrorKind::Unreadable;
-                        Err(StoreError::new(kind, "read", name.path(), "Input/output error"))
-                    }
-                    _ => Ok(()),
-                })
-                .0
-            });
+            let repo = open_over(&store, |store| unreadable(store, bad));
             let report = repair(&repo, &ALL).unwrap();
             let named = report.unreadable.iter().any(|(object, reason)| {
                 *object == bad.path() && reason.contains("can't read it now")
@@ -206,6 +210,161 @@ fn a_bad_sector_is_not_lost() {
             kept.verify(&store, "readable again");
         }
     }
+}
+
+/// A pack is put back while the tables of others are read: it is not taken for lost.
+#[test]
+fn a_pack_that_is_put_back_meanwhile_is_not_lost() {
+    let (base, kept) = whole(5);
+    for (name, _) in base.list(ObjectKind::Pack).unwrap() {
+        let store = copy(&base);
+        let bytes = store.get(&name).unwrap();
+        store.delete(&name).unwrap();
+        let (inner, listed) = (store.clone(), Mutex::new(0));
+        let repo = open_over(&store, |store| {
+            hooked(store, 0, move |call| {
+                let mut listed = listed.lock().unwrap();
+                match call {
+                    Call::List(ObjectKind::Pack) => *listed += 1,
+                    Call::GetRange(..) if *listed == 1 => inner.put(&name, &bytes).unwrap(),
+                    _ => {}
+                }
+                Ok(())
+            })
+            .0
+        });
+        repair(&repo, &ALL).unwrap();
+        let plan = plan_prune(&open(&store), &all(), &Quiet::default()).unwrap();
+        assert_eq!(plan.packs_recovered, 0, "it was doomed: {plan:?}");
+        kept.verify(&store, "put back");
+    }
+}
+
+/// Two snapshots of different trees, one after the other.
+fn whole(seed: u64) -> (Store, Kept) {
+    let mut rng = Rng::with_seed(seed);
+    let (store, mut kept) = (new_store(), Kept::default());
+    (0..2).for_each(|_| drop(kept.add(&open(&store), &some_tree(&mut rng, 3))));
+    (store, kept)
+}
+
+/// Flips a byte in each of the packs that came since.
+fn spoil(store: &Store, packs: impl IntoIterator<Item = ObjectId>) {
+    for id in packs {
+        let name = ObjectName::new(ObjectKind::Pack, id);
+        let mut bytes = store.get(&name).unwrap();
+        bytes[60] ^= 1;
+        store.delete(&name).unwrap();
+        store.put(&name, &bytes).unwrap();
+    }
+}
+
+/// The page of an empty folder is damaged, which the index doesn't know; what is saved of
+/// folders that are lost are empty ones.
+#[test]
+fn a_lost_page_that_is_needed_again_is_stored_again() {
+    let store = new_store();
+    let mut kept = Kept::default();
+    let mut tree = Item::dir().with("empty", Item::dir());
+    tree = tree.with("full", Item::dir().with("file", Item::file("what is in it is not much")));
+    kept.add(&open(&store), &tree);
+    let old = names(&store, ObjectKind::Pack);
+    tree = tree.with("new", Item::file(""));
+    kept.add(&open(&store), &tree);
+    spoil(&store, old);
+    let report = repair_all(&open(&store)).unwrap();
+    let repaired = report.repaired.iter().find_map(|r| r.repaired).expect("the second one");
+    let repo = open(&store);
+    let snapshots = repo.snapshots().unwrap();
+    let snapshot = snapshots.iter().find(|s| s.id == repaired).unwrap();
+    let mut found = Vec::new();
+    history::walk(&repo, &snapshot.data.tree, &mut |path, _| {
+        found.push(String::from_utf8_lossy(path).into_owned());
+        Ok(true)
+    })
+    .unwrap();
+    found.sort();
+    assert_eq!(found, ["/empty.damaged", "/full.damaged", "/new"]);
+}
+
+/// Names as long as names may be are cut, between characters where there are some.
+#[test]
+fn long_names_of_damaged_files_are_cut() {
+    let long: [Vec<u8>; 5] = [
+        vec![0x80; 255],
+        vec![b'x'; 255],
+        "ä".repeat(127).into_bytes(),
+        ["x".repeat(3), "𝄞".repeat(63)].concat().into_bytes(),
+        [vec![b'x'; 200], vec![0xbf; 55]].concat(),
+    ];
+    let mut rng = Rng::with_seed(6);
+    let store = new_store();
+    let mut kept = Kept::default();
+    let (mut good, mut bad) = (random_bytes(&mut rng, 300_000), random_bytes(&mut rng, 300_000));
+    let mut tree = Item::dir().with("whole", Item::file(good.clone()));
+    kept.add(&open(&store), &tree);
+    let old = names(&store, ObjectKind::Pack);
+    good.append(&mut bad);
+    for name in &long {
+        tree.entries_mut().insert(name.clone(), Item::file(good.clone()));
+    }
+    kept.add(&open(&store), &tree);
+    // Chunks only: of packs that came, those that hold no page.
+    let repo = open(&store);
+    let mut lost = names(&store, ObjectKind::Pack);
+    lost.retain(|id| !old.contains(id));
+    for run in repo.index().runs() {
+        for entry in (0..run.len()).filter_map(|i| run.entry(i)) {
+            if entry.kind == BlobKind::Tree {
+                lost.remove(&run.pack(entry.pack).unwrap().id);
+            }
+        }
+    }
+    assert!(!lost.is_empty());
+    for id in lost {
+        store.delete(&ObjectName::new(ObjectKind::Pack, id)).unwrap();
+    }
+    let report = repair_all(&open(&store)).unwrap();
+    let [repaired] = &report.repaired[..] else { panic!("{report:?}") };
+    let mut kept_as = HashSet::new();
+    for loss in &repaired.losses {
+        let name = &loss.kept_as.as_ref().unwrap()[1..];
+        let (whole, start) = (&loss.path[1..], &name[..name.len() - 8]);
+        assert!(name.len() <= 255 && name.ends_with(b".damaged"), "{name:?}");
+        assert!(whole.starts_with(start) && start.len() > 240, "{name:?}");
+        assert!(std::str::from_utf8(whole).is_err() || std::str::from_utf8(start).is_ok());
+        kept_as.insert(name.to_vec());
+    }
+    assert_eq!(kept_as.len(), long.len());
+}
+
+/// With a part of the index that can't be read now, nothing follows from what the rest says.
+#[test]
+fn with_a_bad_sector_under_the_index_nothing_is_doomed() {
+    let (store, kept) = whole(9);
+    let bad = store.list(ObjectKind::Index).unwrap()[0].0;
+    let pack = store.list(ObjectKind::Pack).unwrap()[0].0;
+    let bytes = store.get(&pack).unwrap();
+    store.delete(&pack).unwrap();
+    let repo = open_over(&store, |store| unreadable(store, bad));
+    let report = repair(&repo, &ALL).unwrap();
+    assert_eq!((report.packs_missing, report.removed.len()), (0, 0), "{report:?}");
+    store.put(&pack, &bytes).unwrap();
+    kept.verify(&store, "put back");
+    let plan = plan_prune(&open(&store), &all(), &Quiet::default()).unwrap();
+    assert_eq!(plan.packs_recovered, 0, "it was doomed: {plan:?}");
+}
+
+/// A store in which the disk can't read an object.
+fn unreadable(store: &Store, bad: ObjectName) -> Store {
+    hooked(store, 0, move |call| match call {
+        Call::Get(name) | Call::GetRange(name, ..) if *name == bad => {
+            let kind = StoreErrorKind::Unreadable;
+            Err(StoreError::new(kind, "read", name.path(), "Input/output error"))
+        }
+        _ => Ok(()),
+    })
+    .0
 }
 
 /// Packs that no index object names are there: of a running backup, say. Only what is in
@@ -242,24 +401,10 @@ fn a_running_backup_does_not_keep_snapshots_from_being_repaired() {
 /// Tables of many packs are never all in memory: they go into the index as they come.
 #[test]
 fn tables_are_written_while_others_are_read() {
-    const PACKS: usize = 14;
+    const PACKS: usize = 10;
     let store = new_store();
     let repo = open(&store);
-    let mut rng = Rng::with_seed(1);
-    let mut writer = PackWriter::new(repo.clone());
-    for _ in 0..PACKS {
-        // Enough to fill a pack.
-        for _ in 0..10 {
-            let mut segment = NewSegment::new(BlobKind::Data);
-            for _ in 0..10_000 {
-                let mut id = [0; 32];
-                rng.fill(&mut id);
-                segment.push(BlobId(id), b"x");
-            }
-            writer.add(&Packed::from(segment)).unwrap();
-        }
-    }
-    writer.finish().unwrap();
+    fill_with_junk(&repo, PACKS);
     for id in names(&store, ObjectKind::Index) {
         store.delete(&ObjectName::new(ObjectKind::Index, id)).unwrap();
     }

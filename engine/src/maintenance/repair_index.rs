@@ -91,6 +91,11 @@ pub fn repair_index(
             false => report.removed.push(id),
         }
     }
+    // What such an object says may still be true.
+    let is_complete = report.unreadable.iter().all(|(object, _)| !object.starts_with("index/"));
+    if !is_complete {
+        (report.packs_missing, report.packs_corrected) = (0, 0);
+    }
     if options.dry_run {
         return Ok(report);
     }
@@ -100,7 +105,7 @@ pub fn repair_index(
     report.removed.retain(|id| still_damaged.contains(id));
     delete_index(repo, report.removed.iter().copied())?;
     let missing = still_missing(repo, missing)?;
-    if !missing.is_empty() || !wrong.is_empty() {
+    if is_complete && !(missing.is_empty() && wrong.is_empty()) {
         mend(repo, missing, wrong, monitor)?;
     }
     repo.refresh_index()?;

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -10,7 +11,7 @@ use tresor_engine::Result;
 use tresor_engine::archiver::backup as run_backup;
 use tresor_engine::crypto::KdfCost;
 use tresor_engine::format::{
-    BlobKind, IndexData, ObjectId, ObjectKind, ObjectName, Purpose, Time, sealed,
+    BlobId, BlobKind, IndexData, ObjectId, ObjectKind, ObjectName, Purpose, Time, sealed,
 };
 use tresor_engine::history;
 use tresor_engine::index::read_object;
@@ -18,6 +19,7 @@ use tresor_engine::maintenance::{
     CheckOptions, PruneOptions, PruneOutcome, PrunePlan, check, prune,
 };
 use tresor_engine::monitor::Quiet;
+use tresor_engine::pack::{NewSegment, PackWriter, Packed};
 use tresor_engine::repo::{InitOptions, OpenOptions, Repository, Snapshot, now};
 use tresor_engine::restorer::read_file;
 use tresor_engine::store::{MemoryStore, ObjectStore, Store, StoreError};
@@ -90,6 +92,43 @@ pub fn open_over(store: &Store, wrap: impl FnOnce(&Store) -> Store) -> Arc<Repos
     repo
 }
 
+/// Runs `first` until its call `n`, there `second` until its call `m`, then the
+/// rest of `first`, then the rest of `second`.
+pub fn crossed<A>(
+    store: &Store,
+    (n, m): (usize, usize),
+    first: impl FnOnce(&Arc<Repository>) -> A,
+    second: impl FnOnce(&Arc<Repository>) + Send + 'static,
+) -> A {
+    let (pause, paused) = mpsc::channel::<()>();
+    let (first_ended, wait) = mpsc::channel::<()>();
+    let thread: Arc<Mutex<Option<JoinHandle<()>>>> = Arc::default();
+    let (inner, started) = (store.clone(), thread.clone());
+    let repo = open_over(store, |store| {
+        at_call(store, n, move || {
+            let run = move || {
+                let ended = pause.clone();
+                let repo = open_over(&inner, |s| {
+                    at_call(s, m, move || {
+                        pause.send(()).unwrap();
+                        let _ = wait.recv();
+                    })
+                });
+                second(&repo);
+                let _ = ended.send(());
+            };
+            *started.lock().unwrap() = Some(std::thread::spawn(run));
+            paused.recv().unwrap();
+        })
+    });
+    let result = first(&repo);
+    drop(first_ended);
+    if let Some(thread) = thread.lock().unwrap().take() {
+        thread.join().unwrap();
+    }
+    result
+}
+
 /// A store that can be exchanged.
 struct Gate(Mutex<Store>);
 
@@ -149,6 +188,14 @@ impl Volatile {
     pub fn new(objects: &BTreeMap<ObjectName, Vec<u8>>) -> Arc<Self> {
         let (now, durable) = (store_of(objects), store_of(objects));
         Arc::new(Self { now, durable, changes: Mutex::default() })
+    }
+
+    /// What is there after the power failed, if of the last changes only the very last survives.
+    pub fn after_losing_all_but_the_last(&self) -> Store {
+        if let Some((name, bytes)) = self.changes.lock().unwrap().drain(..).next_back() {
+            apply(&self.durable, &name, bytes);
+        }
+        self.durable.clone()
     }
 
     /// What is there after the power failed: of the last changes any may be lost.
@@ -485,4 +532,20 @@ pub fn lossy() -> (Store, Kept) {
     let id = packs.find(|id| !before.contains(id)).unwrap();
     store.delete(&ObjectName::new(ObjectKind::Pack, id)).unwrap();
     (store, kept)
+}
+
+/// Stores full packs of blobs that nobody needs, which need several index objects.
+pub fn fill_with_junk(repo: &Arc<Repository>, packs: usize) {
+    let mut rng = Rng::with_seed(1);
+    let mut writer = PackWriter::new(repo.clone());
+    for _ in 0..packs * 10 {
+        let mut segment = NewSegment::new(BlobKind::Data);
+        for _ in 0..10_000 {
+            let mut id = [0; 32];
+            rng.fill(&mut id);
+            segment.push(BlobId(id), b"x");
+        }
+        writer.add(&Packed::from(segment)).unwrap();
+    }
+    writer.finish().unwrap();
 }

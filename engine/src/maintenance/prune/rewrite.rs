@@ -282,9 +282,6 @@ impl Rewrite<'_> {
     fn finish(mut self) -> Result<Option<Doomed>> {
         let repo = self.repo;
         self.dooms.flush(Vec::new())?;
-        if !self.replaces.is_empty() {
-            repo.store().settle()?;
-        }
         self.kept.flush(self.replaces.clone())?;
         repo.store().settle()?;
         if !self.replaces.is_empty() && self.gives_way()? {
