@@ -16,6 +16,8 @@ use tresor_engine::padding::padme;
 use tresor_engine::repo::{OpenOptions, Repository};
 use tresor_engine::store::{LocalStore, Store};
 
+/// What becomes of a length.
+type Way = (&'static str, fn(u64) -> u64);
 type Done = Result<(), Box<dyn std::error::Error>>;
 
 fn main() -> Done {
@@ -59,7 +61,7 @@ fn bytes(store: &Store, packs: &BTreeMap<ObjectId, PackEntry>) -> Done {
     }
     println!("segments   {:>8}         {stored:>13} bytes", segments.len());
     println!("padding of packs          {padding:>15} bytes, {:.2} %", percent(padding, all));
-    let ways: [(&str, fn(u64) -> u64); 3] = [
+    let ways: [Way; 3] = [
         ("Padmé", padme),
         ("to 4 KiB", |len| len.next_multiple_of(4 << 10)),
         ("to 16 KiB", |len| len.next_multiple_of(16 << 10)),
@@ -112,7 +114,8 @@ fn recognition(repo: &Repository, packs: &BTreeMap<ObjectId, PackEntry>) -> Done
     }
     files.sort();
     files.dedup();
-    for (way, padded) in [("as they are", (|len| len) as fn(u64) -> u64), ("Padmé", padme)] {
+    let ways: [Way; 2] = [("as they are", |len| len), ("Padmé", padme)];
+    for (way, padded) in ways {
         let lengths: Vec<Vec<u64>> =
             files.iter().map(|file| file.iter().map(|len| padded(*len)).collect()).collect();
         let mut distinct: Vec<u64> = lengths.iter().flatten().copied().collect();
