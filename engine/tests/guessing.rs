@@ -125,18 +125,22 @@ fn a_slot_of_another_repository_is_tried_in_full() {
 fn a_wrong_password_takes_as_long() {
     let _alone = ONE_AT_A_TIME.lock().unwrap();
     let store = new_store();
-    let least = |password: &Password| {
-        let time = |_| {
-            let start = Instant::now();
-            cost_of(&store, password);
-            start.elapsed()
-        };
-        (0..5).map(time).min().unwrap()
+    let time = |password: &Password| {
+        let start = Instant::now();
+        cost_of(&store, password);
+        start.elapsed()
     };
-    let right = least(&tresor_testkit::password());
-    assert!(right > Duration::from_millis(1));
-    for password in wrong() {
-        let wrong = least(&password);
-        assert!(wrong * 2 > right, "{wrong:?}, and the right one {right:?}");
+    let right = tresor_testkit::password();
+    let wrong = wrong();
+    // The least of ever more tries, taken by turns: others may be at work on this machine.
+    let mut least = vec![Duration::MAX; 1 + wrong.len()];
+    for _ in 0..50 {
+        for (least, password) in least.iter_mut().zip(std::iter::once(&right).chain(&wrong)) {
+            *least = time(password).min(*least);
+        }
+        if least[1..].iter().all(|wrong| *wrong * 2 > least[0]) {
+            return;
+        }
     }
+    panic!("a right one takes {:?}, and wrong ones {:?}", least[0], &least[1..]);
 }
