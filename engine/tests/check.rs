@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use fastrand::Rng;
+use tresor_engine::crypto::KdfCost;
 use tresor_engine::format::{IndexData, ObjectKind, ObjectName, Time};
 use tresor_engine::index::read_object;
 use tresor_engine::maintenance::{CheckOptions, CheckProblem, CheckReport, Subset, check};
 use tresor_engine::monitor::{Monitor, Quiet};
-use tresor_engine::repo::Repository;
+use tresor_engine::repo::{InitOptions, Repository};
 use tresor_engine::store::{LocalStore, Store, StoreError, StoreErrorKind};
 use tresor_testkit::{Call, HookedStore, Item};
 
@@ -408,7 +409,9 @@ fn check_can_be_stopped() {
 fn only_what_came_since() {
     let dir = tempfile::tempdir().unwrap();
     let store: Store = Arc::new(LocalStore::new(dir.path().join("repo")));
-    tresor_testkit::init(&store);
+    let cost = KdfCost { memory: 8 * 1024, passes: 1, lanes: 1 };
+    let options = InitOptions { label: "test".into(), cost };
+    Repository::init(&store, &tresor_testkit::password(), &options).unwrap();
     let mut rng = Rng::with_seed(1);
     let mut kept = Kept::default();
     let rot = |name: &ObjectName| {
