@@ -86,13 +86,21 @@ impl Globals {
 
     /// Opens the repository, asking for the password if need be.
     pub fn open(&self) -> Result<Arc<Repository>> {
+        self.open_by(Repository::open)
+    }
+
+    /// Opens it in some way.
+    pub fn open_by<T>(
+        &self,
+        open: impl Fn(Store, &Password, &OpenOptions) -> tresor_engine::Result<T>,
+    ) -> Result<T> {
         let store = self.existing_store()?;
         let options = OpenOptions { cache: self.cache_folder() };
         let mut asked = 0;
         loop {
             let (password, from) = password::current(&self.password, &store.describe())?;
             asked += 1;
-            match Repository::open(store.clone(), &password, &options) {
+            match open(store.clone(), &password, &options) {
                 Err(Error::WrongPassword(_)) if from.is_prompt() && asked < password::ATTEMPTS => {
                     password::try_again()?;
                 }

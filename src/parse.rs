@@ -7,6 +7,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use tresor_engine::format::Time;
 use tresor_engine::maintenance::Subset;
+use tresor_engine::repo::now;
 
 /// `1500`, `100K`, `1.5GiB`: units are powers of 1024.
 pub fn size(text: &str) -> Result<u64, String> {
@@ -93,6 +94,17 @@ pub fn local_time(text: &str) -> Result<Zoned, String> {
     time.to_zoned(TimeZone::system()).map_err(|_| wrong())
 }
 
+/// A time, or how long ago: `2d`, `2026-11-23 14:30:05`.
+pub fn since(text: &str) -> Result<Time, String> {
+    if let Ok(ago) = length(text) {
+        let ago = i64::try_from(ago.as_secs()).unwrap_or(i64::MAX);
+        return Ok(Time::new(now().seconds.saturating_sub(ago), 0));
+    }
+    local_time(text).map(|time| engine_time(&time)).map_err(|_| {
+        format!("{text:?} is no time: write how long ago, like 2d or 36h, or a time like \"2026-11-23 14:30:05\"")
+    })
+}
+
 pub fn engine_time(time: &Zoned) -> Time {
     let time = time.timestamp();
     Time::new(time.as_second(), time.subsec_nanosecond().max(0) as u32)
@@ -147,6 +159,18 @@ mod tests {
         }
         for text in ["", "5", "h", "1y", "1hx", "-1h", "99999999999999999999d", "1ü"] {
             assert!(length(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_since() {
+        let ago = |text| now().seconds - since(text).unwrap().seconds;
+        assert!((7200..7210).contains(&ago("2h")) && (0..10).contains(&ago("0")));
+        let time = engine_time(&local_time("2026-11-23 14:30:05").unwrap());
+        assert_eq!(since("2026-11-23 14:30:05"), Ok(time));
+        assert!(since("9999999999999w").is_ok());
+        for text in ["", "5", "yesterday", "2026-11-23", "-2d"] {
+            assert!(since(text).is_err(), "{text}");
         }
     }
 

@@ -212,10 +212,16 @@ fn forget_prune_and_check() {
     has(&w.json("prune")["done"], done, "");
     assert_eq!(w.json("forget latest --dry-run")["groups"], serde_json::json!([]));
 
-    let fields = "problems snapshots packs blobs bytes_read unused_packs";
+    let fields = "since problems snapshots older_snapshots packs blobs bytes_read unused_packs";
     let checked = w.json("check --read-data");
     has(&checked, fields, "");
     assert_eq!((&checked["snapshots"], &checked["problems"]), (&1.into(), &serde_json::json!([])));
+    assert!(checked["since"].is_null());
+    let recent = w.json("check --since 1d --read-data");
+    is_time(&recent["since"]);
+    assert_eq!(recent["bytes_read"], checked["bytes_read"]);
+    let tomorrow = w.json("check --read-data-subset 100% --since 2222-01-01T00:00:00");
+    assert_eq!((&tomorrow["bytes_read"], &tomorrow["older_snapshots"]), (&0.into(), &1.into()));
     for pack in w.objects("packs") {
         std::fs::remove_file(pack).unwrap();
     }

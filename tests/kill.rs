@@ -194,3 +194,28 @@ fn killed_commands_lose_nothing_that_was_saved() {
         history.assert_restores(id, copy);
     }
 }
+
+/// The next restore into the same folder removes what a killed one has left there.
+#[test]
+fn a_killed_restore_is_tidied_up_by_the_next() {
+    let w = World::new();
+    write(w.path("src/sub/large"), noise(1, 120 << 20));
+    write(w.path("src/small"), "small");
+    w.ok("backup -q src");
+    let left = || {
+        let out = w.path("out").join(w.inside("src"));
+        let is_passing = |p: &PathBuf| p.to_string_lossy().contains("/.tresor-");
+        if out.exists() { below(&out).into_iter().filter(is_passing).collect() } else { Vec::new() }
+    };
+    let mut command = w.command("restore latest -t out -q");
+    let mut child = start(&mut command);
+    wait_until("a file is half written", || {
+        !left().is_empty() || child.try_wait().unwrap().is_some()
+    });
+    signal(&child, Signal::KILL);
+    child.wait().unwrap();
+    assert_eq!(left().len(), 1, "it had ended already");
+    std::thread::sleep(Duration::from_millis(3100));
+    w.ok("restore latest -t out -q --overwrite");
+    assert_same(&w.path("src"), &w.path("out").join(w.inside("src")));
+}

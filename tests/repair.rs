@@ -98,3 +98,40 @@ fn what_is_left_of_a_snapshot() {
     let small = world.path("out").join(world.inside("data/small"));
     assert_eq!(fs::read(small).unwrap(), b"small");
 }
+
+/// A folder of the repository is gone: every command says what to do, and nothing takes it
+/// for empty.
+#[test]
+fn a_folder_that_is_gone_is_made_again() {
+    for folder in ["index", "packs", "snapshots"] {
+        let world = world();
+        let (there, aside) = (world.path("repo").join(folder), world.path("aside"));
+        fs::rename(&there, &aside).unwrap();
+        let mut commands = vec!["prune --grace 0 -q", "check -q", "backup data -q"];
+        // It doesn't look at snapshots.
+        if folder != "snapshots" {
+            commands.push("repair index --dry-run -q");
+        }
+        for words in commands {
+            let ran = world.run(words);
+            assert_eq!(ran.code, 1, "{words}: {}", ran.out);
+            common::says(&ran.err, &[folder, "is gone", "tresor repair index"]);
+            assert!(!there.exists(), "{words}");
+        }
+        let (code, answer) = json(&world, "repair index --json");
+        assert_eq!(code, 3, "{answer}");
+        assert_eq!(answer["folders_made"], serde_json::json!([folder]));
+        if folder == "index" {
+            assert!(answer["packs_added"].as_u64().unwrap() > 0, "{answer}");
+        } else {
+            fs::remove_dir_all(&there).unwrap();
+            fs::rename(&aside, &there).unwrap();
+            run(&world, "repair index -q");
+        }
+        assert_eq!(run(&world, "check --read-data").0, 0, "{folder}");
+        assert_eq!(run(&world, "restore latest -t out -q").0, 0, "{folder}");
+    }
+    let world = world();
+    fs::remove_dir_all(world.path("repo/keys")).unwrap();
+    common::says(&world.fails(1, "snapshots"), &["keys", "put it back from a copy"]);
+}

@@ -54,6 +54,10 @@ pub enum Error {
     #[error("{0}")]
     Invalid(String),
 
+    /// Others were at work; nothing is wrong.
+    #[error("{0}")]
+    GaveWay(&'static str),
+
     #[error("interrupted")]
     Interrupted,
 
@@ -74,6 +78,11 @@ impl Error {
     /// Whether an object isn't in the store.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Store(e) if e.is_not_found())
+    }
+
+    /// Whether the medium couldn't read it now, which doesn't mean that it is lost.
+    pub fn is_unreadable_now(&self) -> bool {
+        matches!(self, Self::Store(e) if e.kind == StoreErrorKind::Unreadable)
     }
 
     /// Whether this is about the bytes in the store rather than about reaching it:

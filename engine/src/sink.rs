@@ -46,6 +46,12 @@ pub trait SinkDir: Send + Sync {
     /// Removes a directory and all in it.
     fn remove_dir_all(&self, name: &[u8]) -> io::Result<()>;
 
+    /// Removes what runs that are dead have left here half written, and nothing else;
+    /// how many files.
+    fn remove_leftovers(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
     /// For downcasts by `link`.
     fn as_any(&self) -> &dyn std::any::Any;
 }

@@ -8,18 +8,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use fastrand::Rng;
+use tresor_engine::crypto::KdfCost;
 use tresor_engine::format::{IndexData, ObjectKind, ObjectName, Time};
 use tresor_engine::index::read_object;
 use tresor_engine::maintenance::{CheckOptions, CheckProblem, CheckReport, Subset, check};
 use tresor_engine::monitor::{Monitor, Quiet};
-use tresor_engine::repo::Repository;
-use tresor_engine::store::{Store, StoreError, StoreErrorKind};
+use tresor_engine::repo::{InitOptions, Repository};
+use tresor_engine::store::{LocalStore, Store, StoreError, StoreErrorKind};
 use tresor_testkit::{Call, HookedStore, Item};
 
 use world::*;
 
-const ALL: CheckOptions = CheckOptions { read_data: true, subset: None };
-const QUICK: CheckOptions = CheckOptions { read_data: false, subset: None };
+const ALL: CheckOptions = CheckOptions { read_data: true, subset: None, since: None };
+const QUICK: CheckOptions = CheckOptions { read_data: false, subset: None, since: None };
 
 fn look(repo: &Arc<Repository>, options: &CheckOptions) -> CheckReport {
     check(repo, options, &Quiet::default()).unwrap()
@@ -400,4 +401,92 @@ fn check_can_be_stopped() {
     let monitor = Quiet::default();
     monitor.progress().stop.store(true, SeqCst);
     assert!(check(&open(&store), &ALL, &monitor).is_err());
+}
+
+/// Only what came since is read and walked, whatever time a file claims to be of; what is
+/// missing is noticed all the same.
+#[test]
+fn only_what_came_since() {
+    let dir = tempfile::tempdir().unwrap();
+    let store: Store = Arc::new(LocalStore::new(dir.path().join("repo")));
+    let cost = KdfCost { memory: 8 * 1024, passes: 1, lanes: 1 };
+    let options = InitOptions { label: "test".into(), cost };
+    Repository::init(&store, &tresor_testkit::password(), &options).unwrap();
+    let mut rng = Rng::with_seed(1);
+    let mut kept = Kept::default();
+    let rot = |name: &ObjectName| {
+        let path = dir.path().join("repo").join(name.path());
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[60] ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    };
+    let there = |kind| names(&store, kind);
+    kept.add(&open(&store), &some_tree(&mut rng, 3));
+    let old_packs: Vec<_> = there(ObjectKind::Pack).into_iter().collect();
+    let old = ObjectName::new(ObjectKind::Pack, old_packs[0]);
+    rot(&old);
+    let pause = || std::thread::sleep(std::time::Duration::from_millis(50));
+    pause();
+    let since = store.clock();
+    assert!(since.is_some());
+    pause();
+    let since = CheckOptions { since, ..QUICK };
+    let all_since = CheckOptions { read_data: true, ..since };
+    assert_eq!(look(&open(&store), &all_since).bytes_read, 0);
+    kept.add(&open(&store), &some_tree(&mut rng, 3));
+    let new_bytes: u64 = store
+        .list(ObjectKind::Pack)
+        .unwrap()
+        .into_iter()
+        .filter(|(name, _)| !old_packs.contains(&name.id))
+        .map(|(_, size)| size)
+        .sum();
+
+    let report = look(&open(&store), &all_since);
+    assert!(report.problems.is_empty(), "{:#?}", report.problems);
+    assert_eq!((report.snapshots, report.older_snapshots), (1, 1));
+    assert_eq!(
+        (report.bytes_read, report.packs as usize),
+        (new_bytes, there(ObjectKind::Pack).len())
+    );
+    assert_eq!(look(&open(&store), &since).bytes_read, 0);
+    // Of a subset's packs only the new ones, and each in one of the parts.
+    let part = |part| CheckOptions { subset: Some(Subset::Part { part, of: 2 }), ..since };
+    let parts: u64 = [1, 2].map(|n| look(&open(&store), &part(n)).bytes_read).iter().sum();
+    assert_eq!(parts, new_bytes);
+    let half = CheckOptions { subset: Some(Subset::Percent(50.0)), ..since };
+    assert!((1..new_bytes).contains(&look(&open(&store), &half).bytes_read));
+    // A copy that claims to be old has come now.
+    let path = dir.path().join("repo").join(old.path());
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let report = look(&open(&store), &since);
+    assert!(about(&report, &old.path()).message.contains("missing"), "whatever its age");
+    std::fs::write(&path, bytes).unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    about(&look(&open(&store), &all_since), &old.path());
+    // What is new is looked at: packs, index objects, snapshots.
+    for kind in [ObjectKind::Pack, ObjectKind::Index, ObjectKind::Snapshot] {
+        let id = there(kind).into_iter().find(|id| match kind {
+            ObjectKind::Pack => !old_packs.contains(id),
+            ObjectKind::Snapshot => *id == kept.0[1].0.id,
+            _ => true,
+        });
+        let name = ObjectName::new(kind, id.unwrap());
+        let repo = open(&store);
+        rot(&name);
+        about(&look(&repo, &all_since), &name.path());
+        rot(&name);
+    }
+}
+
+/// A store that knows no times: everything counts as new.
+#[test]
+fn who_does_not_know_since_when_reads_all() {
+    let (store, _) = two_snapshots();
+    let since = Some(Time::new(i64::MAX, 0));
+    let report = look(&open(&store), &CheckOptions { since, ..ALL });
+    let bytes: u64 = store.list(ObjectKind::Pack).unwrap().iter().map(|p| p.1).sum();
+    assert_eq!((report.bytes_read, report.snapshots, report.older_snapshots), (bytes, 2, 0));
 }

@@ -8,14 +8,16 @@ mod world;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use fastrand::Rng;
+use tresor_engine::Error;
 use tresor_engine::crypto::{KdfCost, Password};
 use tresor_engine::format::{ObjectId, ObjectKind};
-use tresor_engine::maintenance::{CheckOptions, check};
+use tresor_engine::maintenance::{
+    RepairIndexOptions, RepairSnapshotsOptions, repair_index, repair_snapshots,
+};
 use tresor_engine::monitor::Quiet;
-use tresor_engine::repo::{OpenOptions, Repository};
-use tresor_engine::store::Store;
-use tresor_testkit::{HookedStore, Item, password};
+use tresor_engine::repo::{InitOptions, OpenOptions, Repository};
+use tresor_engine::store::{LocalStore, MemoryStore, Store};
+use tresor_testkit::{HookedStore, password};
 
 use world::*;
 
@@ -55,35 +57,6 @@ fn other_password() -> Password {
     Password::new(b"battery staple".to_vec())
 }
 
-/// With fresh eyes: check reads everything and finds nothing wrong, and these
-/// snapshots hold what they held. There may be others.
-#[track_caller]
-fn assert_whole(repo: &Arc<Repository>, kept: &Kept, what: &str) {
-    let options = CheckOptions { read_data: true, ..Default::default() };
-    let report = check(repo, &options, &Quiet::default()).unwrap();
-    assert!(report.problems.is_empty(), "{what}: {:#?}", report.problems);
-    let listed = names(repo.store(), ObjectKind::Snapshot);
-    for (snapshot, tree) in &kept.0 {
-        assert!(listed.contains(&snapshot.id), "{what}: a saved snapshot is gone");
-        holds(repo, snapshot, tree, what);
-    }
-}
-
-/// Three snapshots, of which prune has something to repack and to delete if the
-/// first is forgotten.
-fn base() -> (Store, Kept, Item) {
-    let mut rng = Rng::with_seed(3);
-    let store = new_store();
-    let repo = open(&store);
-    let mut kept = Kept::default();
-    let mut tree = some_tree(&mut rng, 6);
-    for _ in 0..3 {
-        kept.add(&repo, &tree);
-        tree = change(&mut rng, &tree);
-    }
-    (store, kept, tree)
-}
-
 /// Lets every call of `work` fail in turn and in every way. `look` gets the store
 /// as it is afterwards, and what `work` said.
 fn every_call<T>(
@@ -106,6 +79,7 @@ fn every_call<T>(
             let what = format!("{fault:?}, call {at}");
             if calls.unwrap().load(SeqCst) <= at {
                 assert!(at >= least, "only {at} calls");
+                eprintln!("{fault:?}: each of {at} calls");
                 look(&store, Ok(result.unwrap()), &what);
                 break;
             }
@@ -116,7 +90,7 @@ fn every_call<T>(
 
 #[test]
 fn backup() {
-    let (base, kept, tree) = base();
+    let (base, kept, tree) = three_snapshots();
     let parent = kept.0.last().map(|(s, _)| s.clone());
     every_call(
         &base,
@@ -141,7 +115,7 @@ fn backup() {
 
 #[test]
 fn forget() {
-    let (base, mut kept, _) = base();
+    let (base, mut kept, _) = three_snapshots();
     let gone: Vec<ObjectId> = kept.0.drain(..2).map(|(s, _)| s.id).collect();
     every_call(
         &base,
@@ -159,7 +133,7 @@ fn forget() {
 
 #[test]
 fn prune() {
-    let (base, mut kept, _) = base();
+    let (base, mut kept, _) = three_snapshots();
     kept.forget(&open(&base), 0);
     every_call(
         &base,
@@ -175,44 +149,40 @@ fn prune() {
     );
 }
 
+/// The old password opens it whatever happens, and once `work` is done, perhaps only the
+/// second time, whether the other one does is decided.
+fn of_keys(
+    base: &Store,
+    kept: &Kept,
+    work: impl Fn(&Arc<Repository>) -> tresor_engine::Result<()>,
+    other_opens: bool,
+) {
+    every_call(base, 2, &work, |store, result, what| {
+        assert_whole(&open(store), kept, what);
+        if result.is_err() {
+            work(&open(store)).unwrap();
+        }
+        assert_eq!(try_open(store, &other_password()).is_some(), other_opens, "{what}");
+    });
+}
+
 #[test]
 fn a_key_is_added() {
-    let (base, kept, _) = base();
-    every_call(
-        &base,
-        2,
-        |repo| repo.add_key(&other_password(), "second", COST),
-        |store, result, what| {
-            assert_whole(&open(store), &kept, what);
-            if result.is_err() {
-                open(store).add_key(&other_password(), "second", COST).unwrap();
-            }
-            assert!(try_open(store, &other_password()).is_some(), "{what}");
-        },
-    );
+    let (base, kept, _) = three_snapshots();
+    let add = |repo: &Arc<Repository>| repo.add_key(&other_password(), "second", COST).map(drop);
+    of_keys(&base, &kept, add, true);
 }
 
 #[test]
 fn a_key_is_removed() {
-    let (base, kept, _) = base();
+    let (base, kept, _) = three_snapshots();
     let id = open(&base).add_key(&other_password(), "second", COST).unwrap();
-    every_call(
-        &base,
-        2,
-        |repo| repo.remove_key(&id),
-        |store, result, what| {
-            assert_whole(&open(store), &kept, what);
-            if result.is_err() {
-                open(store).remove_key(&id).unwrap();
-            }
-            assert!(try_open(store, &other_password()).is_none(), "{what}");
-        },
-    );
+    of_keys(&base, &kept, |repo| repo.remove_key(&id), false);
 }
 
 #[test]
 fn the_password_is_changed() {
-    let (base, kept, _) = base();
+    let (base, kept, _) = three_snapshots();
     every_call(
         &base,
         4,
@@ -226,4 +196,77 @@ fn the_password_is_changed() {
             assert_whole(&repo, &kept, what);
         },
     );
+}
+
+#[test]
+fn repair_of_the_index() {
+    let (base, kept, _) = broken_index();
+    let options = RepairIndexOptions { read_all: true, dry_run: false };
+    let before = open(&base).index().objects().len();
+    every_call(
+        &base,
+        20,
+        |repo| repair_index(repo, &options, &Quiet::default()),
+        |store, result, what| {
+            assert!(open(store).index().objects().len() >= before, "{what}: an entry is lost");
+            if result.is_err() {
+                repair_index(&open(store), &options, &Quiet::default()).unwrap();
+            }
+            kept.verify(store, what);
+        },
+    );
+}
+
+#[test]
+fn repair_of_snapshots() {
+    let (base, kept) = lossy();
+    let options = RepairSnapshotsOptions::default();
+    let repair = |repo: &Arc<Repository>| repair_snapshots(repo, &options, &Quiet::default());
+    every_call(&base, 20, repair, |store, result, what| {
+        if result.is_err() {
+            repair(&open(store)).unwrap();
+        }
+        let repo = open(store);
+        let listed = names(store, ObjectKind::Snapshot);
+        assert!(kept.0.iter().all(|(s, _)| listed.contains(&s.id)), "{what}: an original is gone");
+        holds(&repo, &kept.0[0].0, &kept.0[0].1, what);
+        // A repair whose answer was lost isn't done twice, and says what it did.
+        let again = repair(&repo).unwrap();
+        assert!(again.repaired.len() == 1 && again.repaired[0].already, "{what}: {again:?}");
+        assert_eq!(listed.len(), 3, "{what}");
+    });
+}
+
+/// Whatever fails, the repository is there and opens, or it can be made then.
+#[test]
+fn init() {
+    let folder = tempfile::tempdir().unwrap();
+    for fault in [Fault::Before, Fault::After, Fault::Dead] {
+        for at in 0.. {
+            let path = folder.path().join(format!("{fault:?}-{at}"));
+            let memory: Store = Arc::new(MemoryStore::new());
+            let mut ended = false;
+            for store in [memory, Arc::new(LocalStore::new(path))] {
+                let what = format!("{}, {fault:?}, call {at}", store.describe());
+                let (hooked, calls) = faulty(&store, fault, at);
+                let made = init_with(&hooked);
+                ended = calls.load(SeqCst) <= at;
+                assert!(!ended || (made.is_ok() && at > 3), "{what}");
+                if try_open(&store, &password()).is_none() {
+                    assert!(made.is_err(), "{what}: it was reported as made");
+                    init_with(&store).unwrap_or_else(|e| panic!("{what}: {e}"));
+                }
+                Kept::default().verify(&store, &what);
+                assert!(matches!(init_with(&store), Err(Error::RepositoryExists(_))), "{what}");
+            }
+            if ended {
+                break;
+            }
+        }
+    }
+}
+
+fn init_with(store: &Store) -> tresor_engine::Result<()> {
+    let options = InitOptions { label: "test".into(), cost: COST };
+    Repository::init(store, &password(), &options)
 }

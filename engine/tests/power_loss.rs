@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use fastrand::Rng;
+use tresor_engine::Error;
 use tresor_engine::crypto::{KdfCost, Password};
 use tresor_engine::format::{ObjectId, ObjectKind, ObjectName};
 use tresor_engine::maintenance::{CheckOptions, check};
 use tresor_engine::monitor::Quiet;
 use tresor_engine::repo::{InitOptions, OpenOptions, Repository};
 use tresor_engine::store::{Disk, LocalStore, MemoryStore, OsDisk, Store};
-use tresor_testkit::password;
+use tresor_testkit::{Item, password};
 
 use world::*;
 
@@ -219,4 +220,68 @@ fn what_was_reported_is_there_whenever_the_power_fails() {
             }
         }
     }
+}
+
+/// An image as a folder on the disk.
+fn folder_of_image(image: &BTreeMap<PathBuf, Entry>, root: &Path, to: &Path) {
+    // Folders come before what is in them.
+    for (path, entry) in image {
+        let Ok(inside) = path.strip_prefix(root) else { continue };
+        let to = to.join(inside);
+        // What lies in a folder that was lost is lost, too.
+        let _ = match entry {
+            Some(bytes) => std::fs::write(to, &**bytes),
+            None => std::fs::create_dir(to),
+        };
+    }
+}
+
+/// The power fails while a repository is made: it is there and opens, or can be made then.
+#[test]
+fn the_power_fails_during_init() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("repo");
+    let disk = Arc::new(Watched {
+        platter: Mutex::default(),
+        reported: Mutex::new(Reported {
+            made: false,
+            kept: Kept::default(),
+            passwords: vec!["correct horse"],
+        }),
+        images: Mutex::default(),
+    });
+    let init = |store: &Store| {
+        Repository::init(store, &password(), &InitOptions { label: "test".into(), cost: COST })
+    };
+    let store: Store = Arc::new(LocalStore::with_disk(&root, disk.clone()));
+    init(&store).unwrap();
+    disk.reported.lock().unwrap().made = true;
+    disk.change(|_| {});
+    let images = std::mem::take(&mut *disk.images.lock().unwrap());
+    assert!(images.len() > 8, "{}", images.len());
+    let (mut made, mut again) = (0, 0);
+    for (n, (platter, reported)) in images.iter().enumerate() {
+        for round in 0..3u32 {
+            let share = f64::from(round) / 3.0;
+            let mut rng = Rng::with_seed(n as u64 * 100 + u64::from(round));
+            let image = platter.clone().after(&mut rng, share);
+            let what = format!("change {n} of {}, {share} kept", images.len());
+            let to = folder.path().join(format!("{n}-{round}"));
+            folder_of_image(&image, &root, &to);
+            let store: Store = Arc::new(LocalStore::new(&to));
+            match init(&store) {
+                Ok(()) => {
+                    assert!(!reported.made, "{what}: it was reported as made, and is gone");
+                    again += 1;
+                }
+                // It was made already, and must be whole.
+                Err(Error::RepositoryExists(_)) => made += 1,
+                Err(e) => panic!("{what}: {e}"),
+            }
+            assert_saved(&store, reported, &what);
+            let backup = try_backup(&open(&store), &Item::dir(), None);
+            assert!(backup.is_ok(), "{what}: {:?}", backup.err());
+        }
+    }
+    assert!(made > 2 && again > 8, "{made} made, {again} again");
 }

@@ -3,6 +3,9 @@
 
 #[path = "prune/cases.rs"]
 mod cases;
+#[path = "prune/clocks.rs"]
+mod clocks;
+#[allow(dead_code, reason = "each test binary uses a part")]
 #[path = "prune/world.rs"]
 mod world;
 
@@ -15,7 +18,7 @@ use tresor_engine::Error;
 use tresor_engine::format::{ObjectKind, ObjectName};
 use tresor_engine::maintenance::{PruneOptions, plan_prune};
 use tresor_engine::monitor::Quiet;
-use tresor_engine::repo::{Repository, Snapshot};
+use tresor_engine::repo::Snapshot;
 use tresor_engine::store::Store;
 use tresor_testkit::{Call, HookedStore, Item, random_bytes};
 
@@ -276,43 +279,6 @@ fn a_prune_during_a_backup() {
         kept.verify(&store, &what);
         finish(&store, &kept, &gentle(), &what);
     }
-}
-
-/// Runs `first` until its call `n`, there `second` until its call `m`, then the
-/// rest of `first`, then the rest of `second`.
-fn crossed<A>(
-    store: &Store,
-    (n, m): (usize, usize),
-    first: impl FnOnce(&Arc<Repository>) -> A,
-    second: impl FnOnce(&Arc<Repository>) + Send + 'static,
-) -> A {
-    let (pause, paused) = mpsc::channel::<()>();
-    let (first_ended, wait) = mpsc::channel::<()>();
-    let thread: Arc<Mutex<Option<JoinHandle<()>>>> = Arc::default();
-    let (inner, started) = (store.clone(), thread.clone());
-    let repo = open_over(store, |store| {
-        at_call(store, n, move || {
-            let run = move || {
-                let ended = pause.clone();
-                let repo = open_over(&inner, |s| {
-                    at_call(s, m, move || {
-                        pause.send(()).unwrap();
-                        let _ = wait.recv();
-                    })
-                });
-                second(&repo);
-                let _ = ended.send(());
-            };
-            *started.lock().unwrap() = Some(std::thread::spawn(run));
-            paused.recv().unwrap();
-        })
-    });
-    let result = first(&repo);
-    drop(first_ended);
-    if let Some(thread) = thread.lock().unwrap().take() {
-        thread.join().unwrap();
-    }
-    result
 }
 
 /// A prune begins in the middle of a backup and ends after it, or the other way round.

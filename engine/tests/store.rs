@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
 use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
-use tresor_engine::format::{ObjectId, ObjectKind, ObjectName};
+use tresor_engine::format::{ObjectId, ObjectKind, ObjectName, Time};
 use tresor_engine::store::{Disk, LocalStore, MemoryStore, ObjectStore, OsDisk, StoreErrorKind};
 
 const HASHED: [ObjectKind; 4] =
@@ -356,6 +356,19 @@ fn sweep_removes_old_leftovers_only() {
     assert!(store.root().join("keys/.tmp-0000000000000001").exists(), "still being written");
     assert_eq!(listed(&*store, ObjectKind::Key), [(name(ObjectKind::Key, 0xab), 4)]);
     assert_eq!(store.sweep(Duration::ZERO).unwrap(), (1, 4));
+}
+
+/// The clock is that of the disk, and reading it leaves nothing behind.
+#[test]
+fn a_folder_has_a_clock() {
+    let (store, _folder) = local_store();
+    let before = SystemTime::now() - Duration::from_secs(1);
+    let time = store.clock().unwrap();
+    assert!(time >= Time::from_system(before).unwrap());
+    assert!(time <= Time::from_system(SystemTime::now()).unwrap());
+    let names = std::fs::read_dir(store.root()).unwrap().map(|e| e.unwrap().file_name());
+    assert_eq!(names.filter(|n| n.to_string_lossy().starts_with(".tmp-")).count(), 0);
+    assert!(LocalStore::new(store.root().join("nowhere")).clock().is_none());
 }
 
 #[test]

@@ -254,3 +254,36 @@ fn removing_a_directory_stops_at_what_is_mounted_in_it() {
     sink_here.remove_dir_all(b"dir").unwrap();
     assert_eq!(sink.names().unwrap(), [b""; 0]);
 }
+
+/// What a killed run has left half written goes; what is being written, and whatever somebody
+/// has called so himself or brought from elsewhere, stays.
+#[test]
+fn only_what_dead_runs_have_left_is_removed() {
+    let (sink, folder) = sink_and_folder();
+    let passing = || listing(folder.path()).into_iter().find(|name| name.starts_with(".tresor-"));
+    let file = sink.create_file(&node("file", NodeKind::File)).unwrap();
+    let name = passing().unwrap();
+    drop(file);
+    assert_eq!(passing(), None);
+    // As if the run had been killed.
+    fs::write(folder.path().join(&name), b"half").unwrap();
+    fs::create_dir(folder.path().join("elsewhere")).unwrap();
+    let theirs =
+        [format!("elsewhere/{name}"), ".tresor-0123456789abcdef".into(), ".tresor-x".into()];
+    theirs.iter().for_each(|file| fs::write(folder.path().join(file), b"theirs").unwrap());
+    let mut alive = sink.create_file(&node("alive", NodeKind::File)).unwrap();
+    alive.write_at(b"is being written", 0).unwrap();
+    // It may be a moment old only.
+    assert_eq!(sink.remove_leftovers().unwrap(), 0);
+    std::thread::sleep(std::time::Duration::from_millis(3100));
+    assert_eq!(sink.remove_leftovers().unwrap(), 1);
+    assert!(!folder.path().join(&name).exists());
+    assert_eq!(sink.open_dir(b"elsewhere").unwrap().remove_leftovers().unwrap(), 0);
+    for file in theirs {
+        assert_eq!(fs::read(folder.path().join(file)).unwrap(), b"theirs");
+    }
+    let mut whole = node("alive", NodeKind::File);
+    whole.size = 16;
+    alive.finish(&whole).unwrap();
+    assert_eq!(fs::read(folder.path().join("alive")).unwrap(), b"is being written");
+}

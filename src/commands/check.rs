@@ -2,11 +2,12 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use serde::Serialize;
+use tresor_engine::format::Time;
 use tresor_engine::maintenance::{CheckOptions, CheckProblem, CheckReport, Subset, check};
 
 use crate::exit::Exit;
 use crate::globals::Globals;
-use crate::human::{plural, size};
+use crate::human::{self, plural, size};
 use crate::progress::{Json, PACKS, Reporter};
 use crate::{output, parse};
 
@@ -16,9 +17,16 @@ Examples:
   tresor check --read-data
   tresor check --read-data-subset 5%
   tresor check --read-data-subset 2/7       (each day of the week another part)
+  tresor check --since 2d --read-data       (each night what the last backups added)
 
 Without --read-data the packs' lengths are checked, not their contents: damage to
 contents shows only when they are read.
+
+With --since, what came into the repository before that time is passed over: older
+snapshots are not walked, older packs not read. How old something is is told by the
+files' times in the repository, which are those of its disk or server. That all packs
+are there is checked in any case. Take a longer time than lies between two checks, and
+check everything now and then: old data rots too.
 
 Exit codes: 0 no problems, 1 problems found or failed, 10 no repository,
 12 wrong password, 130 interrupted";
@@ -34,12 +42,18 @@ pub struct Args {
     /// Read some packs: 5% or 10G chosen at random, or 2/7, the second of seven parts
     #[arg(long, value_name = "SUBSET", value_parser = parse::subset, conflicts_with = "read_data")]
     read_data_subset: Option<Subset>,
+
+    /// Only what came since: 2d or 36h ago, or "2026-11-23 14:30:05"
+    #[arg(long, value_name = "DURATION|TIME", value_parser = parse::since)]
+    since: Option<Time>,
 }
 
 #[derive(Serialize)]
 struct Answer<'a> {
+    since: Option<String>,
     problems: Vec<Problem<'a>>,
     snapshots: u64,
+    older_snapshots: u64,
     packs: u64,
     blobs: u64,
     bytes_read: u64,
@@ -55,27 +69,30 @@ struct Problem<'a> {
 }
 
 pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
-    let options = CheckOptions { read_data: args.read_data, subset: args.read_data_subset };
+    let Args { read_data, read_data_subset: subset, since } = args;
+    let options = CheckOptions { read_data, subset, since };
     let repo = globals.open()?;
     let reporter = Reporter::start(globals, PACKS, Json::Answer);
     let result = check(&repo, &options, &*reporter.monitor());
     let report = reporter.end(result)?;
     if globals.json {
-        output::print_json(&answer(&report))?;
+        output::print_json(&answer(&report, since))?;
     } else {
         output::print(&text(&report, globals))?;
     }
     Ok(if report.problems.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
-fn answer<'a>(report: &'a CheckReport) -> Answer<'a> {
-    let problem = |p: &'a CheckProblem| {
+fn answer(report: &CheckReport, since: Option<Time>) -> Answer<'_> {
+    fn problem(p: &CheckProblem) -> Problem<'_> {
         let CheckProblem { object, message, files, more_files } = p;
         Problem { object, message, files, more_files: *more_files }
-    };
+    }
     Answer {
+        since: since.map(|time| human::rfc3339(time, 0)),
         problems: report.problems.iter().map(problem).collect(),
         snapshots: report.snapshots,
+        older_snapshots: report.older_snapshots,
         packs: report.packs,
         blobs: report.blobs,
         bytes_read: report.bytes_read,
@@ -102,7 +119,13 @@ fn text(report: &CheckReport, globals: &Globals) -> String {
         bytes => format!("{} read", size(bytes)),
     };
     let parts = [
-        plural(report.snapshots, "snapshot", "snapshots"),
+        match report.older_snapshots {
+            0 => plural(report.snapshots, "snapshot", "snapshots"),
+            older => format!(
+                "{} ({older} older left out)",
+                plural(report.snapshots, "snapshot", "snapshots")
+            ),
+        },
         plural(report.packs, "pack", "packs"),
         plural(report.blobs, "blob", "blobs"),
         read,

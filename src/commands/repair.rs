@@ -8,6 +8,7 @@ use tresor_engine::maintenance::{
     Loss, RepairIndexOptions, RepairIndexReport, RepairSnapshotsOptions, RepairSnapshotsReport,
     repair_index, repair_snapshots,
 };
+use tresor_engine::repo::Repository;
 
 use crate::exit::Exit;
 use crate::globals::Globals;
@@ -87,6 +88,7 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
 #[derive(Serialize)]
 struct IndexAnswer {
     dry_run: bool,
+    folders_made: Vec<String>,
     packs: u64,
     tables_read: u64,
     packs_added: u64,
@@ -105,7 +107,11 @@ struct Problem {
 
 fn index(args: &IndexArgs, globals: &Globals) -> Result<Exit> {
     let options = RepairIndexOptions { read_all: args.read_all_packs, dry_run: args.dry_run };
-    let repo = globals.open()?;
+    let (repo, made) = match args.dry_run {
+        true => (globals.open()?, Vec::new()),
+        false => globals.open_by(Repository::open_for_repair)?,
+    };
+    let made: Vec<_> = made.into_iter().map(|kind| kind.folder().to_owned()).collect();
     let reporter = Reporter::start(globals, PACKS, Json::Answer);
     let result = repair_index(&repo, &options, &*reporter.monitor());
     let report = reporter.end(result)?;
@@ -116,6 +122,7 @@ fn index(args: &IndexArgs, globals: &Globals) -> Result<Exit> {
         };
         output::print_json(&IndexAnswer {
             dry_run: args.dry_run,
+            folders_made: made.clone(),
             packs: report.packs,
             tables_read: report.tables_read,
             packs_added: report.packs_added,
@@ -126,13 +133,25 @@ fn index(args: &IndexArgs, globals: &Globals) -> Result<Exit> {
             unreadable: report.unreadable.iter().map(problem).collect(),
         })?;
     } else {
-        output::print(&index_text(&report, args.dry_run, globals))?;
+        output::print(&index_text(&report, &made, args.dry_run, globals))?;
     }
-    Ok(Exit::unless(report.unreadable.len() as u64 + report.packs_missing))
+    let gone = made.len() + report.unreadable.len();
+    Ok(Exit::unless(gone as u64 + report.packs_missing))
 }
 
-fn index_text(report: &RepairIndexReport, dry_run: bool, globals: &Globals) -> String {
+fn index_text(
+    report: &RepairIndexReport,
+    made: &[String],
+    dry_run: bool,
+    globals: &Globals,
+) -> String {
     let mut text = String::new();
+    for folder in made {
+        let _ = writeln!(
+            text,
+            "{folder}/ was gone and is made again, empty: put back what was in it if there is a copy, before you prune"
+        );
+    }
     for (object, message) in &report.unreadable {
         let _ = writeln!(text, "{object}: left alone: {}", output::tidy(message));
     }
@@ -168,6 +187,7 @@ struct SnapshotsAnswer {
     dry_run: bool,
     snapshots: u64,
     repaired: Vec<Repaired>,
+    not_now: Vec<String>,
     unreadable: Vec<Problem>,
     forgotten: Vec<String>,
 }
@@ -202,7 +222,8 @@ fn snapshots(args: &SnapshotsArgs, globals: &Globals) -> Result<Exit> {
     } else {
         output::print(&snapshots_text(&report, dry_run, globals))?;
     }
-    Ok(Exit::unless((report.repaired.len() + report.unreadable.len()) as u64))
+    let lacking = report.repaired.len() + report.unreadable.len() + report.not_now.len();
+    Ok(Exit::unless(lacking as u64))
 }
 
 fn snapshots_answer(report: &RepairSnapshotsReport, dry_run: bool) -> SnapshotsAnswer {
@@ -227,6 +248,7 @@ fn snapshots_answer(report: &RepairSnapshotsReport, dry_run: bool) -> SnapshotsA
         dry_run,
         snapshots: report.snapshots,
         repaired: repaired.collect(),
+        not_now: report.not_now.iter().map(|s| s.id.to_string()).collect(),
         unreadable: unreadable.collect(),
         forgotten: report.forgotten.iter().map(ToString::to_string).collect(),
     }
@@ -236,6 +258,13 @@ fn snapshots_text(report: &RepairSnapshotsReport, dry_run: bool, globals: &Globa
     let mut text = String::new();
     for (id, message) in &report.unreadable {
         let _ = writeln!(text, "snapshots/{id}: can't be read: {}", output::tidy(message));
+    }
+    for snapshot in &report.not_now {
+        let _ = writeln!(
+            text,
+            "{}: left as it is: the disk can't read a part of it now, which may be readable later; copy the repository to another disk, and repair the copy",
+            snapshot.id.short()
+        );
     }
     for r in &report.repaired {
         let id = r.original.id.short();
@@ -250,7 +279,7 @@ fn snapshots_text(report: &RepairSnapshotsReport, dry_run: bool, globals: &Globa
     if globals.quiet {
         return text;
     }
-    if report.repaired.is_empty() && report.unreadable.is_empty() {
+    if report.repaired.is_empty() && report.unreadable.is_empty() && report.not_now.is_empty() {
         let snapshots = plural(report.snapshots, "snapshot", "snapshots");
         let _ = writeln!(text, "{snapshots} looked at: nothing is missing");
     }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tresor_engine::format::{ObjectKind, ObjectName};
+use tresor_engine::format::{ObjectKind, ObjectName, Time};
+use tresor_engine::repo::now;
 use tresor_engine::store::{ObjectStore, Store, StoreError, StoreErrorKind};
 
 /// A call to a store.
@@ -32,6 +33,8 @@ pub struct HookedStore {
     alter: Option<Arc<Alter>>,
     /// The hook is asked once the call has had its effect.
     afterwards: bool,
+    /// How many seconds the clock is fast, if not the store's own shall be asked.
+    fast: Option<i64>,
 }
 
 impl HookedStore {
@@ -39,13 +42,19 @@ impl HookedStore {
         inner: Store,
         hook: impl Fn(&Call) -> Result<(), StoreError> + Send + Sync + 'static,
     ) -> Self {
-        Self { inner, hook: Arc::new(hook), alter: None, afterwards: false }
+        Self { inner, hook: Arc::new(hook), alter: None, afterwards: false, fast: None }
     }
 
     /// The hook is asked when the call has been carried out: its error is that of a
     /// connection that broke before the answer came.
     pub fn afterwards(self) -> Self {
         Self { afterwards: true, ..self }
+    }
+
+    /// Its clock is so many seconds fast. To the engine it is the same whether a store's
+    /// clock is wrong or that of a host on a store that has none.
+    pub fn fast_by(self, seconds: i64) -> Self {
+        Self { fast: Some(seconds), ..self }
     }
 
     fn run<T>(
@@ -111,12 +120,27 @@ impl ObjectStore for HookedStore {
         self.run(Call::Settle, || self.inner.settle_all())
     }
 
+    fn added_since(&self, kind: ObjectKind, time: Time) -> Result<Vec<ObjectName>, StoreError> {
+        self.run(Call::List(kind), || self.inner.added_since(kind, time))
+    }
+
+    fn clock(&self) -> Option<Time> {
+        match self.fast {
+            Some(seconds) => Some(Time::new(now().seconds + seconds, 0)),
+            None => self.inner.clock(),
+        }
+    }
+
     fn sweep(&self, age: Duration) -> Result<(u64, u64), StoreError> {
         self.run(Call::Sweep, || self.inner.sweep(age))
     }
 
     fn create(&self) -> Result<(), StoreError> {
         self.run(Call::Create, || self.inner.create())
+    }
+
+    fn make_folders(&self) -> Result<Vec<ObjectKind>, StoreError> {
+        self.run(Call::Create, || self.inner.make_folders())
     }
 
     fn describe(&self) -> String {

@@ -60,6 +60,14 @@ impl World {
         world
     }
 
+    /// With an empty repository, for a test that goes on for so long, and then ends as
+    /// others do.
+    pub fn lasting(work: Duration) -> Self {
+        let world = Self::bare_for(work);
+        world.init();
+        world
+    }
+
     /// Makes the repository.
     pub fn init(&self) {
         let store: Store = Arc::new(LocalStore::new(self.path("repo")));
@@ -71,12 +79,17 @@ impl World {
 
     /// Without a repository.
     pub fn bare() -> Self {
+        Self::bare_for(Duration::ZERO)
+    }
+
+    fn bare_for(work: Duration) -> Self {
         let folder = tempfile::Builder::new().prefix("tresor-it-").tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(folder.path().join("password"), format!("{PASSWORD}\n")).unwrap();
-        std::thread::spawn(|| {
-            std::thread::sleep(Duration::from_secs(MOST_SECONDS));
-            eprintln!("a test took longer than {MOST_SECONDS} seconds");
+        let most = work + Duration::from_secs(MOST_SECONDS);
+        std::thread::spawn(move || {
+            std::thread::sleep(most);
+            eprintln!("a test took longer than {} seconds", most.as_secs());
             std::process::abort();
         });
         Self { folder }

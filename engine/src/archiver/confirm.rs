@@ -21,10 +21,11 @@ use crate::index::{Found, read_object};
 use crate::maintenance::{Reached, disown, walk_reachable};
 use crate::monitor::Monitor;
 use crate::pack::{Finished, NewSegment, PackWriter, Packed};
-use crate::repo::{Repository, now};
+use crate::repo::Repository;
 
 /// Packs marked more recently than this (seconds) may be relied on: prune looks
-/// at all snapshots again before it deletes, and leaves at least twice as long.
+/// at all snapshots again before it deletes, and leaves at least twice as long. If clocks
+/// are so wrong that this isn't so, prune dooms them before it deletes, and that is noticed.
 pub(crate) const FRESH_MARK: i64 = 3600;
 
 /// `stored`: by the backup, and named in the index.
@@ -101,7 +102,8 @@ impl Saving<'_> {
         let repo = self.repo;
         self.monitor.phase("a prune ran meanwhile: checking what it left");
         repo.refresh_index()?;
-        let mut doomed = Doomed { repo, seen: HashSet::new(), blobs: Vec::new() };
+        let fresh = repo.clock().seconds.saturating_sub(FRESH_MARK);
+        let mut doomed = Doomed { repo, fresh, seen: HashSet::new(), blobs: Vec::new() };
         walk_reachable(repo, &self.data.tree, &mut doomed)?;
         let mut writer = PackWriter::new(repo.clone());
         let mut store = || {
@@ -191,6 +193,8 @@ fn removed(error: Error) -> Error {
 
 struct Doomed<'a> {
     repo: &'a Repository,
+    /// Packs marked at this time or later may be relied on.
+    fresh: i64,
     seen: HashSet<BlobId>,
     blobs: Vec<(BlobKind, BlobId)>,
 }
@@ -206,7 +210,7 @@ impl Reached for Doomed<'_> {
             return Err(removed(Error::BlobMissing(*id)));
         }
         let stays = |found: &Found| {
-            found.marked.is_none_or(|since| since >= now().seconds - FRESH_MARK)
+            found.marked.is_none_or(|since| since >= self.fresh)
                 && !index.is_unreliable(&found.location.segment.pack)
         };
         if !places.iter().any(stays) {

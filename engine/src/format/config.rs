@@ -4,7 +4,9 @@ use minicbor::{Decode, Encode};
 
 use super::node::Time;
 use super::sealed::{self, Purpose};
-use crate::crypto::{Aead, KdfCost, Keys, MasterKey, Password, derive_slot_key};
+use crate::crypto::{
+    Aead, KdfCost, Keys, MasterKey, Password, TAG_LEN, derive_slot_key, without_traces,
+};
 use crate::error::{Error, Result};
 use crate::format::ObjectName;
 
@@ -137,6 +139,21 @@ impl Config {
     }
 }
 
+/// The master key, sealed with a password.
+fn wrap(
+    keys: &Keys,
+    salt: &[u8; 32],
+    repository: &[u8; 16],
+    password: &Password,
+    cost: KdfCost,
+) -> Result<Vec<u8>> {
+    // With room for the tag: who makes room later leaves the key where it was.
+    let mut wrapped = Vec::with_capacity(keys.master().0.len() + TAG_LEN);
+    wrapped.extend_from_slice(&keys.master().0);
+    Aead::new(&derive_slot_key(password, salt, cost)?).seal(0, repository, &mut wrapped, 0);
+    Ok(wrapped)
+}
+
 /// A key slot: the master key, wrapped with a password.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 #[cbor(map)]
@@ -186,8 +203,7 @@ impl KeySlot {
         info: &SlotInfo,
     ) -> Result<Self> {
         let salt = crate::crypto::random()?;
-        let mut wrapped = keys.master().0.to_vec();
-        Aead::new(&derive_slot_key(password, &salt, cost)?).seal(0, repository, &mut wrapped, 0);
+        let wrapped = without_traces(|| wrap(keys, &salt, repository, password, cost))?;
         Ok(Self {
             kind: Self::PASSWORD,
             memory: cost.memory,

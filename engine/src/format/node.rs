@@ -1,6 +1,8 @@
 //! A node: one file, directory or other entry of a tree, with everything
 //! the system keeps about it.
 
+use std::time::SystemTime;
+
 use minicbor::{Decode, Encode};
 
 use super::ids::BlobId;
@@ -18,6 +20,13 @@ pub struct Time {
 impl Time {
     pub fn new(seconds: i64, nanos: u32) -> Self {
         Self { seconds, nanos }
+    }
+
+    /// `None` if it can't be written down.
+    pub fn from_system(time: SystemTime) -> Option<Self> {
+        let time = jiff::Timestamp::try_from(time).ok()?;
+        let nanos = time.as_nanosecond().rem_euclid(1_000_000_000) as u32;
+        Some(Self::new(time.as_nanosecond().div_euclid(1_000_000_000) as i64, nanos))
     }
 }
 

@@ -16,9 +16,10 @@ pub(super) use walk::Lost;
 use walk::{name_files, walk_all};
 
 use super::used::Packs;
-use super::workers::stops;
+use super::workers::{self, stops};
 use crate::error::{Error, Result};
-use crate::format::{ObjectId, ObjectKind, ObjectName};
+use crate::format::{BlobId, ObjectId, ObjectKind, ObjectName, Time};
+use crate::index::read_object;
 use crate::monitor::Monitor;
 use crate::repo::{Repository, Snapshot};
 
@@ -28,12 +29,18 @@ pub struct CheckOptions {
     pub read_data: bool,
     /// Read only these packs.
     pub subset: Option<Subset>,
+    /// Look only at what came into the repository at this time or later, by the store's
+    /// clock: walk only those snapshots, read only those packs. That all packs are there
+    /// and as long as they must be is looked at all the same: a listing says it.
+    pub since: Option<Time>,
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct CheckReport {
     pub snapshots: u64,
     pub packs: u64,
+    /// Snapshots that were passed over because they came before `since`.
+    pub older_snapshots: u64,
     /// Blobs that snapshots need.
     pub blobs: u64,
     pub bytes_read: u64,
@@ -76,6 +83,8 @@ pub fn check(
 pub(super) struct Findings {
     pub report: CheckReport,
     pub lost: Lost,
+    /// Of these, what the medium can't read now.
+    pub not_now: HashSet<BlobId>,
     pub view: View,
 }
 
@@ -88,29 +97,31 @@ pub(super) fn look(
     monitor: &dyn Monitor,
 ) -> Result<Findings> {
     monitor.phase("checking packs");
-    // What was read before tells nothing about what is in the store now.
-    repo.index().reload(repo.store(), repo.keys())?;
-    let mut view = View::new(repo)?;
+    if options.since.is_none() {
+        // What was read before tells nothing about what is in the store now.
+        repo.index().reload(repo.store(), repo.keys())?;
+    }
+    let mut view = View::new(repo, options.since)?;
     let mut read = PacksRead::default();
     if options.read_data || options.subset.is_some() {
         monitor.phase("reading packs");
         read = read_packs(repo, options, &view, monitor)?;
         // That may have taken hours.
-        view = View::new(repo)?;
+        view = View::new(repo, options.since)?;
     }
-    let (mut report, mut lost) = examine(repo, &view, &read, monitor)?;
+    let (mut report, (mut lost, mut not_now)) = examine(repo, &view, &read, monitor)?;
     for _ in 1..ATTEMPTS {
         if report.problems.is_empty() || view.is_current(repo)? {
             break;
         }
-        view = View::new(repo)?;
-        (report, lost) = examine(repo, &view, &read, monitor)?;
+        view = View::new(repo, options.since)?;
+        (report, (lost, not_now)) = examine(repo, &view, &read, monitor)?;
     }
     if names && !lost.is_empty() {
         monitor.phase("looking for the files that are touched");
-        name_files(repo, &view.snapshots, &lost, &mut report, monitor)?;
+        name_files(repo, view.wanted_snapshots(), &lost, &mut report, monitor)?;
     }
-    Ok(Findings { report, lost, view })
+    Ok(Findings { report, lost, not_now, view })
 }
 
 /// The repository at one time.
@@ -120,19 +131,37 @@ pub(super) struct View {
     pub damaged_index: Vec<(ObjectId, String)>,
     /// Index objects in force.
     objects: HashSet<ObjectId>,
-    packs: Packs,
+    pub packs: Packs,
     /// Packs in the store and their lengths.
-    listed: HashMap<ObjectId, u64>,
+    pub listed: HashMap<ObjectId, u64>,
+    /// What came late enough, if only that shall be looked at.
+    added: Option<Added>,
+}
+
+/// Objects that the store has had since some time only.
+struct Added(HashSet<ObjectName>);
+
+impl Added {
+    fn new(repo: &Repository, since: Time) -> Result<Self> {
+        let mut added = HashSet::new();
+        for kind in [ObjectKind::Snapshot, ObjectKind::Index, ObjectKind::Pack] {
+            added.extend(repo.store().added_since(kind, since)?);
+        }
+        Ok(Self(added))
+    }
 }
 
 impl View {
-    fn new(repo: &Repository) -> Result<Self> {
+    fn new(repo: &Repository, since: Option<Time>) -> Result<Self> {
         // In this order: what a snapshot needs is in the index when it is saved,
         // and a pack is stored before the index names it.
         let (snapshots, damaged_snapshots) = repo.snapshots_and_damaged()?;
         repo.index().sync_checked(repo.store(), repo.keys())?;
         let listed = repo.store().list(ObjectKind::Pack)?;
+        // Last: what comes while we look is late enough.
+        let added = since.map(|time| Added::new(repo, time)).transpose()?;
         Ok(Self {
+            added,
             snapshots,
             damaged_snapshots,
             damaged_index: repo.index().damaged(),
@@ -140,6 +169,16 @@ impl View {
             packs: Packs::new(&repo.index().runs()),
             listed: listed.into_iter().map(|(name, size)| (name.id, size)).collect(),
         })
+    }
+
+    /// Whether an object shall be looked at.
+    fn wants(&self, kind: ObjectKind, id: ObjectId) -> bool {
+        self.added.as_ref().is_none_or(|added| added.0.contains(&ObjectName::new(kind, id)))
+    }
+
+    /// Snapshots that shall be walked.
+    fn wanted_snapshots(&self) -> impl Iterator<Item = &Snapshot> {
+        self.snapshots.iter().filter(|s| self.wants(ObjectKind::Snapshot, s.id))
     }
 
     /// Whether nobody has saved or removed anything since.
@@ -158,15 +197,20 @@ fn examine(
     view: &View,
     read: &PacksRead,
     monitor: &dyn Monitor,
-) -> Result<(CheckReport, Lost)> {
+) -> Result<(CheckReport, (Lost, HashSet<BlobId>))> {
+    let wanted = view.wanted_snapshots().count();
     let mut report = CheckReport {
-        snapshots: view.snapshots.len() as u64,
+        snapshots: wanted as u64,
+        older_snapshots: (view.snapshots.len() - wanted) as u64,
         bytes_read: read.bytes,
         ..CheckReport::default()
     };
     for (id, reason) in &view.damaged_index {
         let name = ObjectName::new(ObjectKind::Index, *id);
         report.problems.push(CheckProblem::new(name, reason));
+    }
+    if view.added.is_some() {
+        check_new_index(repo, view, &mut report)?;
     }
     for slot in repo.key_slots()? {
         if let Err(reason) = slot.info {
@@ -181,10 +225,28 @@ fn examine(
     Ok((report, lost))
 }
 
+/// Reads index objects that came since once more: the local copy says nothing about what
+/// is in the store now.
+fn check_new_index(repo: &Repository, view: &View, report: &mut CheckReport) -> Result<()> {
+    for id in view.objects.iter().filter(|id| view.wants(ObjectKind::Index, **id)) {
+        match read_object(repo.store(), repo.keys(), id) {
+            Ok(_) => {}
+            // Replaced meanwhile.
+            Err(e) if e.is_not_found() => {}
+            Err(e) if stops(&e) => return Err(e),
+            Err(e) => {
+                let name = ObjectName::new(ObjectKind::Index, *id);
+                report.problems.push(CheckProblem::new(name, workers::reason(e)));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Whether snapshots are still what was read, perhaps long ago.
 fn check_snapshots(repo: &Repository, view: &View, report: &mut CheckReport) -> Result<()> {
     let mut damaged = view.damaged_snapshots.clone();
-    for snapshot in &view.snapshots {
+    for snapshot in view.wanted_snapshots() {
         match repo.store().get(&ObjectName::new(ObjectKind::Snapshot, snapshot.id)) {
             Ok(bytes) if blake3::hash(&bytes).as_bytes() == &snapshot.id.0 => {}
             Ok(_) => {

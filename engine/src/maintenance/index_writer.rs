@@ -85,8 +85,9 @@ impl<'a> IndexWriter<'a> {
             return Ok(());
         }
         self.blobs = 0;
-        if !replaces.is_empty() && !self.objects.is_empty() {
-            // What is replaced stays in force until all that stands in for it is there for good.
+        if !replaces.is_empty() {
+            // What is replaced stays in force until all that stands in for it is there for
+            // good, whoever has written that.
             self.repo.store().settle()?;
         }
         let data = IndexData { packs: std::mem::take(&mut self.packs), replaces };

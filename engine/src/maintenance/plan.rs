@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::{BlobId, BlobKind, ObjectId, ObjectKind, ObjectName, Time};
 use crate::index::PackInfo;
 use crate::monitor::Monitor;
-use crate::repo::{Repository, Snapshot, now};
+use crate::repo::{Repository, Snapshot};
 
 #[derive(Clone, Copy, Debug)]
 pub struct PruneOptions {
@@ -31,7 +31,7 @@ impl Default for PruneOptions {
     }
 }
 
-/// As clocks may differ by as long as marks count as fresh.
+/// As the clocks of those who mark may differ by as long as marks count as fresh.
 const LEAST_GRACE: Duration = Duration::from_secs(2 * FRESH_MARK as u64);
 
 impl PruneOptions {
@@ -57,7 +57,7 @@ pub struct PrunePlan {
     pub packs_kept: u64,
     pub packs_repack: u64,
     pub bytes_repack: u64,
-    /// Packs that nothing needs: marked now.
+    /// Packs that nothing needs: marked now; also anew, if they were marked in the future.
     pub packs_mark: u64,
     pub bytes_mark: u64,
     /// Packs that were marked long enough ago: deleted now.
@@ -82,6 +82,8 @@ pub struct PrunePlan {
     pub(super) recover: HashSet<ObjectId>,
     /// Packs that the store has lost.
     pub(super) lost: HashSet<ObjectId>,
+    /// Packs of which the index doesn't say what their own tables do.
+    pub(super) wrong: HashSet<ObjectId>,
     pub(super) unindexed: Vec<ObjectId>,
     pub(super) used: Option<UsedBlobs>,
 }
@@ -111,7 +113,7 @@ pub fn plan_prune(
     options: &PruneOptions,
     monitor: &dyn Monitor,
 ) -> Result<PrunePlan> {
-    PrunePlan::at(repo, options, now(), monitor)
+    PrunePlan::at(repo, options, repo.clock(), monitor)
 }
 
 /// Refuses if an index object can't be read.
@@ -260,6 +262,8 @@ impl PrunePlan {
     fn decide(&mut self, blobs: &UsedBlobs, options: &PruneOptions) {
         let grace = options.grace.as_secs().min(i64::MAX as u64) as i64;
         let before = self.now.seconds.saturating_sub(grace);
+        // A mark from the future is of a wrong clock, and would keep the pack until then.
+        let latest = self.now.seconds.saturating_add(FRESH_MARK);
         let mut partly = Vec::new();
         let mut small = Vec::new();
         for (info, pack) in blobs.packs().iter().zip(usage(blobs)) {
@@ -273,7 +277,7 @@ impl PrunePlan {
                 (true, 0) => self.packs_kept += 1,
                 (true, _) => drop(self.recover.insert(info.id)),
                 (false, 0) if options.grace.is_zero() => self.drop_pack(info),
-                (false, 0) => {
+                (false, since) if since == 0 || since > latest => {
                     self.mark.insert(info.id);
                     self.bytes_mark += info.size;
                 }

@@ -87,16 +87,35 @@ pub(crate) fn mark_lost(
     lost: HashSet<ObjectId>,
     monitor: &dyn Monitor,
 ) -> Result<()> {
+    match mend(repo, lost, HashSet::new(), monitor) {
+        Err(Error::GaveWay(_)) => Ok(()),
+        other => other,
+    }
+}
+
+/// Dooms packs that the store has `lost`, and enters those that entries are `wrong` about
+/// as their own tables say. Like a prune it gives way to another one at work.
+pub(super) fn mend(
+    repo: &Repository,
+    lost: HashSet<ObjectId>,
+    wrong: HashSet<ObjectId>,
+    monitor: &dyn Monitor,
+) -> Result<()> {
     repo.refresh_index()?;
     let objects = repo.index().objects();
-    let plan = PrunePlan { objects, lost, ..PrunePlan::default() };
+    let plan = PrunePlan { objects, lost, wrong, ..PrunePlan::default() };
     let mut outcome = PruneOutcome::default();
-    publish(repo, &PruneOptions::default(), &plan, &mut outcome, monitor).map(drop)
+    match publish(repo, &PruneOptions::default(), &plan, &mut outcome, monitor)? {
+        Some(_) => Ok(()),
+        None => Err(Error::GaveWay(
+            "a prune has changed the index meanwhile; no entry was removed, run this again",
+        )),
+    }
 }
 
 fn other_prune() -> Error {
-    Error::Invalid(
-        "another prune has changed the index meanwhile; no data was removed, run it again".into(),
+    Error::GaveWay(
+        "another prune has changed the index meanwhile; no data was removed, run it again",
     )
 }
 

@@ -4,13 +4,13 @@
 //! backup it only adds entries, so that backups and prunes may run meanwhile, and it
 //! looks in the end whether a prune has taken one of its packs for garbage.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use super::index_writer::{IndexWriter, delete_index, disown};
-use super::prune::mark_lost;
+use super::prune::mend;
 use super::used::Packs;
-use super::workers::{for_each, reason, stops};
+use super::workers::{cannot_be_read_now, for_each, reason, stops};
 use crate::error::{Error, Result};
 use crate::format::{ObjectId, ObjectKind, ObjectName, PackEntry};
 use crate::index::read_object;
@@ -40,7 +40,8 @@ pub struct RepairIndexReport {
     pub packs_missing: u64,
     /// Index objects that could not be read, and were removed.
     pub removed: Vec<ObjectId>,
-    /// Packs whose table can't be read, and why: path and message.
+    /// Packs whose table can't be read, and index objects that the disk can't read now, and
+    /// why: path and message. They are left alone.
     pub unreadable: Vec<(String, String)>,
 }
 
@@ -65,166 +66,168 @@ pub fn repair_index(
     let mut wanted: Vec<_> = listed.iter().map(|(id, size)| (*id, *size)).collect();
     wanted.retain(|(id, size)| suspect(id, *size));
     wanted.sort_unstable();
-    monitor.phase("reading tables of packs");
-    let tables = read_tables(repo, &wanted, &mut report, monitor)?;
-
-    let mut missing: HashSet<_> = known
-        .iter()
-        .filter(|p| p.marked == 0 && !listed.contains_key(&p.id))
-        .map(|p| p.id)
-        .collect();
-    report.packs_missing = missing.len() as u64;
-    let corrections = wrong_objects(repo, &tables)?;
-    report.packs_corrected = corrections.wrong.len() as u64;
-    let added = tables.values().filter(|t| known.get(&t.id).is_none());
-    for table in added.clone() {
-        report.packs_added += 1;
-        report.blobs_added += table.segments.iter().map(|s| s.blob_count() as u64).sum::<u64>();
+    if !options.dry_run {
+        // Who stored these packs may have crashed before that was for good.
+        repo.store().settle_all()?;
     }
-    report.removed = damaged.iter().map(|d| d.0).collect();
+    monitor.phase("reading tables of packs");
+    let mut entering = Entering::new(repo, &known, options.dry_run);
+    let read = entering.read_tables(&wanted, &mut report, monitor);
+    let written = std::mem::take(&mut entering.writer.objects);
+    let said = std::mem::take(&mut entering.said);
+    // Whatever has been written may name what a prune has taken for garbage.
+    let disowned = disown_garbage(repo, &written);
+    read.and(disowned)?;
+
+    let missing = known.iter().filter(|p| p.marked == 0 && !listed.contains_key(&p.id));
+    let missing: HashSet<_> = missing.map(|p| p.id).collect();
+    report.packs_missing = missing.len() as u64;
+    let wrong = wrong_entries(repo, &known, &said)?;
+    report.packs_corrected = wrong.len() as u64;
+    for (id, reason) in damaged {
+        let name = ObjectName::new(ObjectKind::Index, id);
+        match cannot_be_read_now(repo, &name)? {
+            true => report.unreadable.push((name.path(), reason)),
+            false => report.removed.push(id),
+        }
+    }
+    // What such an object says may still be true.
+    let is_complete = report.unreadable.iter().all(|(object, _)| !object.starts_with("index/"));
+    if !is_complete {
+        (report.packs_missing, report.packs_corrected) = (0, 0);
+    }
     if options.dry_run {
         return Ok(report);
     }
-
     monitor.phase("writing the index");
-    // Who stored these packs may have crashed before that was for good.
-    repo.store().settle_all()?;
-    let mut writer = IndexWriter::new(repo);
-    for table in added.map(|t| t.id).collect::<BTreeSet<_>>() {
-        writer.add(tables[&table].clone())?;
-    }
-    writer.flush(Vec::new())?;
-    repo.store().settle()?;
-    disown_garbage(repo, &writer.objects)?;
-    correct(repo, &corrections, &tables)?;
     // What is good has replaced it, for good.
     let still_damaged: HashSet<_> = repo.index().damaged().into_iter().map(|d| d.0).collect();
     report.removed.retain(|id| still_damaged.contains(id));
     delete_index(repo, report.removed.iter().copied())?;
-    // Reading tables may have taken hours, and they may have been put back.
+    let missing = still_missing(repo, missing)?;
+    if is_complete && !(missing.is_empty() && wrong.is_empty()) {
+        mend(repo, missing, wrong, monitor)?;
+    }
+    repo.refresh_index()?;
+    Ok(report)
+}
+
+/// Reading tables may have taken hours, and packs may have been put back.
+fn still_missing(repo: &Repository, mut missing: HashSet<ObjectId>) -> Result<HashSet<ObjectId>> {
     for id in missing.clone() {
         match repo.store().size(&ObjectName::new(ObjectKind::Pack, id)) {
             Err(e) if e.is_not_found() => {}
             other => drop((other?, missing.remove(&id))),
         }
     }
-    if !missing.is_empty() {
-        mark_lost(repo, missing, monitor)?;
-    }
-    repo.refresh_index()?;
-    Ok(report)
+    Ok(missing)
 }
 
-fn read_tables(
-    repo: &Repository,
-    packs: &[(ObjectId, u64)],
-    report: &mut RepairIndexReport,
-    monitor: &dyn Monitor,
-) -> Result<HashMap<ObjectId, PackEntry>> {
-    monitor.progress().expect(packs.len() as u64, 0);
-    let found = Mutex::new((HashMap::new(), Vec::new()));
-    for_each(packs, |(id, size)| {
-        monitor.progress().check()?;
-        let table = fetch_table(repo.store(), repo.keys(), *id, *size);
-        let mut found = found.lock().unwrap_or_else(|e| e.into_inner());
-        match table {
-            Ok(table) => drop(found.0.insert(*id, table)),
-            Err(e) if stops(&e) => return Err(e),
-            // Deleted meanwhile.
-            Err(e) if e.is_not_found() => {}
-            Err(e) => {
-                found.1.push((ObjectName::new(ObjectKind::Pack, *id).path(), reason(e)));
+/// What a pack's table says, in short.
+type Digest = [u8; 32];
+
+fn digest(entry: &PackEntry) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&entry.salt).update(&entry.size.to_le_bytes());
+    for segment in &entry.segments {
+        hasher.update(&[segment.kind as u8]).update(&segment.sealed_len.to_le_bytes());
+        hasher.update(&(segment.blobs.len() as u64).to_le_bytes()).update(&segment.blobs);
+    }
+    hasher.finalize().into()
+}
+
+/// Tables on their way into the index: none is kept in memory for long.
+struct Entering<'a> {
+    repo: &'a Repository,
+    known: &'a Packs,
+    writer: IndexWriter<'a>,
+    dry_run: bool,
+    /// What the tables say of packs that the index knows.
+    said: HashMap<ObjectId, Digest>,
+}
+
+impl<'a> Entering<'a> {
+    fn new(repo: &'a Repository, known: &'a Packs, dry_run: bool) -> Self {
+        let writer = IndexWriter::new(repo);
+        Self { repo, known, writer, dry_run, said: HashMap::new() }
+    }
+
+    fn read_tables(
+        &mut self,
+        packs: &[(ObjectId, u64)],
+        report: &mut RepairIndexReport,
+        monitor: &dyn Monitor,
+    ) -> Result<()> {
+        monitor.progress().expect(packs.len() as u64, 0);
+        let repo = self.repo;
+        let shared = Mutex::new((&mut *self, &mut *report));
+        for_each(packs, |(id, size)| {
+            monitor.progress().check()?;
+            let table = fetch_table(repo.store(), repo.keys(), *id, *size);
+            let mut shared = shared.lock().unwrap_or_else(|e| e.into_inner());
+            let (entering, report) = &mut *shared;
+            match table {
+                Ok(table) => entering.enter(table, report)?,
+                Err(e) if stops(&e) => return Err(e),
+                // Deleted meanwhile.
+                Err(e) if e.is_not_found() => {}
+                Err(e) => {
+                    let name = ObjectName::new(ObjectKind::Pack, *id);
+                    report.unreadable.push((name.path(), reason(e)));
+                }
             }
-        }
-        monitor.progress().add(1, 0);
-        Ok(())
-    })?;
-    let (tables, mut unreadable) = found.into_inner().unwrap_or_else(|e| e.into_inner());
-    unreadable.sort();
-    report.tables_read = tables.len() as u64;
-    report.unreadable = unreadable;
-    Ok(tables)
-}
-
-/// Index objects that say of packs what their tables don't.
-#[derive(Default)]
-struct Corrections {
-    objects: Vec<ObjectId>,
-    wrong: HashSet<ObjectId>,
-}
-
-fn agrees(entry: &PackEntry, table: &PackEntry) -> bool {
-    entry.salt == table.salt && entry.size == table.size && entry.segments == table.segments
-}
-
-fn wrong_objects(repo: &Repository, tables: &HashMap<ObjectId, PackEntry>) -> Result<Corrections> {
-    let mut found = Corrections::default();
-    let runs = repo.index().runs();
-    let packs = Packs::new(&runs);
-    if !tables.keys().any(|id| packs.get(id).is_some()) {
-        return Ok(found);
+            monitor.progress().add(1, 0);
+            Ok(())
+        })?;
+        report.unreadable.sort();
+        self.writer.flush(Vec::new())?;
+        Ok(self.repo.store().settle()?)
     }
-    let mut of_objects = Vec::new();
+
+    fn enter(&mut self, table: PackEntry, report: &mut RepairIndexReport) -> Result<()> {
+        report.tables_read += 1;
+        if self.known.get(&table.id).is_some() {
+            self.said.insert(table.id, digest(&table));
+            return Ok(());
+        }
+        report.packs_added += 1;
+        report.blobs_added += table.segments.iter().map(|s| s.blob_count() as u64).sum::<u64>();
+        if !self.dry_run {
+            self.writer.add(table)?;
+        }
+        Ok(())
+    }
+}
+
+/// Packs of which an index object says what their tables don't.
+fn wrong_entries(
+    repo: &Repository,
+    known: &Packs,
+    said: &HashMap<ObjectId, Digest>,
+) -> Result<HashSet<ObjectId>> {
+    let mut wrong = HashSet::new();
+    if !said.keys().any(|id| known.get(id).is_some()) {
+        return Ok(wrong);
+    }
     for id in repo.index().objects() {
         let data = match read_object(repo.store(), repo.keys(), &id) {
             // A prune has replaced it.
             Err(e) if e.is_not_found() => continue,
             other => other?,
         };
-        let is_wrong = |p: &&PackEntry| tables.get(&p.id).is_some_and(|table| !agrees(p, table));
-        let wrong: Vec<_> = data.packs.iter().filter(is_wrong).map(|p| p.id).collect();
-        found.wrong.extend(&wrong);
-        of_objects.push((id, wrong));
+        let is_wrong = |p: &&PackEntry| said.get(&p.id).is_some_and(|said| *said != digest(p));
+        wrong.extend(data.packs.iter().filter(is_wrong).map(|p| p.id));
     }
     // If other bytes lie there, it is the pack that is wrong, and may be put back.
     let mut whole = HashSet::new();
-    for id in &found.wrong {
-        match repo.store().get(&ObjectName::new(ObjectKind::Pack, *id)).map_err(Error::from) {
-            Ok(bytes) if blake3::hash(&bytes).as_bytes() == &id.0 => drop(whole.insert(*id)),
+    for id in wrong {
+        match repo.store().get(&ObjectName::new(ObjectKind::Pack, id)).map_err(Error::from) {
+            Ok(bytes) if blake3::hash(&bytes).as_bytes() == &id.0 => drop(whole.insert(id)),
             Err(e) if stops(&e) => return Err(e),
             _ => {}
         }
     }
-    found.wrong = whole;
-    of_objects.retain(|(_, wrong)| wrong.iter().any(|id| found.wrong.contains(id)));
-    found.objects = of_objects.into_iter().map(|(id, _)| id).collect();
-    found.objects.sort();
-    Ok(found)
-}
-
-/// Writes those index objects anew, with the tables in place of what is wrong.
-fn correct(
-    repo: &Repository,
-    corrections: &Corrections,
-    tables: &HashMap<ObjectId, PackEntry>,
-) -> Result<()> {
-    for &id in &corrections.objects {
-        let data = match read_object(repo.store(), repo.keys(), &id) {
-            Err(e) if e.is_not_found() => return Err(other_at_work()),
-            other => other?,
-        };
-        let replaced = repo.index().replaced();
-        let mut replaces = vec![id];
-        // What it kept out of force must stay so.
-        replaces.extend(data.replaces.into_iter().filter(|r| replaced.contains_key(r)));
-        let mut writer = IndexWriter::new(repo);
-        for pack in data.packs {
-            let table = tables.get(&pack.id).filter(|_| corrections.wrong.contains(&pack.id));
-            let entry = table.map(|t| PackEntry { marked: pack.marked, ..t.clone() });
-            writer.add(entry.unwrap_or(pack))?;
-        }
-        writer.flush(replaces)?;
-        repo.store().settle()?;
-        delete_index(repo, [id])?;
-    }
-    Ok(())
-}
-
-fn other_at_work() -> Error {
-    Error::Invalid(
-        "a prune has changed the index meanwhile; no entry was removed, run the repair again"
-            .into(),
-    )
+    Ok(whole)
 }
 
 /// A prune may have taken packs for garbage that no index object named: what it has

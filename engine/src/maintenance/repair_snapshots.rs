@@ -14,12 +14,12 @@ use std::sync::Arc;
 use self::salvage::Salvage;
 use super::check::{CheckOptions, Findings, Lost, View, look};
 use super::reach::{Reached, walk_reachable};
-use super::workers::stops;
+use super::workers::{cannot_be_read_now, stops};
 use crate::archiver::{disown_lost, save_confirmed};
 use crate::error::{Error, Result};
-use crate::format::{BlobId, BlobKind, ObjectId, SnapshotData};
+use crate::format::{BlobId, BlobKind, ObjectId, ObjectKind, ObjectName, SnapshotData};
 use crate::monitor::Monitor;
-use crate::pack::{Finished, PackWriter};
+use crate::pack::{Finished, PackWriter, fetch_table};
 use crate::repo::{Repository, Snapshot};
 
 /// The tag of repaired snapshots.
@@ -42,6 +42,8 @@ pub struct RepairSnapshotsReport {
     pub snapshots: u64,
     /// Those that have lost something.
     pub repaired: Vec<RepairedSnapshot>,
+    /// Those of which the medium can't read a part now: left as they are.
+    pub not_now: Vec<Snapshot>,
     /// Snapshot objects that can't be read, and why.
     pub unreadable: Vec<(ObjectId, String)>,
     /// What was removed.
@@ -78,7 +80,7 @@ pub fn repair_snapshots(
 ) -> Result<RepairSnapshotsReport> {
     let check = CheckOptions { read_data: options.read_data, ..CheckOptions::default() };
     let found = look(repo, &check, false, monitor)?;
-    refuse_incomplete_index(&found)?;
+    refuse_incomplete_index(repo, &found)?;
     let mut report = RepairSnapshotsReport {
         snapshots: found.view.snapshots.len() as u64,
         unreadable: found.view.damaged_snapshots.clone(),
@@ -86,13 +88,20 @@ pub fn repair_snapshots(
     };
     if !found.lost.is_empty() {
         monitor.phase("repairing snapshots");
-        repair(repo, options, &found.view, &found.lost, &mut report, monitor)?;
+        repair(repo, options, &found, &mut report, monitor)?;
     }
     if options.forget_unreadable {
         // That may have been long ago, and they may have been put back.
         let (_, damaged) = repo.snapshots_and_damaged()?;
         report.forgotten = damaged.into_iter().map(|d| d.0).collect();
         report.forgotten.retain(|id| report.unreadable.iter().any(|u| u.0 == *id));
+        let mut removed = Vec::new();
+        for id in std::mem::take(&mut report.forgotten) {
+            if !cannot_be_read_now(repo, &ObjectName::new(ObjectKind::Snapshot, id))? {
+                removed.push(id);
+            }
+        }
+        report.forgotten = removed;
         if !options.dry_run {
             repo.forget(&report.forgotten)?;
         }
@@ -100,10 +109,16 @@ pub fn repair_snapshots(
     Ok(report)
 }
 
-/// With an index that lacks something, what is whole would look lost.
-fn refuse_incomplete_index(found: &Findings) -> Result<()> {
-    let nowhere = found.report.problems.iter().any(|p| p.object == "index");
-    if found.view.damaged_index.is_empty() && !(nowhere && found.report.unused_packs > 0) {
+/// With an index that lacks something, what is whole would look lost. Packs that no index
+/// object names are always there while a backup runs: only what is in them counts.
+fn refuse_incomplete_index(repo: &Repository, found: &Findings) -> Result<()> {
+    let nowhere = found.report.problems.iter().position(|p| p.object == "index");
+    let mut incomplete = !found.view.damaged_index.is_empty();
+    if let Some(nowhere) = nowhere.filter(|_| !incomplete) {
+        let lost = |id: &BlobId| found.lost.get(id).is_some_and(|problem| *problem == nowhere);
+        incomplete = unindexed_packs_have(repo, &found.view, lost)?;
+    }
+    if !incomplete {
         return Ok(());
     }
     Err(Error::Invalid(
@@ -112,14 +127,36 @@ fn refuse_incomplete_index(found: &Findings) -> Result<()> {
     ))
 }
 
+/// Whether a pack that no index object names has one of these blobs, by its own table.
+fn unindexed_packs_have(
+    repo: &Repository,
+    view: &View,
+    wanted: impl Fn(&BlobId) -> bool,
+) -> Result<bool> {
+    for (id, size) in view.listed.iter().filter(|(id, _)| view.packs.get(id).is_none()) {
+        match fetch_table(repo.store(), repo.keys(), *id, *size) {
+            Ok(table) => {
+                let mut blobs = table.segments.iter().flat_map(|s| s.blobs());
+                if blobs.any(|(blob, ..)| wanted(&blob)) {
+                    return Ok(true);
+                }
+            }
+            Err(e) if stops(&e) => return Err(e),
+            // Repair of the index couldn't read it either.
+            Err(_) => {}
+        }
+    }
+    Ok(false)
+}
+
 fn repair(
     repo: &Arc<Repository>,
     options: &RepairSnapshotsOptions,
-    view: &View,
-    lost: &Lost,
+    found: &Findings,
     report: &mut RepairSnapshotsReport,
     monitor: &dyn Monitor,
 ) -> Result<()> {
+    let Findings { view, lost, not_now, .. } = found;
     // As a backup: what a prune wants to delete is stored again.
     let _reliance = repo.index().rely();
     repo.refresh_index()?;
@@ -130,8 +167,10 @@ fn repair(
     let mut work = || -> Result<Finished> {
         for snapshot in &view.snapshots {
             monitor.progress().check()?;
-            if let Some((tree, losses)) = rebuild(repo, &writer, lost, snapshot, monitor)? {
-                new.push((snapshot, tree, losses));
+            match rebuild(repo, &writer, (lost, not_now), snapshot, monitor)? {
+                Rebuilt::Whole => {}
+                Rebuilt::NotNow => report.not_now.push(snapshot.clone()),
+                Rebuilt::Anew(tree, losses) => new.push((snapshot, tree, losses)),
             }
         }
         writer.finish()
@@ -185,27 +224,42 @@ fn is_same(a: &SnapshotData, b: &SnapshotData) -> bool {
     (a.tree, a.time, &a.host, &a.paths, &a.tags) == (b.tree, b.time, &b.host, &b.paths, &b.tags)
 }
 
-/// A new tree (`None` if nothing is left) and what it lacks; `None` if nothing is lost.
+enum Rebuilt {
+    /// Nothing is lost.
+    Whole,
+    /// The medium can't read some of it now: that isn't lost, so nothing is rebuilt.
+    NotNow,
+    /// A new tree (`None` if nothing is left) and what it lacks.
+    Anew(Option<BlobId>, Vec<Loss>),
+}
+
 fn rebuild(
     repo: &Repository,
     writer: &PackWriter,
-    lost: &Lost,
+    (lost, not_now): (&Lost, &HashSet<BlobId>),
     snapshot: &Snapshot,
     monitor: &dyn Monitor,
-) -> Result<Option<(Option<BlobId>, Vec<Loss>)>> {
-    let mut touched = Touched { lost, monitor, paths: HashSet::new() };
+) -> Result<Rebuilt> {
+    let paths = HashSet::new();
+    let mut touched = Touched { lost, not_now, needs_not_now: false, monitor, paths };
     walk_reachable(repo, &snapshot.data.tree, &mut touched)?;
+    if touched.needs_not_now {
+        return Ok(Rebuilt::NotNow);
+    }
     if touched.paths.is_empty() {
-        return Ok(None);
+        return Ok(Rebuilt::Whole);
     }
     let mut salvage = Salvage::new(repo, writer, lost, touched.paths, monitor);
     let tree = salvage.tree(&snapshot.data.tree)?;
-    Ok(Some((tree, salvage.losses)))
+    Ok(Rebuilt::Anew(tree, salvage.losses))
 }
 
 /// Finds entries that have lost something, and the directories above them.
 struct Touched<'a> {
     lost: &'a Lost,
+    not_now: &'a HashSet<BlobId>,
+    /// Whether one of those is needed.
+    needs_not_now: bool,
     monitor: &'a dyn Monitor,
     paths: HashSet<Vec<u8>>,
 }
@@ -227,6 +281,7 @@ impl Reached for Touched<'_> {
 
     fn blob(&mut self, _: BlobKind, id: &BlobId, path: &[u8]) -> Result<bool> {
         self.monitor.progress().check()?;
+        self.needs_not_now |= self.not_now.contains(id);
         let is_lost = self.lost.contains_key(id);
         if is_lost {
             self.add(path);
@@ -238,6 +293,7 @@ impl Reached for Touched<'_> {
         if stops(&error) {
             return Err(error);
         }
+        self.needs_not_now |= error.is_unreadable_now();
         self.add(path);
         Ok(())
     }

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::error::{Error, Result};
+use crate::format::ObjectName;
+use crate::repo::Repository;
 use crate::store::StoreErrorKind;
 
 /// Does `work` for each item, on several threads. Ends with the first error.
@@ -38,6 +40,16 @@ pub(super) fn stops(error: &Error) -> bool {
         Error::Interrupted | Error::Io { .. } => true,
         Error::Store(e) => matches!(e.kind, Other | NoSpace | PermissionDenied | ReadOnly),
         _ => false,
+    }
+}
+
+/// Whether the medium can't read an object now. It may be able to later, or on another
+/// machine, or what is on it may be copied: so the object is not lost, and must not be removed.
+pub(super) fn cannot_be_read_now(repo: &Repository, name: &ObjectName) -> Result<bool> {
+    match repo.store().get(name).map_err(Error::from) {
+        Err(e) if stops(&e) => Err(e),
+        Err(e) => Ok(e.is_unreadable_now()),
+        Ok(_) => Ok(false),
     }
 }
 

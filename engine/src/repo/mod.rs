@@ -20,7 +20,7 @@ use crate::crypto::Keys;
 use crate::error::{Error, Result};
 use crate::format::{
     BlobId, BlobKind, Config, ConfigSecret, ContentPage, Node, ObjectId, ObjectKind, ObjectName,
-    TreePage,
+    Time, TreePage,
 };
 use crate::index::{Found, Index, Location, SegmentAddr};
 use crate::pack::{Segment, open_segment};
@@ -75,6 +75,12 @@ impl Repository {
 
     pub fn keys(&self) -> &Arc<Keys> {
         &self.keys
+    }
+
+    /// The time that marks are made and judged by: the store's own where it has a clock, so
+    /// that those whose clocks differ are of one mind; else that of this computer.
+    pub fn clock(&self) -> Time {
+        self.store.clock().unwrap_or_else(now)
     }
 
     /// The repository's random id.

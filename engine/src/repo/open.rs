@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::{CONTENT_CACHE, Counters, PAGE_CACHE, Repository, TREE_SEGMENT_CACHE};
 use crate::cache::Cache;
-use crate::crypto::{KdfCost, Keys, MasterKey, Password};
+use crate::crypto::{KdfCost, Keys, MasterKey, Password, without_traces};
 use crate::error::{Error, Result};
 use crate::format::{Config, KeySlot, ObjectId, ObjectKind, ObjectName, SlotInfo, Time};
 use crate::index::Index;
@@ -37,7 +37,8 @@ impl Repository {
             Err(e) => return Err(e.into()),
         }
         store.create()?;
-        let keys = Keys::new(MasterKey::generate()?);
+        let keys =
+            without_traces(|| MasterKey::generate().map(|master| Box::new(Keys::new(master))))?;
         let now = now();
         let config = Config::new(&keys, now)?;
         let info = SlotInfo { created: now, label: options.label.clone() };
@@ -54,13 +55,31 @@ impl Repository {
 
     /// Opens a repository with a password.
     pub fn open(store: Store, password: &Password, options: &OpenOptions) -> Result<Arc<Self>> {
+        let repo = Self::unlock(store, password, options)?;
+        repo.refresh_index()?;
+        Ok(repo)
+    }
+
+    /// Opens a repository that may have lost folders, and makes them anew; also says which.
+    pub fn open_for_repair(
+        store: Store,
+        password: &Password,
+        options: &OpenOptions,
+    ) -> Result<(Arc<Self>, Vec<ObjectKind>)> {
+        let repo = Self::unlock(store, password, options)?;
+        let made = repo.store().make_folders()?;
+        repo.refresh_index()?;
+        Ok((repo, made))
+    }
+
+    /// Without its index.
+    fn unlock(store: Store, password: &Password, options: &OpenOptions) -> Result<Arc<Self>> {
         let config = match store.get(&ObjectName::CONFIG) {
             Ok(bytes) => Config::parse(&bytes)?,
             Err(e) if e.is_not_found() => return Err(Error::NoRepository(store.describe())),
             Err(e) => return Err(e.into()),
         };
-        let (slot, master) = unlock(&store, &config.repository, password)?;
-        let keys = Arc::new(Keys::new(master));
+        let (slot, keys) = without_traces(|| unlock(&store, &config.repository, password))?;
         let secret = config.open_secret(&keys)?;
         let folder: String = config.repository.iter().map(|b| format!("{b:02x}")).collect();
         let cache_folder = options.cache.as_ref().map(|c| c.join(folder));
@@ -79,7 +98,6 @@ impl Repository {
             secret,
             cache_folder,
         };
-        repo.refresh_index()?;
         Ok(Arc::new(repo))
     }
 }
@@ -89,7 +107,7 @@ fn unlock(
     store: &Store,
     repository: &[u8; 16],
     password: &Password,
-) -> Result<(ObjectId, MasterKey)> {
+) -> Result<(ObjectId, Arc<Keys>)> {
     let mut slots = store.list(ObjectKind::Key)?;
     slots.sort();
     let mut readable = 0;
@@ -105,7 +123,7 @@ fn unlock(
             continue;
         }
         if let Some(master) = slot.unwrap(repository, password)? {
-            return Ok((name.id, master));
+            return Ok((name.id, Arc::new(Keys::new(master))));
         }
     }
     Err(match unsupported {

@@ -12,7 +12,7 @@ use super::files::{Batch, FileJob};
 use super::place::{self, Place, Way};
 use super::{Shared, What};
 use crate::error::{Error, Result};
-use crate::format::{BlobId, LinkId, Node};
+use crate::format::{BlobId, LinkId, Node, display_name};
 use crate::sink::SinkDir;
 use crate::tree::{self, Entries};
 
@@ -98,6 +98,7 @@ pub(super) fn walk(
         batch_dirs: 0,
         walked: Walked::default(),
     };
+    walker.tidy(&*target, what.base());
     match what {
         What::One(node, base) => {
             extend_path(&mut walker.path, base.len(), &node.name);
@@ -217,6 +218,9 @@ impl<'a> Walker<'a> {
                 if frame.way == Way::Passing {
                     self.walked.passed.insert(path.to_vec(), new);
                 }
+                if let (Place::There(dir), false) = (&place, new) {
+                    self.tidy(&**dir, path);
+                }
                 place
             }
             Err(e) => {
@@ -225,6 +229,17 @@ impl<'a> Walker<'a> {
                 self.walked.not_made.insert(path.to_vec());
                 Place::Failed
             }
+        }
+    }
+
+    /// Before anything is written into a directory: what a killed restore has left there goes.
+    fn tidy(&self, dir: &dyn SinkDir, path: &[u8]) {
+        if self.shared.options.dry_run {
+            return;
+        }
+        if let Err(e) = dir.remove_leftovers() {
+            let message = format!("what an interrupted restore has left in it stays: {e}");
+            self.shared.monitor.problem(&display_name(path), &message);
         }
     }
 

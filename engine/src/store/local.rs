@@ -1,7 +1,7 @@
 //! Objects as files in a directory: a disk, a NAS, a USB stick.
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use lru::LruCache;
 
 use super::disk::{Disk, OsDisk};
 use super::{ObjectStore, StoreError, StoreErrorKind};
-use crate::format::{ObjectId, ObjectKind, ObjectName};
+use crate::format::{ObjectId, ObjectKind, ObjectName, Time};
 
 /// Files being written are called so until they are whole.
 const TEMP_PREFIX: &str = ".tmp-";
@@ -79,11 +79,16 @@ impl LocalStore {
         }
     }
 
-    fn try_put(&self, path: &Path, data: &[u8]) -> io::Result<()> {
-        let dir = path.parent().unwrap_or(&self.root);
+    /// A name for a file that is being written.
+    fn temp_in(&self, dir: &Path) -> io::Result<PathBuf> {
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
-        let temp = dir.join(format!("{TEMP_PREFIX}{:016x}", u64::from_le_bytes(random)));
+        Ok(dir.join(format!("{TEMP_PREFIX}{:016x}", u64::from_le_bytes(random))))
+    }
+
+    fn try_put(&self, path: &Path, data: &[u8]) -> io::Result<()> {
+        let dir = path.parent().unwrap_or(&self.root);
+        let temp = self.temp_in(dir)?;
         let written = match self.disk.write_new(&temp, data) {
             Err(e) if e.kind() == io::ErrorKind::NotFound && self.root.is_dir() => {
                 self.make_dirs(dir)?;
@@ -129,23 +134,31 @@ impl LocalStore {
         read_at(&file, len, offset)
     }
 
-    fn list_dir(
+    fn visit(
+        &self,
+        kind: ObjectKind,
+        mut object: impl FnMut(ObjectName, &Metadata),
+    ) -> Result<(), StoreError> {
+        self.folders(kind).iter().try_for_each(|folder| self.visit_dir(folder, kind, &mut object))
+    }
+
+    fn visit_dir(
         &self,
         dir: &Path,
         kind: ObjectKind,
-        out: &mut Vec<(ObjectName, u64)>,
+        object: &mut impl FnMut(ObjectName, &Metadata),
     ) -> Result<(), StoreError> {
         let fail = |e: io::Error| StoreError::io("list", dir.display().to_string(), &e);
         let entries = match std::fs::read_dir(dir) {
             Ok(entries) => entries,
             // Folders of packs are made when needed. Any other one that is missing
             // has been lost, and what it held must not be taken for deleted.
-            Err(e)
-                if e.kind() == io::ErrorKind::NotFound
-                    && kind == ObjectKind::Pack
-                    && self.root.join(kind.folder()).is_dir() =>
-            {
-                return Ok(());
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let folder = self.root.join(kind.folder());
+                match kind == ObjectKind::Pack && folder.is_dir() {
+                    true => return Ok(()),
+                    false => return Err(self.folder_is_missing(kind, &folder, &e)),
+                }
             }
             Err(e) => return Err(fail(e)),
         };
@@ -158,7 +171,7 @@ impl LocalStore {
                 continue;
             }
             match entry.metadata() {
-                Ok(meta) if meta.is_file() => out.push((name, meta.len())),
+                Ok(meta) if meta.is_file() => object(name, &meta),
                 Ok(_) => {}
                 // Deleted meanwhile.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -166,6 +179,23 @@ impl LocalStore {
             }
         }
         Ok(())
+    }
+
+    /// Says what to do about it, if only that folder is missing.
+    fn folder_is_missing(&self, kind: ObjectKind, folder: &Path, error: &io::Error) -> StoreError {
+        let what = folder.display().to_string();
+        if !self.root.join("config").is_file() {
+            return StoreError::io("list", what, error);
+        }
+        let way_out = match kind {
+            ObjectKind::Key => "without it nothing can be opened",
+            _ => {
+                "or let `tresor repair index` make it again, empty: that brings nothing back that was in it"
+            }
+        };
+        let message =
+            format!("this folder of the repository is gone: put it back from a copy; {way_out}");
+        StoreError::new(StoreErrorKind::NotFound, "list", what, message)
     }
 
     fn taken(&self, message: &str) -> StoreError {
@@ -248,10 +278,23 @@ impl ObjectStore for LocalStore {
                 Err(e) => Err(e),
             };
         }
-        for folder in self.folders(kind) {
-            self.list_dir(&folder, kind, &mut out)?;
-        }
+        self.visit(kind, |name, meta| out.push((name, meta.len())))?;
         Ok(out)
+    }
+
+    fn added_since(&self, kind: ObjectKind, time: Time) -> Result<Vec<ObjectName>, StoreError> {
+        let mut out = Vec::new();
+        let late = |meta: &Metadata| arrival(meta).is_none_or(|arrived| arrived >= time);
+        self.visit(kind, |name, meta| out.extend(late(meta).then_some(name)))?;
+        Ok(out)
+    }
+
+    /// The time that a file written now gets: on a share that of its server.
+    fn clock(&self) -> Option<Time> {
+        let temp = self.temp_in(&self.root).ok()?;
+        let time = self.disk.write_new(&temp, b"").and_then(|()| std::fs::metadata(&temp));
+        let _ = self.disk.remove(&temp);
+        Time::from_system(time.and_then(|meta| meta.modified()).ok()?)
     }
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
@@ -298,11 +341,17 @@ impl ObjectStore for LocalStore {
 
     fn sweep(&self, age: Duration) -> Result<(u64, u64), StoreError> {
         let (mut files, mut bytes) = (0, 0);
+        // By one clock: a host whose own is fast would remove what is being written.
+        let Some(now) = self.clock() else { return Ok((0, 0)) };
+        let oldest = now.seconds.saturating_sub_unsigned(age.as_secs());
         for dir in ObjectKind::ALL.into_iter().flat_map(|kind| self.folders(kind)) {
             let Ok(entries) = std::fs::read_dir(&dir) else { continue };
             for entry in entries.flatten() {
-                let old = |m: &std::fs::Metadata| {
-                    m.modified().is_ok_and(|t| t.elapsed().is_ok_and(|e| e >= age))
+                let old = |m: &Metadata| {
+                    m.modified()
+                        .ok()
+                        .and_then(Time::from_system)
+                        .is_some_and(|t| t.seconds <= oldest)
                 };
                 let is_temp = entry.file_name().to_str().is_some_and(is_temp);
                 let Ok(meta) = entry.metadata() else { continue };
@@ -350,6 +399,23 @@ impl ObjectStore for LocalStore {
         Ok(())
     }
 
+    fn make_folders(&self) -> Result<Vec<ObjectKind>, StoreError> {
+        let mut made = Vec::new();
+        for kind in [ObjectKind::Pack, ObjectKind::Index, ObjectKind::Snapshot] {
+            let folder = self.root.join(kind.folder());
+            match self.disk.make_dir(&folder) {
+                Ok(()) => made.push(kind),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+                Err(e) => return Err(StoreError::io("create", folder.display().to_string(), &e)),
+            }
+        }
+        if !made.is_empty() {
+            self.changed(&self.root);
+            self.settle()?;
+        }
+        Ok(made)
+    }
+
     #[cfg(unix)]
     fn space(&self) -> Option<(u64, u64)> {
         let stat = rustix::fs::statvfs(&self.root).ok()?;
@@ -391,6 +457,19 @@ fn read_at(file: &File, len: usize, mut offset: u64) -> io::Result<Vec<u8>> {
         offset += n as u64;
     }
     Ok(buffer)
+}
+
+/// When a file came to where it is. Its own time may be that of an original; the other
+/// one is set by the system, and can't be set back.
+fn arrival(meta: &Metadata) -> Option<Time> {
+    #[cfg(unix)]
+    let set_by_system = {
+        use std::os::unix::fs::MetadataExt;
+        Some(Time::new(meta.ctime(), u32::try_from(meta.ctime_nsec()).unwrap_or(0)))
+    };
+    #[cfg(not(unix))]
+    let set_by_system = meta.created().ok().and_then(Time::from_system);
+    set_by_system.max(meta.modified().ok().and_then(Time::from_system))
 }
 
 fn is_temp(file_name: &str) -> bool {

@@ -11,7 +11,7 @@ pub use disk::{Disk, OsDisk};
 pub use local::LocalStore;
 pub use memory::MemoryStore;
 
-use crate::format::{ObjectKind, ObjectName};
+use crate::format::{ObjectKind, ObjectName, Time};
 
 /// A place for objects. Calls come from many threads at once, and may be slow or fail.
 pub trait ObjectStore: Send + Sync {
@@ -46,12 +46,30 @@ pub trait ObjectStore: Send + Sync {
         self.settle()
     }
 
-    /// Removes what interrupted `put`s left behind, if older than `age`. Returns
-    /// how many files and bytes.
+    /// Of the objects of a kind those that came here at `time` or later, by the store's
+    /// own clock. Who can't tell gives all of them: one too many does no harm.
+    fn added_since(&self, kind: ObjectKind, time: Time) -> Result<Vec<ObjectName>, StoreError> {
+        let _ = time;
+        Ok(self.list(kind)?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The store's own clock, if it has one and lets it be read: the same for all who
+    /// use the store, whatever their own clocks say.
+    fn clock(&self) -> Option<Time> {
+        None
+    }
+
+    /// Removes what interrupted `put`s left behind, if older than `age` by the store's
+    /// clock. Returns how many files and bytes.
     fn sweep(&self, age: std::time::Duration) -> Result<(u64, u64), StoreError>;
 
     /// Prepares an empty place for a repository; an error if something is there.
     fn create(&self) -> Result<(), StoreError>;
+
+    /// Makes folders anew that the repository has lost; which ones.
+    fn make_folders(&self) -> Result<Vec<ObjectKind>, StoreError> {
+        Ok(Vec::new())
+    }
 
     /// Free and total bytes of the place, if it knows.
     fn space(&self) -> Option<(u64, u64)> {
@@ -95,6 +113,9 @@ fn hint(kind: StoreErrorKind) -> &'static str {
             " (the repository's disk is full: free some space there or run `tresor forget` and `tresor prune`, then run this again; nothing already saved is lost)"
         }
         StoreErrorKind::ReadOnly => " (the repository's file system is mounted read-only)",
+        StoreErrorKind::Unreadable => {
+            " (the disk can't read it now: a bad sector or a bad cable; it doesn't count as lost. Copy the repository to another disk as far as it can be read, and go on there)"
+        }
         StoreErrorKind::PermissionDenied => " (check who owns the repository's files)",
         _ => "",
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -436,4 +437,45 @@ fn a_bad_cache_does_no_harm() {
     let repo = open_cached(&file);
     prune_at(&repo, &all(), 0).unwrap();
     kept.verify_clean(&store, "without a cache");
+}
+
+/// The index needs several objects: the one that replaces others is stored when all that
+/// stand beside it are there for good. The power fails after each of them.
+#[test]
+fn what_stands_in_for_the_index_is_there_before_it_takes_effect() {
+    let base = new_store();
+    fill_with_junk(&open(&base), 3);
+    join_index(&base);
+    let packs = names(&base, ObjectKind::Pack);
+    let before = objects(&base);
+    let mut stored = 0;
+    while stored < 10 {
+        let volatile = Volatile::new(&before);
+        let puts = Arc::new(AtomicUsize::new(0));
+        let counted = puts.clone();
+        let repo = open_over(&(volatile.clone() as Store), |store| {
+            hooked(store, 0, move |call| match call {
+                Call::Put(name) if name.kind == ObjectKind::Index => {
+                    counted.fetch_add(1, SeqCst);
+                    Ok(())
+                }
+                // The power fails at the first call after this many.
+                _ if counted.load(SeqCst) > stored => Err(HookedStore::broken()),
+                _ => Ok(()),
+            })
+            .0
+        });
+        let ended = prune_at(&repo, &gentle(), 0).is_ok();
+        let left = volatile.after_losing_all_but_the_last();
+        let repo = open(&left);
+        let runs = repo.index().runs();
+        let named: HashSet<_> =
+            runs.iter().flat_map(|run| run.packs().map(|p| p.id).collect::<Vec<_>>()).collect();
+        assert!(packs.is_subset(&named), "after {} index objects an entry is lost", stored + 1);
+        if ended {
+            break;
+        }
+        stored += 1;
+    }
+    assert!((2..10).contains(&stored), "{stored} index objects");
 }

@@ -2,20 +2,24 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use fastrand::Rng;
 use tresor_engine::Result;
 use tresor_engine::archiver::backup as run_backup;
 use tresor_engine::crypto::KdfCost;
-use tresor_engine::format::{IndexData, ObjectId, ObjectKind, ObjectName, Purpose, Time, sealed};
+use tresor_engine::format::{
+    BlobId, BlobKind, IndexData, ObjectId, ObjectKind, ObjectName, Purpose, Time, sealed,
+};
 use tresor_engine::history;
 use tresor_engine::index::read_object;
 use tresor_engine::maintenance::{
     CheckOptions, PruneOptions, PruneOutcome, PrunePlan, check, prune,
 };
 use tresor_engine::monitor::Quiet;
+use tresor_engine::pack::{NewSegment, PackWriter, Packed};
 use tresor_engine::repo::{InitOptions, OpenOptions, Repository, Snapshot, now};
 use tresor_engine::restorer::read_file;
 use tresor_engine::store::{MemoryStore, ObjectStore, Store, StoreError};
@@ -88,6 +92,43 @@ pub fn open_over(store: &Store, wrap: impl FnOnce(&Store) -> Store) -> Arc<Repos
     repo
 }
 
+/// Runs `first` until its call `n`, there `second` until its call `m`, then the
+/// rest of `first`, then the rest of `second`.
+pub fn crossed<A>(
+    store: &Store,
+    (n, m): (usize, usize),
+    first: impl FnOnce(&Arc<Repository>) -> A,
+    second: impl FnOnce(&Arc<Repository>) + Send + 'static,
+) -> A {
+    let (pause, paused) = mpsc::channel::<()>();
+    let (first_ended, wait) = mpsc::channel::<()>();
+    let thread: Arc<Mutex<Option<JoinHandle<()>>>> = Arc::default();
+    let (inner, started) = (store.clone(), thread.clone());
+    let repo = open_over(store, |store| {
+        at_call(store, n, move || {
+            let run = move || {
+                let ended = pause.clone();
+                let repo = open_over(&inner, |s| {
+                    at_call(s, m, move || {
+                        pause.send(()).unwrap();
+                        let _ = wait.recv();
+                    })
+                });
+                second(&repo);
+                let _ = ended.send(());
+            };
+            *started.lock().unwrap() = Some(std::thread::spawn(run));
+            paused.recv().unwrap();
+        })
+    });
+    let result = first(&repo);
+    drop(first_ended);
+    if let Some(thread) = thread.lock().unwrap().take() {
+        thread.join().unwrap();
+    }
+    result
+}
+
 /// A store that can be exchanged.
 struct Gate(Mutex<Store>);
 
@@ -119,6 +160,12 @@ impl ObjectStore for Gate {
     fn settle(&self) -> Result<(), StoreError> {
         self.inner().settle()
     }
+    fn settle_all(&self) -> Result<(), StoreError> {
+        self.inner().settle_all()
+    }
+    fn clock(&self) -> Option<Time> {
+        self.inner().clock()
+    }
     fn sweep(&self, age: Duration) -> Result<(u64, u64), StoreError> {
         self.inner().sweep(age)
     }
@@ -141,6 +188,14 @@ impl Volatile {
     pub fn new(objects: &BTreeMap<ObjectName, Vec<u8>>) -> Arc<Self> {
         let (now, durable) = (store_of(objects), store_of(objects));
         Arc::new(Self { now, durable, changes: Mutex::default() })
+    }
+
+    /// What is there after the power failed, if of the last changes only the very last survives.
+    pub fn after_losing_all_but_the_last(&self) -> Store {
+        if let Some((name, bytes)) = self.changes.lock().unwrap().drain(..).next_back() {
+            apply(&self.durable, &name, bytes);
+        }
+        self.durable.clone()
     }
 
     /// What is there after the power failed: of the last changes any may be lost.
@@ -350,4 +405,147 @@ pub fn change(rng: &mut Rng, tree: &Item) -> Item {
         tree.entries_mut().insert(format!("f{n}").into_bytes(), Item::file(bytes));
     }
     tree
+}
+
+/// Several at work on one store, one call at a time: at each call it is anybody's turn.
+pub struct Turns {
+    /// Whose turn it is, and how often each gets one compared with the others: 0 if it has ended.
+    state: Mutex<(usize, Vec<usize>, Rng)>,
+    changed: Condvar,
+}
+
+impl Turns {
+    pub fn new(weights: &[usize], mut rng: Rng) -> Arc<Self> {
+        let first = rng.usize(..weights.len());
+        let state = Mutex::new((first, weights.to_vec(), rng));
+        Arc::new(Self { state, changed: Condvar::new() })
+    }
+
+    /// Waits for its turn, and gives it to somebody. Who has `ended` wants no more.
+    fn step(&self, me: usize, ended: bool) {
+        let mut state = self.state.lock().unwrap();
+        while state.0 != me {
+            state = self.changed.wait(state).unwrap();
+        }
+        let (turn, weights, rng) = &mut *state;
+        if ended {
+            weights[me] = 0;
+        }
+        let wheel = weights.iter().enumerate().flat_map(|(i, n)| std::iter::repeat_n(i, *n));
+        if let Some(next) = rng.choice(wheel.collect::<Vec<_>>()) {
+            *turn = next;
+        }
+        self.changed.notify_all();
+    }
+
+    /// Runs `work` with an open repository over `store` that takes turns.
+    pub fn run<T>(
+        self: &Arc<Self>,
+        me: usize,
+        store: &Store,
+        work: impl FnOnce(&Arc<Repository>) -> T,
+    ) -> T {
+        let turns = self.clone();
+        let repo = open_over(store, |store| {
+            hooked(store, 0, move |_| {
+                turns.step(me, false);
+                Ok(())
+            })
+            .0
+        });
+        let result = work(&repo);
+        self.step(me, true);
+        result
+    }
+}
+
+/// With fresh eyes: check reads everything and finds nothing wrong, and these
+/// snapshots hold what they held. There may be others.
+#[track_caller]
+pub fn assert_whole(repo: &Arc<Repository>, kept: &Kept, what: &str) {
+    let options = CheckOptions { read_data: true, ..Default::default() };
+    let report = check(repo, &options, &Quiet::default()).unwrap();
+    assert!(report.problems.is_empty(), "{what}: {:#?}", report.problems);
+    let listed = names(repo.store(), ObjectKind::Snapshot);
+    for (snapshot, tree) in &kept.0 {
+        assert!(listed.contains(&snapshot.id), "{what}: a saved snapshot is gone");
+        holds(repo, snapshot, tree, what);
+    }
+}
+
+/// Three snapshots, of which prune has something to repack and to delete if the
+/// first is forgotten.
+pub fn three_snapshots() -> (Store, Kept, Item) {
+    let mut rng = Rng::with_seed(3);
+    let store = new_store();
+    let repo = open(&store);
+    let mut kept = Kept::default();
+    let mut tree = some_tree(&mut rng, 6);
+    for _ in 0..3 {
+        kept.add(&repo, &tree);
+        tree = change(&mut rng, &tree);
+    }
+    (store, kept, tree)
+}
+
+/// Three snapshots; one index object is damaged, one says of a pack what isn't so, one is lost.
+pub fn broken_index() -> (Store, Kept, Item) {
+    let mut rng = Rng::with_seed(7);
+    let store = new_store();
+    let mut kept = Kept::default();
+    let mut tree = some_tree(&mut rng, 3);
+    for _ in 0..3 {
+        kept.add(&open(&store), &tree);
+        tree = change(&mut rng, &tree);
+    }
+    let repo = open(&store);
+    let mut index: Vec<_> = names(&store, ObjectKind::Index).into_iter().collect();
+    index.sort();
+    let [damaged, lying, lost] = index[..] else { panic!("{index:?}") };
+    let name = ObjectName::new(ObjectKind::Index, damaged);
+    let mut bytes = store.get(&name).unwrap();
+    bytes[50] ^= 1;
+    let mut data = read_object(&store, repo.keys(), &lying).unwrap();
+    data.packs[0].segments.pop().unwrap();
+    put_index(&repo, &IndexData { replaces: vec![lying], ..data });
+    for id in [damaged, lying, lost] {
+        store.delete(&ObjectName::new(ObjectKind::Index, id)).unwrap();
+    }
+    store.put(&name, &bytes).unwrap();
+    (store, kept, tree)
+}
+
+/// Two snapshots, of which the second has lost a pack of chunks.
+pub fn lossy() -> (Store, Kept) {
+    let mut rng = Rng::with_seed(12);
+    let store = new_store();
+    let repo = open(&store);
+    let mut kept = Kept::default();
+    kept.add(&repo, &some_tree(&mut rng, 3));
+    let before = names(&store, ObjectKind::Pack);
+    kept.add(&repo, &some_tree(&mut rng, 3));
+    let runs = open(&store).index().runs();
+    let entries =
+        runs.iter().flat_map(|run| (0..run.len()).map(move |i| (run, run.entry(i).unwrap())));
+    let chunks = entries.filter(|(_, entry)| entry.kind == BlobKind::Data);
+    let mut packs = chunks.map(|(run, entry)| run.pack(entry.pack).unwrap().id);
+    let id = packs.find(|id| !before.contains(id)).unwrap();
+    store.delete(&ObjectName::new(ObjectKind::Pack, id)).unwrap();
+    (store, kept)
+}
+
+/// Stores full packs of blobs that nobody needs, which need several index objects.
+pub fn fill_with_junk(repo: &Arc<Repository>, packs: usize) {
+    let mut rng = Rng::with_seed(1);
+    let mut writer = PackWriter::new(repo.clone());
+    for _ in 0..packs * 10 {
+        let mut segment = NewSegment::new(BlobKind::Data);
+        for _ in 0..10_000 {
+            let mut id = [0; 32];
+            rng.fill(&mut id);
+            segment.push(BlobId(id), b"x");
+        }
+        writer.add(&Packed::from(segment)).unwrap();
+    }
+    writer.finish().unwrap();
 }

@@ -76,6 +76,7 @@ impl SinkDir for Directory {
         let (temp, fd) = TempName::make(&self.fd, |temp| {
             Ok(openat(self.fd(), temp, flags, Mode::RUSR | Mode::WUSR)?)
         })?;
+        super::temp::claim(fd.as_fd());
         Ok(Box::new(NewFile { file: fd.into(), temp, len: 0 }))
     }
 
@@ -114,6 +115,10 @@ impl SinkDir for Directory {
     fn remove_dir_all(&self, name: &[u8]) -> io::Result<()> {
         check(name)?;
         super::remove::remove_dir_all(self.fd(), name)
+    }
+
+    fn remove_leftovers(&self) -> io::Result<u64> {
+        super::temp::remove_leftovers(self.fd())
     }
 
     fn as_any(&self) -> &dyn std::any::Any {

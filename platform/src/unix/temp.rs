@@ -1,15 +1,23 @@
-//! Names for what isn't ready yet.
+//! Names for what isn't ready yet: `.tresor-`, eight random digits, and eight that follow
+//! from those and the directory. So what a killed run has left can be told from anything
+//! that somebody has given such a name, or has copied here.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, renameat, unlinkat};
+use rustix::fs::{AtFlags, FileType, FlockOperation, OFlags, flock, fstat, renameat, unlinkat};
+use rustix::io::Errno;
 
 /// Tries to find a name that is free; one is enough unless somebody plays tricks.
 const TRIES: usize = 16;
+
+const PREFIX: &str = ".tresor-";
+/// A leftover is not younger: who makes a file locks it a moment later.
+const YOUNGEST: Duration = Duration::from_secs(2);
 
 /// An entry under a passing name. Dropped before it got its real name, it is removed.
 pub(super) struct TempName {
@@ -25,8 +33,9 @@ impl TempName {
         mut make: impl FnMut(&[u8]) -> io::Result<T>,
     ) -> io::Result<(Self, T)> {
         let mut tries = 0;
+        let number = number(dir.as_fd())?;
         loop {
-            let name = random_name();
+            let name = passing_name(random(), number);
             match make(&name) {
                 Ok(made) => return Ok((Self { dir: dir.clone(), name, gone: false }, made)),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists && tries < TRIES => tries += 1,
@@ -63,8 +72,74 @@ impl Drop for TempName {
 
 /// The hasher's seed is random; it need not be secret, since making the entry
 /// fails if the name exists.
-fn random_name() -> Vec<u8> {
-    format!(".tresor-{:016x}", RandomState::new().build_hasher().finish()).into_bytes()
+fn random() -> u32 {
+    RandomState::new().build_hasher().finish() as u32
+}
+
+/// A number of the directory's own.
+fn number(dir: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(fstat(dir)?.st_ino)
+}
+
+fn passing_name(random: u32, number: u64) -> Vec<u8> {
+    // FNV-1a.
+    let bytes = random.to_le_bytes().into_iter().chain(number.to_le_bytes());
+    let code = bytes
+        .fold(0x811c_9dc5_u32, |code, byte| (code ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("{PREFIX}{random:08x}{code:08x}").into_bytes()
+}
+
+/// Whether a name was made here, in the directory of this number.
+fn is_passing_name(name: &[u8], number: u64) -> bool {
+    let digits = name.strip_prefix(PREFIX.as_bytes()).and_then(|digits| digits.get(..8));
+    let random = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+    let random = random.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    random.is_some_and(|random| passing_name(random, number) == name)
+}
+
+/// Says that the file is being written, until it is closed. Where that can't be said,
+/// it looks like a leftover only as long as nothing is written to it.
+pub(super) fn claim(file: BorrowedFd<'_>) {
+    let _ = flock(file, FlockOperation::NonBlockingLockExclusive);
+}
+
+/// Removes what runs that are dead have left in a directory; how much that was.
+pub(super) fn remove_leftovers(dir: BorrowedFd<'_>) -> io::Result<u64> {
+    let number = number(dir)?;
+    let mut removed = 0;
+    for name in super::names(dir)?.into_iter().filter(|name| is_passing_name(name, number)) {
+        if is_dead(dir, &name)? {
+            match unlinkat(dir, &name, AtFlags::empty()) {
+                Ok(()) => removed += 1,
+                Err(Errno::NOENT) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+    Ok(removed)
+}
+
+fn is_dead(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<bool> {
+    let stat = match super::stat::stat(dir, name) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other?,
+    };
+    // Also of a link to another file: making the link has changed it.
+    let changed = UNIX_EPOCH + Duration::from_secs(stat.st_ctime.try_into().unwrap_or(0));
+    let age = SystemTime::now().duration_since(changed).unwrap_or_default();
+    if age <= YOUNGEST || FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        return Ok(false);
+    }
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Ok(true);
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match rustix::fs::openat(dir, name, flags, rustix::fs::Mode::empty()) {
+        Ok(file) => Ok(flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()),
+        // Not to be opened by us, and so not ours to remove.
+        Err(Errno::NOENT | Errno::ACCESS | Errno::LOOP) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
 }
 
 #[cfg(test)]
@@ -72,9 +147,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_differ() {
-        let names: std::collections::HashSet<_> = (0..1000).map(|_| random_name()).collect();
-        assert_eq!(names.len(), 1000);
-        assert!(names.iter().all(|n| n.len() == 24 && n.starts_with(b".tresor-")));
+    fn names_differ_and_are_known_again_in_their_directory() {
+        let names: Vec<_> = (0..1000).map(|_| passing_name(random(), 7)).collect();
+        let different: std::collections::HashSet<_> = names.iter().collect();
+        assert_eq!(different.len(), 1000);
+        for name in &names {
+            assert!(name.len() == 24 && is_passing_name(name, 7) && !is_passing_name(name, 8));
+        }
+        for other in ["", ".tresor-", ".tresor-notes", ".tresor-0123456789abcdef", ".tresor-é"] {
+            assert!(!is_passing_name(other.as_bytes(), 7), "{other}");
+        }
     }
 }

@@ -11,7 +11,8 @@ use crate::monitor::Monitor;
 use crate::pack::verify_pack;
 use crate::repo::Repository;
 
-/// Which packs to read when not all of them shall be.
+/// Which packs to read when not all of them shall be; of those that came late enough, if
+/// only these are looked at.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Subset {
     /// So many of a hundred, chosen at random.
@@ -97,7 +98,8 @@ pub(super) fn read_packs(
     monitor: &dyn Monitor,
 ) -> Result<PacksRead> {
     let there = view.packs.iter().filter(|p| view.listed.get(&p.id) == Some(&p.size));
-    let packs: BTreeMap<ObjectId, u64> = there.map(|p| (p.id, p.size)).collect();
+    let wanted = there.filter(|p| view.wants(ObjectKind::Pack, p.id));
+    let packs: BTreeMap<ObjectId, u64> = wanted.map(|p| (p.id, p.size)).collect();
     let mut packs: Vec<_> = packs.into_iter().collect();
     if let Some(subset) = options.subset.filter(|_| !options.read_data) {
         subset.choose(&mut packs)?;

@@ -21,13 +21,16 @@ const SEGMENT_CACHE: usize = 8 << 20;
 pub type Lost = HashMap<BlobId, usize>;
 
 /// Visits all that snapshots need, each blob once.
+///
+/// What the medium can't read now is lost to check, but not to those who would act on it:
+/// it is in the second of the two.
 pub(super) fn walk_all(
     repo: &Repository,
     view: &View,
     bad: &HashSet<ObjectId>,
     report: &mut CheckReport,
     monitor: &dyn Monitor,
-) -> Result<Lost> {
+) -> Result<(Lost, HashSet<BlobId>)> {
     let used = UsedBlobs::new(repo.index(), |pack| bad.contains(&pack.id));
     let of_objects: HashMap<_, _> =
         report.problems.iter().enumerate().map(|(i, p)| (p.object.clone(), i)).collect();
@@ -39,17 +42,18 @@ pub(super) fn walk_all(
         monitor,
         segments: Cache::new(SEGMENT_CACHE),
         lost: Lost::new(),
+        not_now: HashSet::new(),
         of_objects,
         unknown: None,
     };
-    for snapshot in &view.snapshots {
+    for snapshot in view.wanted_snapshots() {
         walk_reachable(repo, &snapshot.data.tree, &mut walk)?;
     }
     if let Some((problem, blobs)) = walk.unknown {
         walk.report.problems[problem].message =
             format!("no index object says where {blobs} blobs are that snapshots need");
     }
-    Ok(walk.lost)
+    Ok((walk.lost, walk.not_now))
 }
 
 struct Walk<'a> {
@@ -61,6 +65,8 @@ struct Walk<'a> {
     /// Of damaged packs: what the repository keeps may be from before the damage.
     segments: Cache<(ObjectId, u32), Segment>,
     lost: Lost,
+    /// Of these, what the medium can't read now.
+    not_now: HashSet<BlobId>,
     /// Problems by the objects they are about.
     of_objects: HashMap<String, usize>,
     /// The problem of blobs that are nowhere, and how many there are.
@@ -94,7 +100,7 @@ impl Walk<'_> {
     }
 
     /// Whether a damaged pack has the blob intact: mostly the damage is elsewhere in it.
-    fn is_readable(&self, kind: BlobKind, id: &BlobId) -> Result<bool> {
+    fn is_readable(&mut self, kind: BlobKind, id: &BlobId) -> Result<bool> {
         for found in self.repo.index().find_all(id) {
             let at = found.location;
             if !self.view.listed.contains_key(&at.segment.pack) {
@@ -106,8 +112,12 @@ impl Walk<'_> {
                 Ok::<_, Error>((Arc::new(segment), weight))
             });
             match segment.and_then(|segment| segment.blob(kind, id, &at).map(drop)) {
-                Ok(()) => return Ok(true),
+                Ok(()) => {
+                    self.not_now.remove(id);
+                    return Ok(true);
+                }
                 Err(e) if stops(&e) => return Err(e),
+                Err(e) if e.is_unreadable_now() => drop(self.not_now.insert(*id)),
                 Err(_) => {}
             }
         }
@@ -147,15 +157,18 @@ impl Reached for Walk<'_> {
         if stops(&error) {
             return Err(error);
         }
+        if error.is_unreadable_now() {
+            self.not_now.insert(*id);
+        }
         self.lose(id, || reason(error));
         Ok(())
     }
 }
 
 /// Says which files of which snapshots the lost blobs touch.
-pub(super) fn name_files(
+pub(super) fn name_files<'s>(
     repo: &Repository,
-    snapshots: &[Snapshot],
+    snapshots: impl Iterator<Item = &'s Snapshot>,
     lost: &Lost,
     report: &mut CheckReport,
     monitor: &dyn Monitor,

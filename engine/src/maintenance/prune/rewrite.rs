@@ -10,6 +10,7 @@ use crate::maintenance::index_writer::{IndexWriter, delete_index};
 use crate::maintenance::plan::{PruneOptions, PrunePlan, refuse_damaged_index};
 use crate::maintenance::used::Packs;
 use crate::monitor::Monitor;
+use crate::pack::fetch_table;
 use crate::repo::Repository;
 
 /// Index objects with fewer blobs are joined when there are many.
@@ -32,6 +33,8 @@ enum Fate {
     Doom,
     /// Doomed, but there is nothing to delete.
     Lost,
+    /// As its own table says.
+    Correct,
 }
 
 /// The index as it is when it is rewritten.
@@ -60,6 +63,8 @@ impl View {
             if claimed { Fate::Stay } else { Fate::Doom }
         } else if plan.lost.contains(id) {
             Fate::Lost
+        } else if plan.wrong.contains(id) {
+            Fate::Correct
         } else if plan.mark.contains(id) {
             Fate::Mark
         } else if plan.recover.contains(id) {
@@ -172,7 +177,7 @@ struct Rewrite<'a> {
 impl Rewrite<'_> {
     fn indexed(&mut self, monitor: &dyn Monitor) -> Result<()> {
         // Who mends the index changes nothing else: a prune may be deleting what it has doomed.
-        let mends = !self.plan.lost.is_empty();
+        let mends = !self.plan.lost.is_empty() || !self.plan.wrong.is_empty();
         let join_small = !mends && count_small(self.repo)? >= MANY_SMALL;
         let mut empty = Vec::new();
         for id in self.view.objects.clone() {
@@ -204,7 +209,14 @@ impl Rewrite<'_> {
     }
 
     fn add(&mut self, mut pack: PackEntry) -> Result<()> {
-        match self.view.fate(self.plan, &pack.id) {
+        let fate = self.view.fate(self.plan, &pack.id);
+        if let Fate::Correct = fate {
+            let name = ObjectName::new(ObjectKind::Pack, pack.id);
+            let size = self.repo.store().size(&name)?;
+            let table = fetch_table(self.repo.store(), self.repo.keys(), pack.id, size)?;
+            pack = PackEntry { marked: pack.marked, ..table };
+        }
+        match fate {
             Fate::Doom => return self.doom(pack),
             Fate::Mark => {
                 pack.marked = Some(self.mark());
@@ -217,7 +229,7 @@ impl Rewrite<'_> {
             Fate::Recover => pack.marked = None,
             Fate::Lost => pack.marked = Some(DOOMED),
             // Of several entries one is left, and speaks for all of them.
-            Fate::Stay => match self.view.packs.get(&pack.id).map(|p| p.marked) {
+            Fate::Stay | Fate::Correct => match self.view.packs.get(&pack.id).map(|p| p.marked) {
                 Some(0) => pack.marked = None,
                 Some(since) if pack.marked.is_none_or(|t| t.seconds < since) => {
                     pack.marked = Some(Time::new(since, 0));
@@ -270,9 +282,6 @@ impl Rewrite<'_> {
     fn finish(mut self) -> Result<Option<Doomed>> {
         let repo = self.repo;
         self.dooms.flush(Vec::new())?;
-        if !self.replaces.is_empty() {
-            repo.store().settle()?;
-        }
         self.kept.flush(self.replaces.clone())?;
         repo.store().settle()?;
         if !self.replaces.is_empty() && self.gives_way()? {
