@@ -138,13 +138,7 @@ impl LocalStore {
         let fail = |e: io::Error| StoreError::io("list", dir.display().to_string(), &e);
         let entries = match std::fs::read_dir(dir) {
             Ok(entries) => entries,
-            // Folders of packs are made when needed. Any other one that is missing
-            // has been lost, and what it held must not be taken for deleted.
-            Err(e)
-                if e.kind() == io::ErrorKind::NotFound
-                    && kind == ObjectKind::Pack
-                    && self.root.join(kind.folder()).is_dir() =>
-            {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && self.is_made_when_needed(kind) => {
                 return Ok(());
             }
             Err(e) => return Err(fail(e)),
@@ -168,6 +162,16 @@ impl LocalStore {
         Ok(())
     }
 
+    /// Whether a folder for objects of this kind may be missing. Any other one has been lost,
+    /// and what it held must not be taken for deleted.
+    fn is_made_when_needed(&self, kind: ObjectKind) -> bool {
+        match kind {
+            ObjectKind::Pack => self.root.join(kind.folder()).is_dir(),
+            ObjectKind::Forgotten => self.root.is_dir(),
+            _ => false,
+        }
+    }
+
     fn taken(&self, message: &str) -> StoreError {
         let root = self.root.display().to_string();
         StoreError::new(StoreErrorKind::AlreadyExists, "create", root, message)
@@ -176,7 +180,12 @@ impl LocalStore {
     /// An interrupted init leaves key slots at most. Where there is more, a
     /// repository has lost its config, and its key slots must not be removed.
     fn refuse_without_config(&self) -> Result<(), StoreError> {
-        for kind in [ObjectKind::Snapshot, ObjectKind::Index, ObjectKind::Pack] {
+        for kind in [
+            ObjectKind::Snapshot,
+            ObjectKind::Index,
+            ObjectKind::Pack,
+            ObjectKind::Forgotten,
+        ] {
             match self.list(kind) {
                 Ok(objects) if objects.is_empty() => {}
                 Err(e) if e.is_not_found() => {}
@@ -320,7 +329,9 @@ impl ObjectStore for LocalStore {
         match std::fs::read_dir(&self.root) {
             Ok(entries) => {
                 // What an interrupted init has left may be taken over.
-                let ours = |name: &str| ["keys", "packs", "index", "snapshots"].contains(&name);
+                let ours = |name: &str| {
+                    ObjectKind::ALL.iter().any(|kind| kind.folder() == name && !name.is_empty())
+                };
                 for entry in entries {
                     let entry = entry.map_err(fail)?;
                     let known = entry.file_name().to_str().is_some_and(|n| ours(n) || is_temp(n));
