@@ -195,8 +195,7 @@ struct Entries {
 
 impl Entries {
     fn add(&mut self, kind: ObjectKind, entries: impl Iterator<Item = Forgotten>) {
-        let all =
-            if kind == ObjectKind::Key { &mut self.key_slots } else { &mut self.snapshots };
+        let all = if kind == ObjectKind::Key { &mut self.key_slots } else { &mut self.snapshots };
         for entry in entries {
             let at = all.entry(entry.id).or_insert(entry.at);
             *at = entry.at.min(*at);

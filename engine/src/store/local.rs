@@ -180,12 +180,9 @@ impl LocalStore {
     /// An interrupted init leaves key slots at most. Where there is more, a
     /// repository has lost its config, and its key slots must not be removed.
     fn refuse_without_config(&self) -> Result<(), StoreError> {
-        for kind in [
-            ObjectKind::Snapshot,
-            ObjectKind::Index,
-            ObjectKind::Pack,
-            ObjectKind::Forgotten,
-        ] {
+        for kind in
+            [ObjectKind::Snapshot, ObjectKind::Index, ObjectKind::Pack, ObjectKind::Forgotten]
+        {
             match self.list(kind) {
                 Ok(objects) if objects.is_empty() => {}
                 Err(e) if e.is_not_found() => {}

@@ -24,7 +24,8 @@ fn what_a_replaced_object_replaces_stays_replaced() {
     let cache = tempfile::tempdir().unwrap();
     let store = new_store();
     let with_cache = || {
-        let options = OpenOptions { cache: Some(cache.path().to_owned()), ..OpenOptions::default() };
+        let options =
+            OpenOptions { cache: Some(cache.path().to_owned()), ..OpenOptions::default() };
         Repository::open(store.clone(), &password(), &options).unwrap()
     };
     let mut kept = Kept::default();

@@ -106,6 +106,7 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
         chosen.iter().map(|s| s.id).collect()
     };
     if !args.dry_run {
+        repo.refuse_older_state()?;
         repo.forget(&removed)?;
     }
     if !globals.json && (globals.wants_text() || args.dry_run) {

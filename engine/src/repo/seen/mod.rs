@@ -34,7 +34,10 @@ pub struct StateOptions {
 impl fmt::Debug for StateOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { folder, accept_older, .. } = self;
-        f.debug_struct("StateOptions").field("folder", folder).field("accept", accept_older).finish()
+        f.debug_struct("StateOptions")
+            .field("folder", folder)
+            .field("accept", accept_older)
+            .finish()
     }
 }
 
