@@ -57,6 +57,8 @@ struct Problem<'a> {
 pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     let options = CheckOptions { read_data: args.read_data, subset: args.read_data_subset };
     let repo = globals.open()?;
+    // What is noticed is said before there is a line of progress.
+    repo.snapshot_ids()?;
     let reporter = Reporter::start(globals, PACKS, Json::Answer);
     let result = check(&repo, &options, &*reporter.monitor());
     let report = reporter.end(result)?;

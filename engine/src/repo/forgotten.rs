@@ -49,7 +49,7 @@ impl Evidence {
     }
 }
 
-pub(super) fn ids(data: &ForgottenData, kind: ObjectKind) -> impl Iterator<Item = ObjectId> {
+fn ids(data: &ForgottenData, kind: ObjectKind) -> impl Iterator<Item = ObjectId> {
     let list = if kind == ObjectKind::Key { &data.key_slots } else { &data.snapshots };
     list.iter().map(|f| f.id)
 }

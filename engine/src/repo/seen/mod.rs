@@ -14,7 +14,7 @@ pub use state::Whole;
 
 use self::file::StateFile;
 use self::state::{Seen, Sight, State};
-use super::forgotten::{Evidence, ids};
+use super::forgotten::Evidence;
 use super::open::now;
 use super::{Repository, Snapshot};
 use crate::error::{Error, Result};
@@ -79,6 +79,12 @@ impl Difference {
 }
 
 impl Setback {
+    /// How many things are otherwise than they were seen.
+    pub fn count(&self) -> usize {
+        let parts = [&self.snapshots, &self.key_slots];
+        parts.iter().map(|part| part.lost.len() + part.put_back.len()).sum()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.snapshots.is_empty() && self.key_slots.is_empty()
     }
@@ -239,7 +245,6 @@ impl Repository {
             _ => readable.iter().map(|s| (s.id, seen(before, &s.data, now))).collect(),
         };
         let Compared { difference, removed, evidence } = self.tell_apart(before, kind, &listed);
-        let done = evidence.as_ref().map(|e| told(e, before, &removed, &listed));
         let accept = watch.options.accept_older;
         let lost = difference.lost.iter().map(|l| l.0);
         let all: Vec<_> = lost.chain(difference.put_back.iter().copied()).collect();
@@ -250,7 +255,7 @@ impl Repository {
         watch.take_up(&Sight {
             there,
             removed: &removed,
-            records: evidence.as_ref().zip(done.as_ref()).map(|(e, done)| (&e.listed, done)),
+            records: evidence.as_ref(),
             accepted: if accept { &all } else { &[] },
             whole_at: is_whole.then_some(place.as_str()),
             ..Sight::empty(kind, now, &HashSet::new())
@@ -274,8 +279,8 @@ impl Repository {
             compared.settle(kind, evidence, &mut lost);
         }
         if !lost.is_empty() {
-            // A folder that changes while it is listed may hide a name, and what was passed
-            // over may tell something after all.
+            // A folder that changes while it is listed may hide a name. And what was passed over may
+            // tell something after all: it was read when this was not there yet.
             let again: HashSet<_> = match self.store().list(kind) {
                 Ok(listed) => listed.into_iter().map(|(name, _)| name.id).collect(),
                 Err(_) => HashSet::new(),
@@ -309,25 +314,6 @@ impl Repository {
 
 fn seen(state: &State, data: &SnapshotData, now: Time) -> Seen {
     Seen { time: data.time, odd: state.is_odd(data, now) }
-}
-
-/// Records that need not be read again: nothing that they tell of is still there.
-fn told(
-    evidence: &Evidence,
-    before: &State,
-    removed: &HashSet<ObjectId>,
-    listed: &HashSet<ObjectId>,
-) -> HashSet<ObjectId> {
-    let open = |id: &ObjectId| {
-        listed.contains(id)
-            || !removed.contains(id)
-                && [&before.snapshots, &before.key_slots].iter().any(|t| t.seen.contains_key(id))
-    };
-    let is_done = |data: &crate::format::ForgottenData| {
-        let kinds = [ObjectKind::Snapshot, ObjectKind::Key].into_iter();
-        !kinds.flat_map(|kind| ids(data, kind).collect::<Vec<_>>()).any(|id| open(&id))
-    };
-    evidence.read.iter().filter(|(_, data)| is_done(data)).map(|(id, _)| *id).collect()
 }
 
 impl Compared {

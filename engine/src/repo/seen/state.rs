@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use minicbor::{Decode, Encode};
 
 use crate::format::{ObjectId, ObjectKind, SnapshotData, Time};
+use crate::repo::forgotten::Evidence;
 
 const HOUR: i64 = 3600;
 /// Clocks of clients may differ, and a backup takes its time.
@@ -27,7 +28,7 @@ pub(super) struct State {
     pub snapshots: Track,
     #[n(4)]
     pub key_slots: Track,
-    /// Records of what was forgotten that have nothing more to tell.
+    /// Records of what was forgotten that have been read.
     #[n(5)]
     pub records: BTreeSet<ObjectId>,
 }
@@ -73,8 +74,8 @@ pub(super) struct Sight<'a> {
     pub there: Vec<(ObjectId, Seen)>,
     /// Those that were there, are no longer, and were removed on purpose.
     pub removed: &'a HashSet<ObjectId>,
-    /// If records were looked at: all that are there, and those with nothing more to tell.
-    pub records: Option<(&'a HashSet<ObjectId>, &'a HashSet<ObjectId>)>,
+    /// Records that were looked at for that.
+    pub records: Option<&'a Evidence>,
     /// What is missing, or there against expectation, and shall be taken as it is.
     pub accepted: &'a [ObjectId],
     /// Where the repository is, if nothing is missing.
@@ -123,9 +124,9 @@ impl State {
             }
         }
         track.trim();
-        if let Some((all, done)) = sight.records {
-            self.records.extend(done);
-            self.records.retain(|id| all.contains(id));
+        if let Some(evidence) = sight.records {
+            self.records.extend(evidence.read.keys());
+            self.records.retain(|id| evidence.listed.contains(id));
         }
         let changed = *self != before;
         let stale = |at: Option<Time>| {
