@@ -43,6 +43,7 @@ enum Message {
     },
     NoState {
         path: String,
+        kept: bool,
         message: String,
     },
 }
@@ -58,9 +59,12 @@ impl Message {
         let (setback, accepted) = match notice {
             Notice::SetBack(setback) => (setback, false),
             Notice::Accepted(setback) => (setback, true),
-            Notice::NoState(path, message) => {
-                let path = json::path_text(path.as_os_str().as_encoded_bytes());
-                return Self::NoState { path, message: message.clone() };
+            Notice::NoState(path, message) | Notice::NotKept(path, message) => {
+                return Self::NoState {
+                    path: json::path_text(path.as_os_str().as_encoded_bytes()),
+                    kept: matches!(notice, Notice::NoState(..)),
+                    message: message.clone(),
+                };
             }
         };
         let ids = |ids: &[ObjectId]| ids.iter().map(ToString::to_string).collect();
@@ -93,7 +97,11 @@ fn words(notice: &Notice) -> String {
             facts(setback) + " This is taken as it is from now on, as --accept-older-state says."
         }
         Notice::NoState(path, reason) => format!(
-            "what this computer has seen of the repository, {}, {reason}; so if the repository was set back before now, that is not noticed",
+            "{}, where it is kept what this computer has seen of the repository, {reason}. It is made anew; if the repository was set back before now, that is not noticed",
+            path.display()
+        ),
+        Notice::NotKept(path, reason) => format!(
+            "what this computer sees of the repository can't be kept in {} ({reason}), so it would not notice if that was set back to an older state; choose another folder with --state-dir",
             path.display()
         ),
     }

@@ -195,6 +195,11 @@ fn the_state_file() {
     fs::write(&state, "").unwrap();
     let said = w.run("snapshots --json").expect(0).err;
     assert_eq!(lines(&said)[0]["message_type"], "no_state");
+    // That it can't be kept stops nothing.
+    fs::write(w.path("file"), "").unwrap();
+    let said = w.run("backup -q src --state-dir file/below").expect(0).err;
+    says(&said, &["file/below", "can't be kept", "--state-dir"]);
+    assert_eq!(said.lines().count(), 1, "{said}");
 }
 
 /// The warnings of a drive in the background can only be read at the drive.

@@ -366,7 +366,7 @@ fn a_state_file_that_is_of_no_use_is_made_anew() {
     repo.save_snapshot(&history.kept.0[0].0.data).unwrap();
     assert_eq!(repo.snapshots().unwrap().len(), 3);
     let told = client.told();
-    assert!(matches!(&told[..], [Notice::NoState(..)]), "{told:?}");
+    assert!(matches!(&told[..], [Notice::NoState(..), Notice::NotKept(..)]), "{told:?}");
 }
 
 /// Junk in `snapshots/` that is removed again was never a snapshot.

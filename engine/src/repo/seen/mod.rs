@@ -46,8 +46,10 @@ pub enum Notice {
     SetBack(Setback),
     /// It was taken as it is.
     Accepted(Setback),
-    /// The state file is of no use, and why.
+    /// The state file is of no use and made anew, and why.
     NoState(PathBuf, String),
+    /// What is seen can't be kept in the state file, and why.
+    NotKept(PathBuf, String),
 }
 
 /// Signs that the repository was set back to an older state.
@@ -123,7 +125,6 @@ impl Watch {
     pub fn new(options: &StateOptions, repository: [u8; 16]) -> Self {
         let file = StateFile::new(&options.folder, repository);
         let loaded = file.load();
-        let complained = loaded.is_err();
         if let Err(reason) = &loaded {
             (options.tell)(&Notice::NoState(file.path().to_owned(), reason.clone()));
         }
@@ -132,7 +133,7 @@ impl Watch {
             state: Arc::new(state),
             setback: Setback::default(),
             same: None,
-            complained,
+            complained: false,
         };
         Self { file, options: options.clone(), watching: Mutex::new(watching) }
     }
@@ -158,9 +159,8 @@ impl Watch {
                 watching.state = Arc::new(changed);
                 if !std::mem::replace(&mut watching.complained, true) {
                     drop(watching);
-                    let reason = format!("can't be written ({e})");
                     let path = self.file.path().to_owned();
-                    (self.options.tell)(&Notice::NoState(path, reason));
+                    (self.options.tell)(&Notice::NotKept(path, e.to_string()));
                 }
             }
         }
