@@ -2,6 +2,9 @@
 //! reported as saved stays, and the next run carries on.
 
 #[allow(dead_code, reason = "each test binary uses a part")]
+#[path = "setback/client.rs"]
+mod client;
+#[allow(dead_code, reason = "each test binary uses a part")]
 #[path = "prune/world.rs"]
 mod world;
 
@@ -17,6 +20,7 @@ use tresor_engine::repo::{OpenOptions, Repository};
 use tresor_engine::store::Store;
 use tresor_testkit::{HookedStore, Item, password};
 
+use client::Client;
 use world::*;
 
 const COST: KdfCost = KdfCost { memory: 8 * 1024, passes: 1, lanes: 1 };

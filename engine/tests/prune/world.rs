@@ -16,9 +16,7 @@ use tresor_engine::maintenance::{
     CheckOptions, PruneOptions, PruneOutcome, PrunePlan, check, prune,
 };
 use tresor_engine::monitor::Quiet;
-use tresor_engine::repo::{
-    InitOptions, Notice, OpenOptions, Repository, Setback, Snapshot, StateOptions, now,
-};
+use tresor_engine::repo::{InitOptions, OpenOptions, Repository, Snapshot, now};
 use tresor_engine::restorer::read_file;
 use tresor_engine::store::{MemoryStore, ObjectStore, Store, StoreError};
 use tresor_testkit::{Body, Call, HookedStore, Item, options, password, random_bytes};
@@ -88,62 +86,6 @@ pub fn open_over(store: &Store, wrap: impl FnOnce(&Store) -> Store) -> Arc<Repos
     let repo = open(&(gate.clone() as Store));
     *gate.0.lock().unwrap() = wrap(store);
     repo
-}
-
-/// Somebody who keeps what he has seen of repositories.
-pub struct Client {
-    pub folder: tempfile::TempDir,
-    notices: Arc<Mutex<Vec<Notice>>>,
-}
-
-impl Client {
-    pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), notices: Arc::default() }
-    }
-
-    /// Another one who has seen the same.
-    pub fn twin(&self) -> Self {
-        let twin = Self::new();
-        for entry in std::fs::read_dir(self.folder.path()).unwrap().flatten() {
-            std::fs::copy(entry.path(), twin.folder.path().join(entry.file_name())).unwrap();
-        }
-        twin
-    }
-
-    pub fn try_open(&self, store: &Store, accept_older: bool) -> Result<Arc<Repository>> {
-        let notices = self.notices.clone();
-        let state = StateOptions {
-            folder: self.folder.path().to_owned(),
-            accept_older,
-            tell: Arc::new(move |notice| notices.lock().unwrap().push(notice.clone())),
-        };
-        let options = OpenOptions { state: Some(state), ..OpenOptions::default() };
-        Repository::open(store.clone(), &password(), &options)
-    }
-
-    pub fn open(&self, store: &Store) -> Arc<Repository> {
-        self.try_open(store, false).unwrap()
-    }
-
-    /// What was told since this was asked last.
-    pub fn told(&self) -> Vec<Notice> {
-        std::mem::take(&mut *self.notices.lock().unwrap())
-    }
-
-    /// Opens the repository anew, lists snapshots and says what is wrong.
-    pub fn look(&self, store: &Store) -> Setback {
-        let repo = self.open(store);
-        repo.snapshots().unwrap();
-        repo.setback()
-    }
-
-    /// Nothing is wrong, and nothing was told.
-    #[track_caller]
-    pub fn is_content(&self, store: &Store, what: &str) {
-        let setback = self.look(store);
-        assert!(setback.is_empty(), "{what}: {setback:#?}");
-        assert_eq!(self.told(), [], "{what}");
-    }
 }
 
 /// A store that can be exchanged.
