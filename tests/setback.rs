@@ -30,10 +30,30 @@ fn world() -> World {
     w
 }
 
-/// What is written on standard error as JSON.
+/// What is written on standard error as JSON: all fields of docs/json.md.
 fn noticed(ran: Ran) -> Vec<Value> {
-    lines(&ran.err).into_iter().filter(|line| line["message_type"] == "older_state").collect()
+    let said: Vec<_> =
+        lines(&ran.err).into_iter().filter(|line| line["message_type"] == "older_state").collect();
+    for message in &said {
+        let mut fields: Vec<_> = message.as_object().unwrap().keys().map(String::as_str).collect();
+        fields.sort_unstable();
+        assert_eq!(fields, FIELDS);
+    }
+    said
 }
+
+const FIELDS: [&str; 10] = [
+    "accepted",
+    "damaged_records",
+    "key_slots_lost",
+    "key_slots_put_back",
+    "last_place",
+    "last_time",
+    "message_type",
+    "place",
+    "snapshots_lost",
+    "snapshots_put_back",
+];
 
 const WORDS: [&str; 5] = [
     "1 snapshot is gone",
