@@ -32,7 +32,12 @@ impl StateFile {
     pub fn load(&self) -> Result<Option<State>, String> {
         let bytes = match fs::read(&self.path) {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // Below something that is no folder there is nothing either.
+            Err(e)
+                if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+            {
+                return Ok(None);
+            }
             Err(e) => return Err(format!("can't be read ({e})")),
         };
         let damaged = || "is damaged".to_owned();
