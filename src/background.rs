@@ -57,6 +57,11 @@ fn command(args: &Args, globals: &Globals) -> Result<Command> {
     if let Some(dir) = &globals.cache_dir {
         command.arg("--cache-dir").arg(dir);
     }
+    if let Some(dir) = &globals.state_dir {
+        command.arg("--state-dir").arg(dir);
+    }
+    command.args(globals.accept_older_state.then_some("--accept-older-state"));
+    command.args(globals.json.then_some("--json"));
     command.args(globals.no_cache.then_some("--no-cache"));
     command.args(args.allow_other.then_some("--allow-other"));
     if let Some(limit) = args.idle_exit {

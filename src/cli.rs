@@ -29,12 +29,13 @@ The password comes from the first of these that is there: --password-file,
 else a prompt on the terminal. It can't be reset: without it nothing can be read.
 
 Environment: TRESOR_REPOSITORY, TRESOR_PASSWORD_FILE, TRESOR_PASSWORD_COMMAND,
-TRESOR_PASSWORD, TRESOR_CACHE_DIR
+TRESOR_PASSWORD, TRESOR_CACHE_DIR, TRESOR_STATE_DIR
 
 Exit codes:
   0    done
   1    failed (for `check` and `scrub`: the repository has problems)
-  3    done, but some files could not be read or restored
+  3    done, but some files could not be read or restored; for `backup` also: the repository
+       was set back to an older state
   10   there is no repository
   12   wrong password
   130  interrupted

@@ -23,6 +23,7 @@ struct Status {
     inodes: u64,
     errors: u64,
     last_error: Option<String>,
+    older_state: u64,
 }
 
 pub fn show(point: &Path, globals: &Globals) -> Result<Exit> {
@@ -63,6 +64,9 @@ fn text_of(status: &Status) -> String {
     );
     if let Some(last) = &status.last_error {
         text += &format!("the last: {last}\n");
+    }
+    if status.older_state > 0 {
+        text += "the repository was set back to an older state; `tresor check` names what is missing or came back\n";
     }
     text
 }

@@ -7,10 +7,11 @@ use anyhow::{Result, bail};
 use tresor_engine::Error;
 use tresor_engine::crypto::Password;
 use tresor_engine::format::ObjectName;
-use tresor_engine::repo::{OpenOptions, Repository};
+use tresor_engine::repo::{OpenOptions, Repository, StateOptions};
 use tresor_engine::store::{LocalStore, Store};
 
 use crate::password::{self, PasswordArgs};
+use crate::setback;
 
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Global options")]
@@ -29,6 +30,15 @@ pub struct Globals {
     /// Keep no local cache between runs
     #[arg(long, global = true)]
     pub no_cache: bool,
+
+    /// Where to keep what was seen of repositories, to notice when one is set back [default: the
+    /// user's state folder] [env: TRESOR_STATE_DIR]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
+    /// Take the repository as it is, though this computer has seen a newer state of it
+    #[arg(long, global = true)]
+    pub accept_older_state: bool,
 
     /// Answer as JSON; docs/json.md describes the fields
     #[arg(long, global = true)]
@@ -80,8 +90,7 @@ impl Globals {
 
     /// Opens the repository with a password that is known.
     pub fn open_with(&self, password: &Password) -> Result<Arc<Repository>> {
-        let options = OpenOptions { cache: self.cache_folder() };
-        Ok(Repository::open(self.store()?, password, &options)?)
+        Ok(Repository::open(self.store()?, password, &self.open_options())?)
     }
 
     /// Opens the repository, asking for the password if need be.
@@ -95,7 +104,7 @@ impl Globals {
         open: impl Fn(Store, &Password, &OpenOptions) -> tresor_engine::Result<T>,
     ) -> Result<T> {
         let store = self.existing_store()?;
-        let options = OpenOptions { cache: self.cache_folder() };
+        let options = self.open_options();
         let mut asked = 0;
         loop {
             let (password, from) = password::current(&self.password, &store.describe())?;
@@ -107,6 +116,21 @@ impl Globals {
                 other => return Ok(other?),
             }
         }
+    }
+
+    fn open_options(&self) -> OpenOptions {
+        let state = self.state_folder().map(|folder| StateOptions {
+            folder,
+            accept_older: self.accept_older_state,
+            tell: setback::teller(self.json),
+        });
+        OpenOptions { cache: self.cache_folder(), state }
+    }
+
+    /// Where it is kept what was seen of all repositories.
+    pub fn state_folder(&self) -> Option<PathBuf> {
+        let given = self.state_dir.clone().or_else(|| env_path("TRESOR_STATE_DIR"));
+        given.or_else(tresor_platform::state_folder).and_then(|f| std::path::absolute(f).ok())
     }
 
     /// Where local caches of all repositories are, if they are wanted.

@@ -19,6 +19,7 @@ mod parse;
 mod password;
 mod progress;
 mod scan;
+mod setback;
 mod signals;
 mod table;
 mod version_list;

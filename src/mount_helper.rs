@@ -18,6 +18,8 @@ pub const FAILED: u8 = 32;
 const SOURCE_PREFIX: &str = "tresor:";
 /// Where root keeps caches if no home folder is known, as when the system starts.
 const SYSTEM_CACHE: &str = "/var/cache/tresor";
+/// The same for what was seen of repositories.
+const SYSTEM_STATE: &str = "/var/lib/tresor";
 
 /// Options of `mount` that every file system has, and that are no concern of a
 /// read-only drive without devices and setuid.
@@ -51,7 +53,7 @@ const GENERAL: [&str; 26] = [
 ];
 /// Options that stand for those of `tresor mount` or for global ones.
 const SWITCHES: [&str; 2] = ["allow-other", "no-cache"];
-const VALUES: [&str; 9] = [
+const VALUES: [&str; 10] = [
     "password-file",
     "password-command",
     "cache-dir",
@@ -61,6 +63,7 @@ const VALUES: [&str; 9] = [
     "tag",
     "path",
     "idle-exit",
+    "state-dir",
 ];
 
 /// What `mount` asks for, as a command line of this program.
@@ -102,11 +105,14 @@ fn translate(mut words: impl Iterator<Item = OsString>) -> Result<Request> {
             _ => line.extend(translate_option(option)?),
         }
     }
-    let has_cache = line.iter().any(|word| {
-        word.to_str().is_some_and(|w| w == "--no-cache" || w.starts_with("--cache-dir="))
-    });
-    if !has_cache && std::env::var_os("HOME").is_none() {
-        line.push(format!("--cache-dir={SYSTEM_CACHE}").into());
+    let has = |option: &str| {
+        line.iter().any(|word| word.to_str().is_some_and(|word| word.starts_with(option)))
+    };
+    let (has_cache, has_state) = (has("--no-cache") || has("--cache-dir="), has("--state-dir="));
+    if std::env::var_os("HOME").is_none() {
+        let cache = (!has_cache).then(|| format!("--cache-dir={SYSTEM_CACHE}"));
+        let state = (!has_state).then(|| format!("--state-dir={SYSTEM_STATE}"));
+        line.extend(cache.into_iter().chain(state).map(OsString::from));
     }
     let repository = source.to_str().and_then(|s| s.strip_prefix(SOURCE_PREFIX));
     line.extend([OsStr::new("--quiet"), OsStr::new("--repo")].map(OsString::from));
@@ -163,7 +169,9 @@ mod tests {
     fn what_mount_says_becomes_a_command_line() {
         assert!(asked("/usr/bin/tresor snapshots").is_none() && asked("").is_none());
         let home = std::env::var_os("HOME").is_some();
-        let cache = if home { "" } else { " --cache-dir=/var/cache/tresor" };
+        let state = if home { "" } else { " --state-dir=/var/lib/tresor" };
+        let cache =
+            if home { "" } else { " --cache-dir=/var/cache/tresor --state-dir=/var/lib/tresor" };
         assert_eq!(
             line(
                 "/sbin/mount.fuse.tresor tresor:/srv/repo /mnt -o rw,nosuid,_netdev,x-systemd.automount,allow_other"
@@ -176,7 +184,9 @@ mod tests {
             line(
                 "mount.tresor /r /m -n -s -t fuse.tresor -o password-file=/etc/pw,snapshot=latest,cache_dir=/c,idle-exit=5m"
             ),
-            "tresor mount --background --password-file=/etc/pw --cache-dir=/c --idle-exit=5m --quiet --repo /r -- latest /m"
+            format!(
+                "tresor mount --background --password-file=/etc/pw --cache-dir=/c --idle-exit=5m{state} --quiet --repo /r -- latest /m"
+            )
         );
         assert_eq!(line("mount.tresor /r /m -f"), "nothing");
         for wrong in

@@ -141,7 +141,7 @@ fn forget(work: &Work, w: &World, rng: &mut fastrand::Rng) {
 
 fn open(w: &World) -> Arc<Repository> {
     let store: Store = Arc::new(LocalStore::new(w.path("repo")));
-    let options = OpenOptions { cache: Some(w.path("cache-fake")) };
+    let options = OpenOptions { cache: Some(w.path("cache-fake")), ..Default::default() };
     Repository::open(store, &Password::new(PASSWORD.into()), &options).unwrap()
 }
 

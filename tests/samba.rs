@@ -23,6 +23,7 @@ impl Nas {
             .args(args)
             .env("TRESOR_REPOSITORY", self.path("repo"))
             .env("TRESOR_CACHE_DIR", self.path("cache"))
+            .env("TRESOR_STATE_DIR", self.path("state"))
             .env("TRESOR_PASSWORD", "secret")
             .env_remove("TRESOR_PASSWORD_FILE")
             .env_remove("TRESOR_PASSWORD_COMMAND")

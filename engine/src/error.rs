@@ -51,6 +51,12 @@ pub enum Error {
     #[error("{what}: {error}")]
     Io { what: String, error: std::io::Error },
 
+    /// What is there is not what was seen, see [`setback`](crate::repo::Repository::setback).
+    #[error(
+        "{0} is not as it was seen before (see above), so nothing was removed: that could not be undone if a newer state turns up; if it shall be taken as it is, say so once with --accept-older-state"
+    )]
+    OlderState(String),
+
     #[error("{0}")]
     Invalid(String),
 

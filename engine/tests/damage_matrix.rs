@@ -59,8 +59,11 @@ fn base() -> (Store, Kept) {
     let mut kept = Kept::default();
     let mut tree = some_tree(&mut rng, 4);
     for _ in 0..2 {
-        kept.add(&repo, &tree);
+        let snapshot = kept.add(&repo, &tree);
         tree = change(&mut rng, &tree);
+        // One more of the same, that is forgotten: two records.
+        let twin = repo.save_snapshot(&snapshot.data).unwrap();
+        repo.forget(&[twin]).unwrap();
     }
     (store, kept)
 }
@@ -192,10 +195,10 @@ fn one_case(store: &Store, kept: &Kept, wrong: ObjectName, how: Damage) {
     let everything = CheckOptions { read_data: true, ..CheckOptions::default() };
     let report = check(&repo, &everything, &quiet).unwrap();
     let named = report.problems.iter().any(|p| p.object == wrong.path() || p.object == "index");
-    // Nobody can tell that a snapshot or a key slot was deleted, nor that there are two
+    // Who hasn't seen it can't tell that a snapshot, a record or a key slot was deleted, nor that there are two
     // of the same pack: the index names one.
     let unseen = match wrong.kind {
-        ObjectKind::Snapshot | ObjectKind::Key => how == Damage::Delete,
+        ObjectKind::Snapshot | ObjectKind::Forgotten | ObjectKind::Key => how == Damage::Delete,
         ObjectKind::Pack => how == Damage::Duplicate && report.unused_packs == 1,
         ObjectKind::Config => true,
         ObjectKind::Index => false,

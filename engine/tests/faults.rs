@@ -2,6 +2,9 @@
 //! reported as saved stays, and the next run carries on.
 
 #[allow(dead_code, reason = "each test binary uses a part")]
+#[path = "setback/client.rs"]
+mod client;
+#[allow(dead_code, reason = "each test binary uses a part")]
 #[path = "prune/world.rs"]
 mod world;
 
@@ -19,6 +22,7 @@ use tresor_engine::repo::{InitOptions, OpenOptions, Repository};
 use tresor_engine::store::{LocalStore, MemoryStore, Store};
 use tresor_testkit::{HookedStore, password};
 
+use client::Client;
 use world::*;
 
 const COST: KdfCost = KdfCost { memory: 8 * 1024, passes: 1, lanes: 1 };
@@ -92,11 +96,14 @@ fn every_call<T>(
 fn backup() {
     let (base, kept, tree) = three_snapshots();
     let parent = kept.0.last().map(|(s, _)| s.clone());
+    let client = Client::new();
+    client.is_content(&base, "at first");
     every_call(
         &base,
         6,
         |repo| try_backup(repo, &tree, parent.clone()),
         |store, result, what| {
+            client.twin().is_content(store, what);
             let mut kept = kept.clone();
             kept.0.extend(result.ok().map(|s| (s, tree.clone())));
             let repo = open(store);
@@ -117,15 +124,52 @@ fn backup() {
 fn forget() {
     let (base, mut kept, _) = three_snapshots();
     let gone: Vec<ObjectId> = kept.0.drain(..2).map(|(s, _)| s.id).collect();
+    let client = Client::new();
+    client.is_content(&base, "at first");
     every_call(
         &base,
-        3,
+        5,
         |repo| repo.forget(&gone),
         |store, result, what| {
             assert_whole(&open(store), &kept, what);
+            let client = client.twin();
+            client.is_content(store, what);
             if result.is_err() {
                 open(store).forget(&gone).unwrap();
             }
+            kept.verify(store, what);
+            client.is_content(store, &format!("{what}, and again"));
+        },
+    );
+}
+
+/// As many records as are joined by the next forget.
+#[test]
+fn records_are_joined() {
+    let (base, mut kept, _) = base();
+    let (client, mut victims) = (Client::new(), Vec::new());
+    let repo = client.open(&base);
+    for _ in 0..17 {
+        victims.push(repo.save_snapshot(&kept.0[0].0.data).unwrap());
+    }
+    client.is_content(&base, "at first");
+    let last = victims.pop().unwrap();
+    victims.iter().for_each(|id| open(&base).forget(&[*id]).unwrap());
+    assert_eq!(names(&base, ObjectKind::Forgotten).len(), 16);
+    let gone = kept.0.remove(0).0.id;
+    every_call(
+        &base,
+        20,
+        |repo| repo.forget(&[gone, last]),
+        |store, result, what| {
+            client.twin().is_content(store, what);
+            let records = names(store, ObjectKind::Forgotten).len();
+            assert!(records == if result.is_ok() { 1 } else { records }, "{what}: {records}");
+            if result.is_err() {
+                open(store).forget(&[gone, last]).unwrap();
+            }
+            assert!(names(store, ObjectKind::Forgotten).len() <= 16, "{what}");
+            client.twin().is_content(store, &format!("{what}, and again"));
             kept.verify(store, what);
         },
     );
@@ -157,8 +201,11 @@ fn of_keys(
     work: impl Fn(&Arc<Repository>) -> tresor_engine::Result<()>,
     other_opens: bool,
 ) {
+    let client = Client::new();
+    client.is_content(base, "at first");
     every_call(base, 2, &work, |store, result, what| {
         assert_whole(&open(store), kept, what);
+        client.twin().is_content(store, what);
         if result.is_err() {
             work(&open(store)).unwrap();
         }

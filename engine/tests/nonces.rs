@@ -33,7 +33,7 @@ impl Salts {
         let config = store.get(&ObjectName::CONFIG).unwrap();
         let config = Config::parse(&config).unwrap();
         self.add(&config.secret[8..40], "config".into());
-        for kind in [ObjectKind::Key, ObjectKind::Snapshot, ObjectKind::Index, ObjectKind::Pack] {
+        for kind in ObjectKind::ALL.into_iter().filter(|kind| *kind != ObjectKind::Config) {
             for (name, _) in store.list(kind).unwrap() {
                 let bytes = store.get(&name).unwrap();
                 if kind == ObjectKind::Key {

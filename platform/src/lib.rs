@@ -12,7 +12,9 @@ mod stream;
 mod unix;
 
 pub use memory::{ALLOCATOR, Allocator};
-pub use process::{cache_folder, harden_process, host_name, raise_file_limit, user_name};
+pub use process::{
+    cache_folder, harden_process, host_name, raise_file_limit, state_folder, user_name,
+};
 pub use stream::stream_source;
 #[cfg(unix)]
 pub use unix::{absolute_path, open_sink, open_source, source_root};

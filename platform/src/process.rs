@@ -25,15 +25,28 @@ pub fn user_name() -> String {
 /// Where tresor may keep what it can fetch or compute again. `None` if this
 /// user has no place for that.
 pub fn cache_folder() -> Option<PathBuf> {
+    folder("tresor", "Library/Caches", "XDG_CACHE_HOME", ".cache")
+}
+
+/// Where tresor may keep what it can't find out again. `None` if this user has no
+/// place for that.
+pub fn state_folder() -> Option<PathBuf> {
+    let windows = "tresor\\state";
+    folder(windows, "Library/Application Support", "XDG_STATE_HOME", ".local/state")
+}
+
+/// On macOS and elsewhere in a folder of the user's home, for which there may be a variable.
+fn folder(windows: &str, macos: &str, variable: &str, unix: &str) -> Option<PathBuf> {
     // A relative path there is to be ignored (XDG base directory specification).
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     let home = || std::env::home_dir().filter(|p| p.is_absolute());
-    let base = if cfg!(windows) {
-        absolute("LOCALAPPDATA")
-    } else if cfg!(target_os = "macos") {
-        home().map(|home| home.join("Library/Caches"))
+    if cfg!(windows) {
+        return absolute("LOCALAPPDATA").map(|base| base.join(windows));
+    }
+    let base = if cfg!(target_os = "macos") {
+        home().map(|home| home.join(macos))
     } else {
-        absolute("XDG_CACHE_HOME").or_else(|| home().map(|home| home.join(".cache")))
+        absolute(variable).or_else(|| home().map(|home| home.join(unix)))
     };
     base.map(|base| base.join("tresor"))
 }
@@ -80,8 +93,11 @@ mod tests {
     }
 
     #[test]
-    fn cache_folder_is_ours() {
-        assert!(cache_folder().is_none_or(|p| p.is_absolute() && p.ends_with("tresor")));
+    fn folders_are_ours() {
+        for folder in [cache_folder(), state_folder()].into_iter().flatten() {
+            assert!(folder.is_absolute() && folder.to_string_lossy().contains("tresor"));
+        }
+        assert!(cache_folder().is_none() || cache_folder() != state_folder());
     }
 
     #[cfg(target_os = "linux")]

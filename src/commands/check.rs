@@ -72,6 +72,8 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     let Args { read_data, read_data_subset: subset, since } = args;
     let options = CheckOptions { read_data, subset, since };
     let repo = globals.open()?;
+    // What is noticed is said before there is a line of progress.
+    repo.snapshot_ids()?;
     let reporter = Reporter::start(globals, PACKS, Json::Answer);
     let result = check(&repo, &options, &*reporter.monitor());
     let report = reporter.end(result)?;

@@ -105,6 +105,8 @@ pub fn carry_out(
         max_repack_bytes: args.max_repack_size,
         grace: args.grace,
     };
+    // What is noticed is said before there is a line of progress.
+    repo.snapshot_ids()?;
     let reporter = Reporter::start(globals, PACKS, Json::Answer);
     let monitor = reporter.monitor();
     let plan = plan_prune(repo, &options, &*monitor)?;

@@ -7,6 +7,7 @@ It was written from docs/format.md alone, to show that one can. § points at its
     reader.py REPO PASSWORD_FILE ls SNAPSHOT [--sha256]
     reader.py REPO PASSWORD_FILE cat SNAPSHOT PATH
     reader.py REPO PASSWORD_FILE extract SNAPSHOT DIR
+    reader.py REPO PASSWORD_FILE forgotten
     reader.py REPO PASSWORD_FILE verify
 
 SNAPSHOT is the beginning of an id, or `latest`. What can't be read is named on the standard
@@ -23,8 +24,8 @@ from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from structures import (CONFIG, CONFIG_SECRET, CONTENT, CONTENT_PAGE, INDEX, KEY_SLOT, KINDS,
-                        PACK_TABLE, SLOT_INFO, SNAPSHOT, TREE_PAGE, U32, Damaged, decode, naming,
+from structures import (CONFIG, CONFIG_SECRET, CONTENT, CONTENT_PAGE, FORGOTTEN, INDEX, KEY_SLOT,
+                        KINDS, PACK_TABLE, SLOT_INFO, SNAPSHOT, TREE_PAGE, U32, Damaged, decode, naming,
                         need, raw, record)
 
 MAX_PLAIN, MAX_PACK, MAX_SEGMENT = 64 << 20, 64 << 20, 16 << 20  # §4, §6
@@ -431,8 +432,16 @@ class Repository:
             os.unlink(path)
             raise
 
+    def forgotten(self):
+        """§8. What was removed on purpose."""
+        records = self.read_all("forgotten", b"TRSRFG01", "forgotten", FORGOTTEN).values()
+        for kind in ("snapshots", "key_slots"):
+            for id in sorted({entry.id.hex() for r in records for entry in getattr(r, kind)}):
+                print(json.dumps({"kind": kind, "id": id}))
+
     def verify(self):
         blobs = 0
+        records = self.read_all("forgotten", b"TRSRFG01", "forgotten", FORGOTTEN)
         unseen = set(self.packs)
         slots = self.names("keys")
         for id in slots:
@@ -462,7 +471,7 @@ class Repository:
         print(json.dumps({"slots": len(slots), "packs": len(packs), "blobs": blobs,
                           "unindexed": len(set(packs) - {id.hex() for id in self.packs}),
                           "marked": marked, "index": self.index_size[0], "replaced": self.index_size[1],
-                          "snapshots": len(self.snapshots), "entries": entries, "errors": self.errors}))
+                          "snapshots": len(self.snapshots), "records": len(records), "entries": entries, "errors": self.errors}))
 
     def verify_pack(self, id):
         """All of a pack, and that its entries in force say the same; the number of blobs."""
@@ -493,7 +502,7 @@ def show(raw_bytes):
 
 
 def main(arguments):
-    commands = {"list": 0, "ls": 1, "cat": 2, "extract": 2, "verify": 0}
+    commands = {"list": 0, "ls": 1, "cat": 2, "extract": 2, "forgotten": 0, "verify": 0}
     sha256 = "--sha256" in arguments
     arguments = [argument for argument in arguments if argument != "--sha256"]
     if len(arguments) < 3 or commands.get(arguments[2]) != len(arguments) - 3:

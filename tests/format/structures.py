@@ -120,6 +120,8 @@ SUMMARY = record(**{f"n{key}": (key, instance(float) if key == 11 else U64) for 
 SNAPSHOT = record(time=(0, time), zone=(1, I32), host=(2, tstr), user=(3, tstr),
                   paths=(4, list_of(bstr)), tags=(5, list_of(tstr)), root=(6, bstr32),
                   summary=(7, SUMMARY), program=(8, tstr), saved=(9, time))
+REMOVED = list_of(array(id=bstr32, at=time))
+FORGOTTEN = record(snapshots=(0, REMOVED), key_slots=(1, REMOVED))
 NODE = record(name=(0, name), kind=(1, integer(0, len(KINDS) - 1)), mode=(2, U32), uid=(3, U32),
               gid=(4, U32), user=(5, optional(tstr)), group=(6, optional(tstr)), mtime=(7, time),
               atime=(8, time), ctime=(9, time), inode=(10, U64), size=(11, U64), content=(12, raw),

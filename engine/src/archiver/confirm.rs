@@ -64,7 +64,7 @@ impl Saving<'_> {
         let id = self.repo.save_snapshot(self.data)?;
         let confirmed = self.confirm().and_then(|()| self.refuse_lost());
         // A snapshot that may lack something must not stay.
-        confirmed.or_else(|e| self.repo.forget(&[id]).and(Err(e)))?;
+        confirmed.or_else(|e| self.repo.take_back(id).and(Err(e)))?;
         Ok(id)
     }
 

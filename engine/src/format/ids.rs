@@ -88,11 +88,12 @@ pub enum ObjectKind {
     Pack,
     Index,
     Snapshot,
+    Forgotten,
 }
 
 impl ObjectKind {
-    pub const ALL: [ObjectKind; 5] =
-        [Self::Config, Self::Key, Self::Pack, Self::Index, Self::Snapshot];
+    pub const ALL: [ObjectKind; 6] =
+        [Self::Config, Self::Key, Self::Pack, Self::Index, Self::Snapshot, Self::Forgotten];
 
     /// The folder that holds objects of this kind; empty for the config.
     pub fn folder(self) -> &'static str {
@@ -102,6 +103,7 @@ impl ObjectKind {
             Self::Pack => "packs",
             Self::Index => "index",
             Self::Snapshot => "snapshots",
+            Self::Forgotten => "forgotten",
         }
     }
 
@@ -113,6 +115,7 @@ impl ObjectKind {
             Self::Pack => "pack",
             Self::Index => "index",
             Self::Snapshot => "snapshot",
+            Self::Forgotten => "record of what was forgotten",
         }
     }
 }
@@ -132,7 +135,7 @@ impl ObjectName {
     }
 
     /// Path relative to the repository, with `/`: `config`, `keys/<id>`,
-    /// `packs/<first two digits>/<id>`, `index/<id>`, `snapshots/<id>`.
+    /// `packs/<first two digits>/<id>`, `index/<id>`, `snapshots/<id>`, `forgotten/<id>`.
     pub fn path(&self) -> String {
         let id = self.id;
         match self.kind {

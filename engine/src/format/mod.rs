@@ -1,6 +1,7 @@
 //! Bytes only: how each thing is written down (see docs/format.md). No I/O here.
 
 mod config;
+mod forgotten;
 mod ids;
 mod node;
 mod pack;
@@ -9,6 +10,7 @@ mod snapshot;
 mod tree;
 
 pub use config::{ChunkSizes, Config, ConfigSecret, FORMAT_VERSION, KeySlot, SlotInfo};
+pub use forgotten::{Forgotten, ForgottenData};
 pub use ids::{BlobId, NotAnId, ObjectId, ObjectKind, ObjectName};
 pub use node::{Content, Extent, ExtentPage, LinkId, Node, NodeKind, Time, Xattr, is_valid_name};
 pub use pack::{

@@ -1,4 +1,4 @@
-//! Small sealed objects: index, snapshot, and the secret parts of config and key slots.
+//! Small sealed objects: index, snapshot, records of what was forgotten, and the secret parts of config and key slots.
 //!
 //! ```text
 //! magic 8 | salt 32 | AES-256-GCM of ( payload length u32 | plain length u32 | payload | zeros )
@@ -18,6 +18,7 @@ pub enum Purpose {
     SlotInfo,
     Index,
     Snapshot,
+    Forgotten,
 }
 
 impl Purpose {
@@ -27,6 +28,7 @@ impl Purpose {
             Self::SlotInfo => b"TRSRKI01",
             Self::Index => b"TRSRIX01",
             Self::Snapshot => b"TRSRSN01",
+            Self::Forgotten => b"TRSRFG01",
         }
     }
 
@@ -36,6 +38,7 @@ impl Purpose {
             Self::SlotInfo => "slot info",
             Self::Index => "index",
             Self::Snapshot => "snapshot",
+            Self::Forgotten => "forgotten",
         }
     }
 }

@@ -218,6 +218,11 @@ fn examine(
             report.problems.push(CheckProblem::new(name, reason));
         }
     }
+    for (id, reason) in repo.damaged_records()? {
+        let name = ObjectName::new(ObjectKind::Forgotten, id);
+        report.problems.push(CheckProblem::new(name, reason));
+    }
+    check_expected(repo, &mut report);
     check_snapshots(repo, view, &mut report)?;
     let bad = check_packs(view, read, &mut report);
     monitor.phase("checking snapshots");
@@ -241,6 +246,30 @@ fn check_new_index(repo: &Repository, view: &View, report: &mut CheckReport) -> 
         }
     }
     Ok(())
+}
+
+/// What is otherwise than this client has seen it.
+fn check_expected(repo: &Repository, report: &mut CheckReport) {
+    let setback = repo.setback();
+    let mut add = |kind, id, message: &str| {
+        report.problems.push(CheckProblem::new(ObjectName::new(kind, id), message));
+    };
+    for (id, _) in setback.snapshots.lost {
+        add(ObjectKind::Snapshot, id, "it was there and is gone, though nobody has forgotten it");
+    }
+    for id in setback.snapshots.put_back {
+        add(ObjectKind::Snapshot, id, "it was forgotten and is there again");
+    }
+    for (id, _) in setback.key_slots.lost {
+        add(ObjectKind::Key, id, "it was there and is gone, though nobody has removed it");
+    }
+    for id in setback.key_slots.put_back {
+        add(
+            ObjectKind::Key,
+            id,
+            "it was removed and is there again, so its password opens the repository",
+        );
+    }
 }
 
 /// Whether snapshots are still what was read, perhaps long ago.

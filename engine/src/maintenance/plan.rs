@@ -338,7 +338,7 @@ impl PrunePlan {
 
 /// Looks at snapshots that came after the plan, and takes the packs that they
 /// need out of it; returns those packs. Blobs in packs that the plan doesn't know
-/// are none of its business.
+/// are none of its business. Refuses if snapshots are missing that were seen before.
 pub(super) fn absorb_new_snapshots(
     repo: &Repository,
     plan: &mut PrunePlan,
@@ -346,7 +346,9 @@ pub(super) fn absorb_new_snapshots(
 ) -> Result<HashSet<ObjectId>> {
     let Some(used) = plan.used.take() else { return Ok(HashSet::new()) };
     let mut late = Late { used, packs: HashMap::new(), elsewhere: HashSet::new(), monitor };
-    for snapshot in snapshots(repo)? {
+    let snapshots = snapshots(repo)?;
+    repo.refuse_older_state()?;
+    for snapshot in snapshots {
         if !plan.seen.contains(&snapshot.id) {
             walk_reachable(repo, &snapshot.data.tree, &mut late)?;
             plan.seen.insert(snapshot.id);

@@ -54,6 +54,7 @@ pub fn prune(
     monitor: &dyn Monitor,
 ) -> Result<PruneOutcome> {
     options.check()?;
+    repo.refuse_older_state()?;
     let mut outcome = PruneOutcome::default();
     clear_replaced(repo)?;
     if is_outdated(repo, &plan)? {

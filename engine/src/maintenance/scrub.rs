@@ -35,7 +35,8 @@ pub fn scrub(store: &Store, monitor: &dyn Monitor) -> Result<ScrubReport> {
     let config = check_config(store, &mut report)?;
     let mut objects = Vec::new();
     let mut folders = 0;
-    for kind in [ObjectKind::Key, ObjectKind::Snapshot, ObjectKind::Index, ObjectKind::Pack] {
+    let kinds = ObjectKind::ALL.into_iter().filter(|kind| *kind != ObjectKind::Config);
+    for kind in kinds {
         match store.list(kind) {
             Ok(listed) => {
                 folders += 1;

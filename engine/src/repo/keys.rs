@@ -21,8 +21,11 @@ pub struct SlotDescription {
 
 impl Repository {
     pub fn key_slots(&self) -> Result<Vec<SlotDescription>> {
+        let before = self.before();
         let mut slots = self.store().list(ObjectKind::Key)?;
         slots.sort();
+        let ids: Vec<_> = slots.iter().map(|(name, _)| name.id).collect();
+        self.compare(&before, ObjectKind::Key, &ids, &[]);
         let current = *self.slot();
         let describe = |name: ObjectName| {
             let slot = read_slot(self.store(), &name);
@@ -44,6 +47,7 @@ impl Repository {
         let name = ObjectName::new(ObjectKind::Key, object_id(&slot));
         self.store().put(&name, &slot)?;
         self.store().settle()?;
+        self.stored(ObjectKind::Key, name.id, None);
         Ok(name.id)
     }
 
@@ -54,16 +58,11 @@ impl Repository {
                 "this is the key slot in use; open the repository with another password to remove it".into(),
             ));
         }
-        self.delete_key(id)
+        self.remove_recorded(ObjectKind::Key, &[*id])
     }
 
     fn slot(&self) -> MutexGuard<'_, ObjectId> {
         self.slot.lock().unwrap_or_else(|e| e.into_inner())
-    }
-
-    fn delete_key(&self, id: &ObjectId) -> Result<()> {
-        self.store().delete(&ObjectName::new(ObjectKind::Key, *id))?;
-        Ok(self.store().settle()?)
     }
 
     /// Changes the password of the slot in use: the new slot is there for good
@@ -76,7 +75,7 @@ impl Repository {
     ) -> Result<ObjectId> {
         let id = self.add_key(password, label, cost)?;
         let old = std::mem::replace(&mut *self.slot(), id);
-        self.delete_key(&old)?;
+        self.remove_recorded(ObjectKind::Key, &[old])?;
         Ok(id)
     }
 

@@ -1,8 +1,10 @@
 //! An open repository: keys, index, and reading blobs.
 
 mod fetch;
+mod forgotten;
 mod keys;
 mod open;
+mod seen;
 mod snapshots;
 
 use std::path::PathBuf;
@@ -13,7 +15,8 @@ use std::time::{Duration, Instant};
 pub use fetch::{may_fetch, without_fetching};
 pub use keys::SlotDescription;
 pub use open::{InitOptions, OpenOptions, now};
-pub use snapshots::Snapshot;
+pub use seen::{Difference, Notice, Setback, StateOptions, Whole};
+pub use snapshots::{Damaged, Snapshot};
 
 use crate::cache::Cache;
 use crate::crypto::Keys;
@@ -65,6 +68,8 @@ pub struct Repository {
     content_pages: Cache<BlobId, ContentPage>,
     tree_segments: Cache<(ObjectId, u32), Segment>,
     snapshots: snapshots::Known,
+    records: forgotten::Records,
+    watch: Option<seen::Watch>,
     counters: Counters,
 }
 

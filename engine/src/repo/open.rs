@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use super::seen::{Before, StateOptions, Watch};
 use super::{CONTENT_CACHE, Counters, PAGE_CACHE, Repository, TREE_SEGMENT_CACHE};
 use crate::cache::Cache;
 use crate::crypto::{KdfCost, Keys, MasterKey, Password, without_traces};
@@ -17,6 +18,9 @@ pub struct OpenOptions {
     /// Where local caches of all repositories are kept; each gets a folder named
     /// by its id. Without it they are temporary.
     pub cache: Option<PathBuf>,
+    /// Without it nothing is kept of what was seen, and nobody notices that a repository
+    /// was set back.
+    pub state: Option<StateOptions>,
 }
 
 #[derive(Clone, Debug)]
@@ -79,7 +83,11 @@ impl Repository {
             Err(e) if e.is_not_found() => return Err(Error::NoRepository(store.describe())),
             Err(e) => return Err(e.into()),
         };
-        let (slot, keys) = without_traces(|| unlock(&store, &config.repository, password))?;
+        let watch = options.state.as_ref().map(|state| Watch::new(state, config.repository));
+        let before = Before::of(watch.as_ref());
+        let mut slots = store.list(ObjectKind::Key)?;
+        slots.sort();
+        let (slot, keys) = without_traces(|| unlock(&store, &slots, &config.repository, password))?;
         let secret = config.open_secret(&keys)?;
         let folder: String = config.repository.iter().map(|b| format!("{b:02x}")).collect();
         let cache_folder = options.cache.as_ref().map(|c| c.join(folder));
@@ -90,6 +98,8 @@ impl Repository {
             content_pages: Cache::new(CONTENT_CACHE),
             tree_segments: Cache::new(TREE_SEGMENT_CACHE),
             snapshots: Default::default(),
+            records: Default::default(),
+            watch,
             counters: Counters::default(),
             store,
             keys,
@@ -98,6 +108,8 @@ impl Repository {
             secret,
             cache_folder,
         };
+        let slots: Vec<_> = slots.into_iter().map(|(name, _)| name.id).collect();
+        repo.compare(&before, ObjectKind::Key, &slots, &[]);
         Ok(Arc::new(repo))
     }
 }
@@ -105,14 +117,14 @@ impl Repository {
 /// Tries one slot after the other. A slot that can't be read doesn't keep the others from opening.
 fn unlock(
     store: &Store,
+    slots: &[(ObjectName, u64)],
     repository: &[u8; 16],
     password: &Password,
 ) -> Result<(ObjectId, Arc<Keys>)> {
-    let mut slots = store.list(ObjectKind::Key)?;
-    slots.sort();
     let mut readable = 0;
     let mut unsupported = None;
     for (name, _) in slots {
+        let name = *name;
         let Ok(slot) = read_slot(store, &name) else { continue };
         readable += 1;
         if slot.kind != KeySlot::PASSWORD {

@@ -29,6 +29,13 @@ const READERS: usize = 8;
 impl Repository {
     /// Ids of all snapshots: one listing of the store.
     pub fn snapshot_ids(&self) -> Result<Vec<ObjectId>> {
+        let before = self.before();
+        let ids = self.list_snapshots()?;
+        self.compare(&before, ObjectKind::Snapshot, &ids, &[]);
+        Ok(ids)
+    }
+
+    fn list_snapshots(&self) -> Result<Vec<ObjectId>> {
         let listed = self.store().list(ObjectKind::Snapshot)?;
         Ok(listed.into_iter().map(|(name, _)| name.id).collect())
     }
@@ -40,7 +47,8 @@ impl Repository {
 
     /// Every readable snapshot, oldest first, and the damaged ones with what is wrong.
     pub fn snapshots_and_damaged(&self) -> Result<(Vec<Snapshot>, Vec<Damaged>)> {
-        let ids = self.snapshot_ids()?;
+        let before = self.before();
+        let ids = self.list_snapshots()?;
         let known = || self.snapshots.read.lock().unwrap_or_else(|e| e.into_inner());
         let new: Vec<_> = {
             let known = known();
@@ -61,8 +69,10 @@ impl Repository {
         let listed: HashSet<_> = ids.iter().copied().collect();
         known.retain(|id, _| listed.contains(id));
         let snapshot = |id| Some(Snapshot { id, data: known.get(&id)?.clone() });
-        let mut good: Vec<_> = ids.into_iter().filter_map(snapshot).collect();
+        let mut good: Vec<_> = ids.iter().filter_map(|id| snapshot(*id)).collect();
+        drop(known);
         good.sort_by_key(|s| (s.data.time, s.id));
+        self.compare(&before, ObjectKind::Snapshot, &ids, &good);
         Ok((good, damaged))
     }
 
@@ -104,14 +114,7 @@ impl Repository {
         let object = sealed::seal(self.keys(), Purpose::Snapshot, data)?;
         let id = self.put_object(ObjectKind::Snapshot, &object)?;
         self.store().settle()?;
+        self.stored(ObjectKind::Snapshot, id, Some(data));
         Ok(id)
-    }
-
-    /// Removes snapshots; their data stays until the next prune.
-    pub fn forget(&self, ids: &[ObjectId]) -> Result<()> {
-        for id in ids {
-            self.store().delete(&ObjectName::new(ObjectKind::Snapshot, *id))?;
-        }
-        Ok(self.store().settle()?)
     }
 }

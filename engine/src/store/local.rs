@@ -151,14 +151,13 @@ impl LocalStore {
         let fail = |e: io::Error| StoreError::io("list", dir.display().to_string(), &e);
         let entries = match std::fs::read_dir(dir) {
             Ok(entries) => entries,
-            // Folders of packs are made when needed. Any other one that is missing
-            // has been lost, and what it held must not be taken for deleted.
+            // Folders that are made when needed hold nothing yet. Any other one that is
+            // missing has been lost, and what it held must not be taken for deleted.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let folder = self.root.join(kind.folder());
-                match kind == ObjectKind::Pack && folder.is_dir() {
-                    true => return Ok(()),
-                    false => return Err(self.folder_is_missing(kind, &folder, &e)),
-                }
+                return match self.is_made_when_needed(kind) {
+                    true => Ok(()),
+                    false => Err(self.folder_is_missing(kind, &self.root.join(kind.folder()), &e)),
+                };
             }
             Err(e) => return Err(fail(e)),
         };
@@ -198,6 +197,15 @@ impl LocalStore {
         StoreError::new(StoreErrorKind::NotFound, "list", what, message)
     }
 
+    /// Whether this folder for objects of this kind may be missing.
+    fn is_made_when_needed(&self, kind: ObjectKind) -> bool {
+        match kind {
+            ObjectKind::Pack => self.root.join(kind.folder()).is_dir(),
+            ObjectKind::Forgotten => self.root.is_dir(),
+            _ => false,
+        }
+    }
+
     fn taken(&self, message: &str) -> StoreError {
         let root = self.root.display().to_string();
         StoreError::new(StoreErrorKind::AlreadyExists, "create", root, message)
@@ -206,7 +214,9 @@ impl LocalStore {
     /// An interrupted init leaves key slots at most. Where there is more, a
     /// repository has lost its config, and its key slots must not be removed.
     fn refuse_without_config(&self) -> Result<(), StoreError> {
-        for kind in [ObjectKind::Snapshot, ObjectKind::Index, ObjectKind::Pack] {
+        for kind in
+            [ObjectKind::Snapshot, ObjectKind::Index, ObjectKind::Pack, ObjectKind::Forgotten]
+        {
             match self.list(kind) {
                 Ok(objects) if objects.is_empty() => {}
                 Err(e) if e.is_not_found() => {}
@@ -369,7 +379,9 @@ impl ObjectStore for LocalStore {
         match std::fs::read_dir(&self.root) {
             Ok(entries) => {
                 // What an interrupted init has left may be taken over.
-                let ours = |name: &str| ["keys", "packs", "index", "snapshots"].contains(&name);
+                let ours = |name: &str| {
+                    ObjectKind::ALL.iter().any(|kind| kind.folder() == name && !name.is_empty())
+                };
                 for entry in entries {
                     let entry = entry.map_err(fail)?;
                     let known = entry.file_name().to_str().is_some_and(|n| ours(n) || is_temp(n));

@@ -34,6 +34,7 @@ struct Status {
     files: u64,
     errors: u64,
     last_error: Option<String>,
+    older_state: u64,
 }
 
 /// Operations that failed for want of data.
@@ -58,6 +59,7 @@ impl SnapshotFs {
             files: self.files_in_use(),
             errors,
             last_error,
+            older_state: self.repo.setback().count() as u64,
         };
         let text = serde_json::to_string_pretty(&status).unwrap_or_default();
         format!("{text:<width$}\n", width = LEN - 1).into_bytes()

@@ -36,8 +36,9 @@ own cache are always left out.
 What is unchanged since the latest snapshot of the same host and paths is not read
 again, and what the repository has already is not stored again.
 
-Exit codes: 0 done, 1 failed (no snapshot), 3 done but some files could not be read,
-10 no repository, 12 wrong password, 130 interrupted";
+Exit codes: 0 done, 1 failed (no snapshot), 3 done but some files could not be read or the
+repository was set back to an older state, 10 no repository, 12 wrong password,
+130 interrupted";
 
 /// Save files and folders as a new snapshot
 #[derive(clap::Args)]
@@ -122,7 +123,7 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     let options = BackupOptions { parent, exclude, paths, ..options::common(&args) };
     let reporter = Reporter::start(globals, FILES, Json::Messages);
     let result = save(&repo, &options, &reporter);
-    report::print(&reporter.end(result)?, &options, globals)
+    report::print(&repo, &reporter.end(result)?, &options, globals)
 }
 
 /// Runs the backup, and finds out meanwhile how much there is to do.
@@ -158,13 +159,15 @@ fn run_stream(args: Args, globals: &Globals) -> Result<Exit> {
         bail!("--stdin-from-command needs the command: tresor backup --stdin-from-command -- CMD");
     }
     let repo = globals.open()?;
+    // Nothing is compared with them, but are all still there?
+    repo.snapshot_ids()?;
     let path = [b"/", name.as_slice()].concat();
     let paths = vec![tresor_engine::format::PathBytes(path)];
     let options = BackupOptions { paths, ..options::common(&args) };
     let reporter = Reporter::start(globals, FILES, Json::Messages);
     let result = stream(&args)
         .and_then(|stream| Ok(backup_stream(&repo, &name, stream, &options, reporter.monitor())?));
-    report::print(&reporter.end(result)?, &options, globals)
+    report::print(&repo, &reporter.end(result)?, &options, globals)
 }
 
 fn stream(args: &Args) -> Result<Box<dyn SourceFile>> {

@@ -107,6 +107,8 @@ pub(super) fn parent(
     paths: &[PathBytes],
 ) -> Result<Option<Snapshot>> {
     if args.force {
+        // Nothing is compared with them, but are all still there?
+        repo.snapshot_ids()?;
         return Ok(None);
     }
     let host = args.host.clone().unwrap_or_else(tresor_platform::host_name);

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use anyhow::Result;
 use serde::Serialize;
 use tresor_engine::archiver::{BackupOptions, Outcome};
+use tresor_engine::repo::Repository;
 
 use crate::exit::Exit;
 use crate::globals::Globals;
@@ -18,11 +19,18 @@ struct Summary {
     snapshot_id: Option<String>,
     parent: Option<String>,
     time: String,
+    older_state: bool,
     #[serde(flatten)]
     summary: json::Summary,
 }
 
-pub(super) fn print(outcome: &Outcome, options: &BackupOptions, globals: &Globals) -> Result<Exit> {
+pub(super) fn print(
+    repo: &Repository,
+    outcome: &Outcome,
+    options: &BackupOptions,
+    globals: &Globals,
+) -> Result<Exit> {
+    let older_state = !repo.setback().is_empty();
     if globals.json {
         let data = &outcome.data;
         output::print_json(&Summary {
@@ -31,15 +39,16 @@ pub(super) fn print(outcome: &Outcome, options: &BackupOptions, globals: &Global
             snapshot_id: outcome.snapshot.map(|id| id.to_string()),
             parent: options.parent.as_ref().map(|p| p.id.to_string()),
             time: human::rfc3339(data.time, data.utc_offset),
+            older_state,
             summary: json::Summary::new(&data.summary),
         })?;
     } else if globals.wants_text() {
-        output::print(&text(outcome, options))?;
+        output::print(&text(outcome, options, older_state))?;
     }
-    Ok(Exit::unless(outcome.data.summary.errors))
+    Ok(Exit::unless(outcome.data.summary.errors + u64::from(older_state)))
 }
 
-fn text(outcome: &Outcome, options: &BackupOptions) -> String {
+fn text(outcome: &Outcome, options: &BackupOptions, older_state: bool) -> String {
     let s = &outcome.data.summary;
     let [new, changed, same] = [s.files_new, s.files_changed, s.files_unchanged].map(human::count);
     let mut text = String::new();
@@ -62,6 +71,9 @@ fn text(outcome: &Outcome, options: &BackupOptions) -> String {
     if s.errors > 0 {
         let what = plural(s.errors, "problem", "problems");
         line("not all saved", format!("{what}, named above; everything else is in the snapshot"));
+    }
+    if older_state {
+        line("warning", "the repository was set back to an older state, see above".into());
     }
     let _ = match outcome.snapshot {
         Some(id) => writeln!(text, "snapshot {} saved", id.short()),

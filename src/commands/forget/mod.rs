@@ -1,5 +1,6 @@
 mod policy;
 
+use std::collections::HashSet;
 use std::fmt::Write;
 
 use anyhow::Result;
@@ -96,7 +97,7 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     let repo = globals.open()?;
     let chosen = choose::several(&repo, &args.filter, &args.snapshots)?;
     let decisions = match policy {
-        Some(policy) => decide(&policy, &chosen, by),
+        Some(policy) => decide(&policy, &chosen, &repo.odd_snapshots(), by),
         None => Vec::new(),
     };
     let removed: Vec<ObjectId> = if args.snapshots.is_empty() {
@@ -106,6 +107,7 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
         chosen.iter().map(|s| s.id).collect()
     };
     if !args.dry_run {
+        repo.refuse_older_state()?;
         repo.forget(&removed)?;
     }
     if !globals.json && (globals.wants_text() || args.dry_run) {
@@ -133,10 +135,15 @@ fn prune_after(
     prune::carry_out(repo, &args.prune_args, false, globals).map(Some)
 }
 
-fn decide(policy: &RetentionPolicy, snapshots: &[Snapshot], by: GroupBy) -> Decisions {
+fn decide(
+    policy: &RetentionPolicy,
+    snapshots: &[Snapshot],
+    odd: &HashSet<ObjectId>,
+    by: GroupBy,
+) -> Decisions {
     let (zone, now) = (TimeZone::system(), now());
     let decided = |(key, group): (GroupKey, Vec<Snapshot>)| {
-        let decisions = apply(policy, &group, now, &zone);
+        let decisions = apply(policy, &group, odd, now, &zone);
         (key, decisions)
     };
     groups(snapshots, by).into_iter().map(decided).collect()

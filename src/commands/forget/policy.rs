@@ -70,8 +70,8 @@ pub struct PolicyArgs {
     #[arg(long)]
     keep_first_of_month: bool,
 
-    /// A policy by its name. `service`: the last 28, what changed in the last 28 days stays
-    /// restorable, and the first of every month for ever
+    /// A policy by its name. `service`: the last 28, and the last of 28 days; what changed in
+    /// the last 28 days stays restorable; and the first of every month for ever
     #[arg(long, value_name = "NAME")]
     policy: Option<NamedPolicy>,
 }

@@ -14,11 +14,16 @@
 //! # Wrong and forged times
 //! - A snapshot from the future (more than a day ahead of now) is kept, and counts
 //!   in no rule. So it can't push good ones out, and is never removed silently.
-//! - A snapshot whose time was set by hand (it isn't when the client's clock says
-//!   that it was saved) can't push one out whose time is the clock's: the rules are
-//!   applied once to all snapshots and once to those alone, and what either keeps
-//!   is kept. The client writes both times, so this guards against mistakes, not
-//!   against a client that lies.
+//! - A snapshot whose time can't be relied on can't push one out whose time can: the
+//!   rules are applied once to all snapshots and once to those alone, and what either
+//!   keeps is kept. Such are those whose time was set by hand (it isn't when the client's
+//!   clock says that it was saved), and the odd ones of who calls this: a client that
+//!   lies writes both times, but not when somebody else has seen the snapshot first
+//!   ([`Repository::odd_snapshots`](crate::repo::Repository::odd_snapshots)).
+//!
+//! # Floods
+//! `keep_last` counts snapshots, so many new ones push all others out. The service's policy
+//! counts days beside that. The threat model (docs/threat-model.md, section 3) says what remains.
 //!
 //! # What never happens
 //! A policy never removes the newest snapshot of a group, and one that says nothing
@@ -34,7 +39,7 @@ use jiff::Zoned;
 use jiff::tz::TimeZone;
 
 use crate::error::{Error, Result};
-use crate::format::{SnapshotData, Time};
+use crate::format::{ObjectId, SnapshotData, Time};
 use crate::repo::Snapshot;
 use crate::select::{has_tags, timestamp};
 
@@ -91,10 +96,12 @@ pub struct RetentionPolicy {
 
 impl RetentionPolicy {
     /// What the service promises: the last 28 backups, the first of every month for
-    /// ever, and whatever was changed or deleted in the last 28 days.
+    /// ever, and whatever was changed or deleted in the last 28 days. Beside the last 28
+    /// backups, of which a flood would leave nothing, 28 days are counted.
     pub fn service() -> Self {
         Self {
             keep_last: Some(28),
+            keep_daily: Some(28),
             keep_restorable: Some(Age { days: 28, ..Age::default() }),
             keep_first_of_month: true,
             ..Self::default()
@@ -141,10 +148,11 @@ pub struct Decision {
 }
 
 /// Applies a policy to the snapshots of one group. The decisions come in the order
-/// of the snapshots, whatever that is.
+/// of the snapshots, whatever that is. The `odd` ones have times that can't be relied on.
 pub fn apply(
     policy: &RetentionPolicy,
     snapshots: &[Snapshot],
+    odd: &HashSet<ObjectId>,
     now: Time,
     zone: &TimeZone,
 ) -> Vec<Decision> {
@@ -157,7 +165,8 @@ pub fn apply(
         items.iter().for_each(|item| reasons.add(item, "the policy is empty"));
     } else {
         ahead.iter().for_each(|item| reasons.add(item, "its time lies in the future"));
-        let by_clock: Vec<_> = counted.iter().copied().filter(|i| !set_by_hand(i.data)).collect();
+        let reliable = |i: &&Item<'_>| !set_by_hand(i.data) && !odd.contains(&i.id);
+        let by_clock: Vec<_> = counted.iter().copied().filter(reliable).collect();
         Rules { policy, items: &counted, now, zone }.mark(&mut reasons);
         if by_clock.len() < counted.len() {
             Rules { policy, items: &by_clock, now, zone }.mark(&mut reasons);
@@ -175,6 +184,7 @@ pub fn apply(
 struct Item<'a> {
     /// Its place among those that were asked about.
     place: usize,
+    id: ObjectId,
     data: &'a SnapshotData,
     at: Zoned,
 }
@@ -185,6 +195,7 @@ fn newest_first<'a>(snapshots: &'a [Snapshot], zone: &TimeZone) -> Vec<Item<'a>>
     order.sort_by_key(|(_, s)| Reverse((s.data.time, s.id)));
     let item = |(place, s): (usize, &'a Snapshot)| Item {
         place,
+        id: s.id,
         data: &s.data,
         at: timestamp(s.data.time).to_zoned(zone.clone()),
     };

@@ -48,7 +48,7 @@ fn kept_in(
     policy: &RetentionPolicy,
     snapshots: &[Snapshot],
 ) -> Vec<(usize, String)> {
-    let decisions = apply(policy, snapshots, at(NOW), zone);
+    let decisions = apply(policy, snapshots, &HashSet::new(), at(NOW), zone);
     let kept = decisions.into_iter().enumerate().filter(|(_, d)| d.keep);
     kept.map(|(n, d)| (n, d.reasons.join("; "))).collect()
 }
@@ -251,10 +251,10 @@ fn the_order_of_the_question_is_that_of_the_answer() {
     let mut s = made(&DAYS);
     s.reverse();
     let policy = RetentionPolicy { keep_last: Some(2), ..none() };
-    let decisions = apply(&policy, &s, at(NOW), &TimeZone::UTC);
+    let decisions = apply(&policy, &s, &HashSet::new(), at(NOW), &TimeZone::UTC);
     assert!(decisions.iter().zip(&s).all(|(d, s)| d.snapshot.id == s.id));
     assert_eq!(decisions.iter().map(|d| d.keep).collect::<Vec<_>>()[..3], [true, true, false]);
-    assert!(apply(&policy, &[], at(NOW), &TimeZone::UTC).is_empty());
+    assert!(apply(&policy, &[], &HashSet::new(), at(NOW), &TimeZone::UTC).is_empty());
 }
 
 #[test]
@@ -353,9 +353,54 @@ fn impossible_times_are_borne() {
         .collect();
     let policy = RetentionPolicy { keep_within: age("1000y1m"), ..RetentionPolicy::service() };
     for now in wild {
-        let decisions = apply(&policy, &s, Time::new(now, 0), &berlin());
+        let decisions = apply(&policy, &s, &HashSet::new(), Time::new(now, 0), &berlin());
         assert!(decisions.iter().all(|d| d.keep));
     }
+}
+
+/// Good snapshots, one a week for a year, as the service keeps them.
+fn weekly() -> Vec<Snapshot> {
+    let week = |n: usize| Time::new(at("2025-12-01").seconds + n as i64 * 7 * DAY, 0);
+    let all: Vec<_> = (0..51).map(|n| snapshot(n, week(n), week(n))).collect();
+    survivors(&RetentionPolicy::service(), &all, &berlin())
+}
+
+/// What a client with the key may add, to push them out: none goes that would have stayed.
+#[test]
+fn the_service_withstands_floods() {
+    let good = weekly();
+    let survive = |bad: Vec<(Time, Time)>, odd: bool| {
+        let bad = bad.into_iter().enumerate();
+        let bad: Vec<_> = bad.map(|(n, (time, saved))| snapshot(1000 + n, time, saved)).collect();
+        let odd: HashSet<_> = bad.iter().filter(|_| odd).map(|s| s.id).collect();
+        let all: Vec<_> = good.iter().chain(&bad).cloned().collect();
+        let left = survivors_among(&RetentionPolicy::service(), &all, &odd, &berlin());
+        let lost = good.iter().filter(|g| left.iter().all(|l| l.id != g.id)).count();
+        assert!(left.iter().any(|s| s.id == good[good.len() - 1].id));
+        lost
+    };
+    let now = at(NOW).seconds;
+    let times = |n: i64, time: &dyn Fn(i64) -> i64, saved: &dyn Fn(i64) -> i64| -> Vec<_> {
+        (0..n).map(|n| (Time::new(time(n), 0), Time::new(saved(n), 0))).collect()
+    };
+    let recent = |n: i64| now - n;
+    let daily = |n: i64| now - 3 * DAY - n * DAY / 2;
+    let monthly = |n: i64| at("2025-11-01").seconds + n * 28 * DAY;
+    let ahead = |n: i64| now + 2 * DAY + n;
+    // Thousands within an hour take one place of 28.
+    assert!(survive(times(3000, &recent, &recent), false) <= 1);
+    // From the future, none.
+    assert_eq!(survive(times(3000, &ahead, &recent), false), 0);
+    assert_eq!(survive(times(3000, &ahead, &ahead), false), 0);
+    // Of the past, set by hand: none. With both times forged: none, if somebody looked in between.
+    for past in [&daily as &dyn Fn(i64) -> i64, &monthly] {
+        assert_eq!(survive(times(14, past, &recent), false), 0);
+        assert_eq!(survive(times(14, past, past), true), 0);
+    }
+    assert_eq!(survive(times(3000, &daily, &recent), false), 0);
+    assert_eq!(survive(times(3000, &daily, &daily), true), 0);
+    // Nobody has looked: then they count, as the threat model says.
+    assert!(survive(times(3000, &daily, &daily), false) > 0);
 }
 
 /// Backs up at the given hours, and applies the service's policy after each.
@@ -365,7 +410,7 @@ fn serve(hours: impl IntoIterator<Item = i64>) {
         let now = Time::new(at("2026-01-05").seconds + hour * 3600, 0);
         all.push(snapshot(n, now, now));
         kept.push(snapshot(n, now, now));
-        let decisions = apply(&RetentionPolicy::service(), &kept, now, &berlin());
+        let decisions = apply(&RetentionPolicy::service(), &kept, &HashSet::new(), now, &berlin());
         kept = decisions.into_iter().filter(|d| d.keep).map(|d| d.snapshot).collect();
         let has = |s: &Snapshot| kept.iter().any(|k| k.id == s.id);
         assert!(all.iter().rev().take(28).all(has), "the last 28");
@@ -499,7 +544,16 @@ fn policies() -> impl Strategy<Value = RetentionPolicy> {
 }
 
 fn survivors(policy: &RetentionPolicy, s: &[Snapshot], zone: &TimeZone) -> Vec<Snapshot> {
-    let decisions = apply(policy, s, at(NOW), zone);
+    survivors_among(policy, s, &HashSet::new(), zone)
+}
+
+fn survivors_among(
+    policy: &RetentionPolicy,
+    s: &[Snapshot],
+    odd: &HashSet<ObjectId>,
+    zone: &TimeZone,
+) -> Vec<Snapshot> {
+    let decisions = apply(policy, s, odd, at(NOW), zone);
     decisions.into_iter().filter(|d| d.keep).map(|d| d.snapshot).collect()
 }
 
@@ -534,6 +588,17 @@ proptest! {
         let (few, many) = (survivors(&policy, &s, &zone), survivors(&more, &s, &zone));
         let many = ids(&many);
         prop_assert!(few.iter().all(|s| many.contains(&s.id)));
+    }
+
+    #[test]
+    fn odd_ones_push_nothing_out(
+        s in histories(), policy in policies(), zone in zones(), some in any::<[bool; 60]>(),
+    ) {
+        let odd: HashSet<_> = s.iter().zip(some).filter(|(_, odd)| *odd).map(|(s, _)| s.id).collect();
+        let is_good = |s: &&Snapshot| !odd.contains(&s.id) && !set_by_hand(&s.data);
+        let good: Vec<_> = s.iter().filter(is_good).cloned().collect();
+        let among = ids(&survivors_among(&policy, &s, &odd, &zone));
+        prop_assert!(survivors(&policy, &good, &zone).iter().all(|s| among.contains(&s.id)));
     }
 
     #[test]
