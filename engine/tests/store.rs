@@ -480,6 +480,11 @@ impl Disk for Faulty {
         self.run(rename, rename)
     }
 
+    fn rename_over(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let rename = || OsDisk.rename_over(from, to);
+        self.run(rename, rename)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         // Files stay on a disk that is broken for good.
         let remove = || OsDisk.remove(path);
@@ -709,6 +714,10 @@ impl Disk for Watched {
 
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.note(Call::Rename(to.into()), || OsDisk.rename_new(from, to))
+    }
+
+    fn rename_over(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.note(Call::Rename(to.into()), || OsDisk.rename_over(from, to))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

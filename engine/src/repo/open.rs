@@ -8,8 +8,11 @@ use super::{CONTENT_CACHE, Counters, PAGE_CACHE, Repository, TREE_SEGMENT_CACHE}
 use crate::cache::Cache;
 use crate::crypto::{KdfCost, Keys, MasterKey, Password};
 use crate::error::{Error, Result};
-use crate::format::{Config, KeySlot, ObjectId, ObjectKind, ObjectName, SlotInfo, Time};
+use crate::format::{
+    Config, KeySlot, ObjectId, ObjectKind, ObjectName, ParityShare, SlotInfo, Time,
+};
 use crate::index::Index;
+use crate::parity::{self, Guarded};
 use crate::store::{Store, StoreErrorKind};
 
 #[derive(Clone, Debug, Default)]
@@ -24,6 +27,8 @@ pub struct InitOptions {
     /// What the first key slot is called.
     pub label: String,
     pub cost: KdfCost,
+    /// Whether objects get parity, and how much.
+    pub parity: Option<ParityShare>,
 }
 
 impl Repository {
@@ -39,7 +44,8 @@ impl Repository {
         store.create()?;
         let keys = Keys::new(MasterKey::generate()?);
         let now = now();
-        let config = Config::new(&keys, now)?;
+        let config = Config::new(&keys, now, options.parity)?;
+        let (store, _) = guarded(store.clone(), &config);
         let info = SlotInfo { created: now, label: options.label.clone() };
         let slot = KeySlot::new(&keys, &config.repository, password, options.cost, &info)?;
         let slot = encode(&slot)?;
@@ -55,10 +61,31 @@ impl Repository {
     /// Opens a repository with a password.
     pub fn open(store: Store, password: &Password, options: &OpenOptions) -> Result<Arc<Self>> {
         let config = match store.get(&ObjectName::CONFIG) {
-            Ok(bytes) => Config::parse(&bytes)?,
-            Err(e) if e.is_not_found() => return Err(Error::NoRepository(store.describe())),
-            Err(e) => return Err(e.into()),
+            Ok(bytes) => Config::parse(&bytes),
+            Err(e) if e.is_not_found() => Err(Error::NoRepository(store.describe())),
+            Err(e) => Err(e.into()),
         };
+        let opened = config.and_then(|c| Self::open_with(store.clone(), c, password, options));
+        // The config has no hash in its name, so damage to it shows in many ways.
+        opened.or_else(|error| match mended_config(&store) {
+            None => Err(error),
+            Some(config) => {
+                let repo = Self::open_with(store, config, password, options)?;
+                if let Some(guard) = &repo.guard {
+                    guard.note_mended(ObjectName::CONFIG);
+                }
+                Ok(repo)
+            }
+        })
+    }
+
+    fn open_with(
+        store: Store,
+        config: Config,
+        password: &Password,
+        options: &OpenOptions,
+    ) -> Result<Arc<Self>> {
+        let (store, guard) = guarded(store, &config);
         let (slot, master) = unlock(&store, &config.repository, password)?;
         let keys = Arc::new(Keys::new(master));
         let secret = config.open_secret(&keys)?;
@@ -73,6 +100,7 @@ impl Repository {
             snapshots: Default::default(),
             counters: Counters::default(),
             store,
+            guard,
             keys,
             slot: Mutex::new(slot),
             config,
@@ -82,6 +110,23 @@ impl Repository {
         repo.refresh_index()?;
         Ok(Arc::new(repo))
     }
+}
+
+/// The store as the repository's own rules want it to be used.
+fn guarded(store: Store, config: &Config) -> (Store, Option<Arc<Guarded>>) {
+    match config.parity_share() {
+        None => (store, None),
+        Some(share) => {
+            let guard = Arc::new(Guarded::new(store, share));
+            (guard.clone(), Some(guard))
+        }
+    }
+}
+
+/// The config made from its parity, if what lies in the store is damaged.
+fn mended_config(store: &Store) -> Option<Config> {
+    let whole = parity::mend(store, &ObjectName::CONFIG).ok()?.ok()?;
+    Config::parse(&whole.bytes).ok().filter(|_| whole.was_damaged)
 }
 
 /// Tries one slot after the other. A slot that can't be read doesn't keep the others from opening.

@@ -79,7 +79,13 @@ impl LocalStore {
         }
     }
 
-    fn try_put(&self, path: &Path, data: &[u8]) -> io::Result<()> {
+    /// Writes a temporary file and gives it its name with `rename`.
+    fn write(
+        &self,
+        path: &Path,
+        data: &[u8],
+        rename: impl FnOnce(&Path, &Path) -> io::Result<()>,
+    ) -> io::Result<()> {
         let dir = path.parent().unwrap_or(&self.root);
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
@@ -91,7 +97,7 @@ impl LocalStore {
             }
             other => other,
         };
-        let result = written.and_then(|()| self.disk.rename_new(&temp, path));
+        let result = written.and_then(|()| rename(&temp, path));
         // Not before it has its name: another thread may settle meanwhile.
         self.changed(dir);
         // Another process may have made the folder and not settled.
@@ -138,13 +144,9 @@ impl LocalStore {
         let fail = |e: io::Error| StoreError::io("list", dir.display().to_string(), &e);
         let entries = match std::fs::read_dir(dir) {
             Ok(entries) => entries,
-            // Folders of packs are made when needed. Any other one that is missing
-            // has been lost, and what it held must not be taken for deleted.
-            Err(e)
-                if e.kind() == io::ErrorKind::NotFound
-                    && kind == ObjectKind::Pack
-                    && self.root.join(kind.folder()).is_dir() =>
-            {
+            // Folders of packs and the one of parity are made when needed. Any other one
+            // that is missing has been lost, and what it held must not be taken for deleted.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && self.may_be_missing(dir, kind) => {
                 return Ok(());
             }
             Err(e) => return Err(fail(e)),
@@ -166,6 +168,11 @@ impl LocalStore {
             }
         }
         Ok(())
+    }
+
+    fn may_be_missing(&self, dir: &Path, kind: ObjectKind) -> bool {
+        let above = if kind == ObjectKind::Parity { Some(&*self.root) } else { dir.parent() };
+        kind.is_spread() && above.is_some_and(Path::is_dir)
     }
 
     fn taken(&self, message: &str) -> StoreError {
@@ -194,8 +201,9 @@ impl LocalStore {
     fn folders(&self, kind: ObjectKind) -> Vec<PathBuf> {
         match kind {
             ObjectKind::Config => vec![self.root.clone()],
-            ObjectKind::Pack => {
-                (0..=255u8).map(|b| self.root.join("packs").join(format!("{b:02x}"))).collect()
+            kind if kind.is_spread() => {
+                let folder = self.root.join(kind.folder());
+                (0..=255u8).map(|b| folder.join(format!("{b:02x}"))).collect()
             }
             kind => vec![self.root.join(kind.folder())],
         }
@@ -206,7 +214,7 @@ impl ObjectStore for LocalStore {
     fn put(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
         let path = self.path(name);
         let fail = |e: io::Error| StoreError::io("write", path.display().to_string(), &e);
-        match self.try_put(&path, data) {
+        match self.write(&path, data, |temp, path| self.disk.rename_new(temp, path)) {
             // Names are hashes: the bytes are there, perhaps not yet for certain.
             Err(e)
                 if e.kind() == io::ErrorKind::AlreadyExists && name.kind != ObjectKind::Config =>
@@ -215,6 +223,13 @@ impl ObjectStore for LocalStore {
             }
             other => other.map_err(fail),
         }
+    }
+
+    fn replace(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
+        let path = self.path(name);
+        let written = self.write(&path, data, |temp, path| self.disk.rename_over(temp, path));
+        lock(&self.open_files).pop(name);
+        written.map_err(|e| StoreError::io("write", path.display().to_string(), &e))
     }
 
     fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StoreError> {
@@ -291,8 +306,10 @@ impl ObjectStore for LocalStore {
     }
 
     fn settle_all(&self) -> Result<(), StoreError> {
-        self.folders(ObjectKind::Pack).iter().for_each(|folder| self.changed(folder));
-        self.changed(&self.root.join(ObjectKind::Pack.folder()));
+        for kind in ObjectKind::ALL.into_iter().filter(|kind| kind.is_spread()) {
+            self.folders(kind).iter().for_each(|folder| self.changed(folder));
+            self.changed(&self.root.join(kind.folder()));
+        }
         self.settle()
     }
 
@@ -320,7 +337,7 @@ impl ObjectStore for LocalStore {
         match std::fs::read_dir(&self.root) {
             Ok(entries) => {
                 // What an interrupted init has left may be taken over.
-                let ours = |name: &str| ["keys", "packs", "index", "snapshots"].contains(&name);
+                let ours = |name: &str| ["keys", "packs", "index", "snapshots", "parity"].contains(&name);
                 for entry in entries {
                     let entry = entry.map_err(fail)?;
                     let known = entry.file_name().to_str().is_some_and(|n| ours(n) || is_temp(n));
@@ -344,8 +361,10 @@ impl ObjectStore for LocalStore {
             self.make_dirs(&self.root.join(kind.folder())).map_err(fail)?;
         }
         // Slots of an interrupted init open nothing.
-        for (name, _) in self.list(ObjectKind::Key)? {
-            self.delete(&name)?;
+        for kind in [ObjectKind::Parity, ObjectKind::Key] {
+            for (name, _) in self.list(kind)? {
+                self.delete(&name)?;
+            }
         }
         Ok(())
     }

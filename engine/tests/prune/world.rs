@@ -27,7 +27,7 @@ pub const DAY: i64 = 24 * 3600;
 pub fn new_store() -> Store {
     let store: Store = Arc::new(MemoryStore::new());
     let cost = KdfCost { memory: 8 * 1024, passes: 1, lanes: 1 };
-    Repository::init(&store, &password(), &InitOptions { label: "test".into(), cost }).unwrap();
+    Repository::init(&store, &password(), &InitOptions { label: "test".into(), cost, parity: None }).unwrap();
     store
 }
 
@@ -101,6 +101,9 @@ impl ObjectStore for Gate {
     fn put(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
         self.inner().put(name, data)
     }
+    fn replace(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
+        self.inner().replace(name, data)
+    }
     fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StoreError> {
         self.inner().get(name)
     }
@@ -156,7 +159,7 @@ impl Volatile {
 
 fn apply(store: &Store, name: &ObjectName, bytes: Option<Vec<u8>>) {
     match bytes {
-        Some(bytes) => store.put(name, &bytes).unwrap(),
+        Some(bytes) => store.replace(name, &bytes).unwrap(),
         None => store.delete(name).unwrap(),
     }
 }
@@ -164,6 +167,11 @@ fn apply(store: &Store, name: &ObjectName, bytes: Option<Vec<u8>>) {
 impl ObjectStore for Volatile {
     fn put(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
         self.now.put(name, data)?;
+        self.changes.lock().unwrap().push((*name, Some(data.to_vec())));
+        Ok(())
+    }
+    fn replace(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
+        self.now.replace(name, data)?;
         self.changes.lock().unwrap().push((*name, Some(data.to_vec())));
         Ok(())
     }
