@@ -10,6 +10,7 @@ use tresor_engine::format::ObjectName;
 use tresor_engine::repo::{OpenOptions, Repository};
 use tresor_engine::store::{LocalStore, Store};
 
+use crate::output;
 use crate::password::{self, PasswordArgs};
 
 #[derive(clap::Args, Debug)]
@@ -80,14 +81,13 @@ impl Globals {
 
     /// Opens the repository with a password that is known.
     pub fn open_with(&self, password: &Password) -> Result<Arc<Repository>> {
-        let options = OpenOptions { cache: self.cache_folder() };
-        Ok(Repository::open(self.store()?, password, &options)?)
+        Ok(Repository::open(self.store()?, password, &self.open_options())?)
     }
 
     /// Opens the repository, asking for the password if need be.
     pub fn open(&self) -> Result<Arc<Repository>> {
         let store = self.existing_store()?;
-        let options = OpenOptions { cache: self.cache_folder() };
+        let options = self.open_options();
         let mut asked = 0;
         loop {
             let (password, from) = password::current(&self.password, &store.describe())?;
@@ -99,6 +99,15 @@ impl Globals {
                 other => return Ok(other?),
             }
         }
+    }
+
+    fn open_options(&self) -> OpenOptions {
+        let on_mended = |name: &ObjectName| {
+            output::complain(&format!(
+                "{name} is damaged; it was read with the help of its parity (`tresor repair objects` mends it)"
+            ));
+        };
+        OpenOptions { cache: self.cache_folder(), on_mended: Some(Arc::new(on_mended)) }
     }
 
     /// Where local caches of all repositories are, if they are wanted.

@@ -194,8 +194,12 @@ fn what_was_reported_is_there_whenever_the_power_fails() {
     let store: Store = Arc::new(LocalStore::with_disk(&root, disk.clone()));
     let report = |change: &dyn Fn(&mut Reported)| change(&mut disk.reported.lock().unwrap());
 
-    Repository::init(&store, &password(), &InitOptions { label: "test".into(), cost: COST, parity: None })
-        .unwrap();
+    Repository::init(
+        &store,
+        &password(),
+        &InitOptions { label: "test".into(), cost: COST, parity: None },
+    )
+    .unwrap();
     report(&|r| r.made = true);
     let mut rng = Rng::with_seed(5);
     let (repo, mut kept) = (open(&store), Kept::default());

@@ -183,8 +183,8 @@ impl ParityTable {
             if object.is_some_and(|object| shape.object != object) {
                 continue;
             }
-            let table = table
-                .get_or_insert_with(|| Self { shape, hashes: vec![None; shape.hashes()] });
+            let table =
+                table.get_or_insert_with(|| Self { shape, hashes: vec![None; shape.hashes()] });
             // The first block decides: blocks of two kinds are in no parity object.
             if table.shape != shape {
                 continue;

@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex};
 
 use super::index_writer::{IndexWriter, delete_index, disown};
 use super::prune::mark_lost;
+use super::repair_objects::tidy_parity;
 use super::used::Packs;
 use super::workers::{for_each, reason, stops};
 use crate::error::{Error, Result};
 use crate::format::{ObjectId, ObjectKind, ObjectName, PackEntry};
 use crate::index::read_object;
 use crate::monitor::Monitor;
-use crate::pack::fetch_table;
+use crate::pack::{fetch_table, read_table};
 use crate::repo::Repository;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -111,6 +112,8 @@ pub fn repair_index(
     if !missing.is_empty() {
         mark_lost(repo, missing, monitor)?;
     }
+    // A pack that was entered may lack it, and others that were interrupted left more.
+    tidy_parity(repo, monitor)?;
     repo.refresh_index()?;
     Ok(report)
 }
@@ -180,7 +183,7 @@ fn wrong_objects(repo: &Repository, tables: &HashMap<ObjectId, PackEntry>) -> Re
     let mut whole = HashSet::new();
     for id in &found.wrong {
         match repo.store().get(&ObjectName::new(ObjectKind::Pack, *id)).map_err(Error::from) {
-            Ok(bytes) if blake3::hash(&bytes).as_bytes() == &id.0 => drop(whole.insert(*id)),
+            Ok(bytes) if says(repo, &tables[id], &bytes) => drop(whole.insert(*id)),
             Err(e) if stops(&e) => return Err(e),
             _ => {}
         }
@@ -190,6 +193,13 @@ fn wrong_objects(repo: &Repository, tables: &HashMap<ObjectId, PackEntry>) -> Re
     found.objects = of_objects.into_iter().map(|(id, _)| id).collect();
     found.objects.sort();
     Ok(found)
+}
+
+/// Whether these are the bytes of a pack, and its table is this one: it may have been read
+/// from other bytes, if those that are there are damaged.
+fn says(repo: &Repository, table: &PackEntry, bytes: &[u8]) -> bool {
+    blake3::hash(bytes).as_bytes() == &table.id.0
+        && read_table(repo.keys(), table.id, bytes).is_ok_and(|own| agrees(&own, table))
 }
 
 /// Writes those index objects anew, with the tables in place of what is wrong.

@@ -8,16 +8,20 @@ use std::time::Duration;
 
 use lru::LruCache;
 
-use super::{Whole, make, mend};
+use super::{make, mend};
 use crate::format::{ObjectKind, ObjectName, ParityShare};
 use crate::store::{ObjectStore, Store, StoreError, StoreErrorKind};
 
 /// Mended objects that are kept, as a damaged pack is read piece by piece.
 const KEPT: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 
+/// Told of each object that is damaged and could be read all the same, once.
+pub type OnMended = Arc<dyn Fn(&ObjectName) + Send + Sync>;
+
 pub struct Guarded {
     inner: Store,
     share: ParityShare,
+    on_mended: Option<OnMended>,
     mended: Mutex<Mended>,
 }
 
@@ -30,10 +34,10 @@ struct Mended {
 }
 
 impl Guarded {
-    pub fn new(inner: Store, share: ParityShare) -> Self {
+    pub fn new(inner: Store, share: ParityShare, on_mended: Option<OnMended>) -> Self {
         let recent = LruCache::new(KEPT);
         let mended = Mended { recent, names: BTreeSet::new(), hopeless: BTreeSet::new() };
-        Self { inner, share, mended: Mutex::new(mended) }
+        Self { inner, share, on_mended, mended: Mutex::new(mended) }
     }
 
     /// Objects that were found damaged, and were mended in memory only.
@@ -43,18 +47,31 @@ impl Guarded {
 
     /// To be told of an object that was mended elsewhere.
     pub fn note_mended(&self, name: ObjectName) {
-        self.lock().names.insert(name);
+        let is_new = self.lock().names.insert(name);
+        if let Some(tell) = self.on_mended.as_ref().filter(|_| is_new) {
+            tell(&name);
+        }
     }
 
-    /// Makes the parity of an object that has none, or none that is whole.
-    pub fn make_parity(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
-        self.inner.replace(&name.parity(), &self.parity_of(name, bytes)?)
+    pub fn share(&self) -> ParityShare {
+        self.share
     }
 
-    fn parity_of(&self, name: &ObjectName, bytes: &[u8]) -> Result<Vec<u8>, StoreError> {
-        make(bytes, self.share).map_err(|e| {
-            StoreError::new(StoreErrorKind::Other, "write", name.parity().path(), e.to_string())
-        })
+    /// Makes the parity of an object, for `work` to store. Parity itself has none.
+    fn with_parity(
+        &self,
+        name: &ObjectName,
+        bytes: &[u8],
+        work: impl FnOnce(&ObjectName, &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        if name.kind == ObjectKind::Parity {
+            return Ok(());
+        }
+        let parity = name.parity();
+        let made = make(bytes, self.share).map_err(|e| {
+            StoreError::new(StoreErrorKind::Other, "write", parity.path(), e.to_string())
+        })?;
+        work(&parity, &made)
     }
 
     fn lock(&self) -> MutexGuard<'_, Mended> {
@@ -78,12 +95,12 @@ impl ObjectStore for Guarded {
         // In this order, so that parity that is listed before its object is not, is of one
         // that was deleted.
         self.inner.put(name, data)?;
-        self.inner.put(&name.parity(), &self.parity_of(name, data)?)
+        self.with_parity(name, data, |parity, bytes| self.inner.put(parity, bytes))
     }
 
     fn replace(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
         self.inner.replace(name, data)?;
-        self.make_parity(name, data)
+        self.with_parity(name, data, |parity, bytes| self.inner.replace(parity, bytes))
     }
 
     fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StoreError> {
@@ -119,22 +136,22 @@ impl ObjectStore for Guarded {
         if name.kind == ObjectKind::Parity || mended.hopeless.contains(name) {
             return None;
         }
-        match mend(&self.inner, name) {
-            Ok(Ok(Whole { bytes, was_damaged })) => {
-                let bytes = Arc::new(bytes);
-                mended.recent.put(*name, bytes.clone());
-                if was_damaged {
-                    mended.names.insert(*name);
-                }
-                Some(bytes)
-            }
+        let whole = match mend(&self.inner, name) {
+            Ok(Ok(whole)) => whole,
             Ok(Err(_)) => {
                 mended.hopeless.insert(*name);
-                None
+                return None;
             }
             // The caller knows of an error already, and that one says more.
-            Err(_) => None,
+            Err(_) => return None,
+        };
+        let bytes = Arc::new(whole.bytes);
+        mended.recent.put(*name, bytes.clone());
+        drop(mended);
+        if whole.was_damaged {
+            self.note_mended(*name);
         }
+        Some(bytes)
     }
 
     fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {

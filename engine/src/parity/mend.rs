@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use super::code;
+use super::{MAX_LEN, code};
 use crate::format::{
-    MAX_PROTECTED, MAX_SHARD, ObjectKind, ObjectName, ParityShape, ParityTable, ShardHash,
-    shard_hash,
+    MAX_SHARD, ObjectKind, ObjectName, ParityShape, ParityTable, ShardHash, shard_hash,
 };
 use crate::store::{Store, StoreError, StoreErrorKind};
 
@@ -44,12 +43,9 @@ pub struct Whole {
 /// The bytes that an object must have, made from what can be read of it and of its
 /// parity. A config that is gone is made anew; of other objects that are gone nobody
 /// knows whether they were removed on purpose.
-pub fn mend(
-    store: &Store,
-    name: &ObjectName,
-) -> Result<Result<Whole, Unmendable>, StoreError> {
+pub fn mend(store: &Store, name: &ObjectName) -> Result<Result<Whole, Unmendable>, StoreError> {
     let is_config = name.kind == ObjectKind::Config;
-    let parity = match read_around(store, &name.parity(), 2 * MAX_PROTECTED) {
+    let parity = match read_around(store, &name.parity(), MAX_LEN) {
         Err(e) if e.is_not_found() => return Ok(Err(Unmendable::NoParity)),
         other => other?,
     };

@@ -7,13 +7,16 @@ mod code;
 mod guard;
 mod mend;
 
-pub use guard::Guarded;
+pub use guard::{Guarded, OnMended};
 pub use mend::{Unmendable, Whole, mend};
 
 use crate::error::{Error, Result};
 use crate::format::{
     MAX_PROTECTED, ObjectId, ParityShape, ParityShare, ParityTable, ShardHash, shard_hash,
 };
+
+/// No parity object is longer.
+pub const MAX_LEN: u64 = 2 * MAX_PROTECTED;
 
 /// Makes the parity object of an object with these bytes.
 pub fn make(bytes: &[u8], share: ParityShare) -> Result<Vec<u8>> {
@@ -47,7 +50,7 @@ fn hashes_of(shape: &ParityShape, bytes: &[u8]) -> Vec<ShardHash> {
 /// Whether a parity object is whole, without looking at the object it is for; what is
 /// wrong with it, if not. Without `object` it may be for any (the config's has no hash in
 /// its name).
-pub fn verify(parity: &[u8], object: Option<ObjectId>) -> Result<ParityShape, String> {
+pub fn verify(parity: &[u8], object: Option<ObjectId>) -> Result<(), String> {
     let Some(ParityTable { shape, hashes }) = ParityTable::find(parity, object) else {
         return Err("nothing of its table of hashes is left".into());
     };
@@ -65,7 +68,7 @@ pub fn verify(parity: &[u8], object: Option<ObjectId>) -> Result<ParityShape, St
     let table = known.map(|hashes| shape.table(&hashes));
     let is_table = |bytes: &[u8]| table.as_deref() == Some(bytes);
     if is_table(&parity[..shards.start]) && is_table(&parity[shards.end..]) {
-        Ok(shape)
+        Ok(())
     } else {
         Err("a copy of its table of hashes is damaged".into())
     }

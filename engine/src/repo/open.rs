@@ -12,14 +12,16 @@ use crate::format::{
     Config, KeySlot, ObjectId, ObjectKind, ObjectName, ParityShare, SlotInfo, Time,
 };
 use crate::index::Index;
-use crate::parity::{self, Guarded};
+use crate::parity::{self, Guarded, OnMended};
 use crate::store::{Store, StoreErrorKind};
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct OpenOptions {
     /// Where local caches of all repositories are kept; each gets a folder named
     /// by its id. Without it they are temporary.
     pub cache: Option<PathBuf>,
+    /// Told of damage that parity makes up for.
+    pub on_mended: Option<OnMended>,
 }
 
 #[derive(Clone, Debug)]
@@ -45,7 +47,7 @@ impl Repository {
         let keys = Keys::new(MasterKey::generate()?);
         let now = now();
         let config = Config::new(&keys, now, options.parity)?;
-        let (store, _) = guarded(store.clone(), &config);
+        let (store, _) = guarded(store.clone(), &config, None);
         let info = SlotInfo { created: now, label: options.label.clone() };
         let slot = KeySlot::new(&keys, &config.repository, password, options.cost, &info)?;
         let slot = encode(&slot)?;
@@ -85,7 +87,7 @@ impl Repository {
         password: &Password,
         options: &OpenOptions,
     ) -> Result<Arc<Self>> {
-        let (store, guard) = guarded(store, &config);
+        let (store, guard) = guarded(store, &config, options.on_mended.clone());
         let (slot, master) = unlock(&store, &config.repository, password)?;
         let keys = Arc::new(Keys::new(master));
         let secret = config.open_secret(&keys)?;
@@ -113,11 +115,15 @@ impl Repository {
 }
 
 /// The store as the repository's own rules want it to be used.
-fn guarded(store: Store, config: &Config) -> (Store, Option<Arc<Guarded>>) {
+fn guarded(
+    store: Store,
+    config: &Config,
+    on_mended: Option<OnMended>,
+) -> (Store, Option<Arc<Guarded>>) {
     match config.parity_share() {
         None => (store, None),
         Some(share) => {
-            let guard = Arc::new(Guarded::new(store, share));
+            let guard = Arc::new(Guarded::new(store, share, on_mended));
             (guard.clone(), Some(guard))
         }
     }

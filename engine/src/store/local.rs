@@ -337,7 +337,8 @@ impl ObjectStore for LocalStore {
         match std::fs::read_dir(&self.root) {
             Ok(entries) => {
                 // What an interrupted init has left may be taken over.
-                let ours = |name: &str| ["keys", "packs", "index", "snapshots", "parity"].contains(&name);
+                let ours =
+                    |name: &str| ["keys", "packs", "index", "snapshots", "parity"].contains(&name);
                 for entry in entries {
                     let entry = entry.map_err(fail)?;
                     let known = entry.file_name().to_str().is_some_and(|n| ours(n) || is_temp(n));

@@ -9,7 +9,9 @@ use fastrand::Rng;
 use tresor_engine::Result;
 use tresor_engine::archiver::backup as run_backup;
 use tresor_engine::crypto::KdfCost;
-use tresor_engine::format::{IndexData, ObjectId, ObjectKind, ObjectName, Purpose, Time, sealed};
+use tresor_engine::format::{
+    IndexData, ObjectId, ObjectKind, ObjectName, ParityShare, Purpose, Time, sealed,
+};
 use tresor_engine::history;
 use tresor_engine::index::read_object;
 use tresor_engine::maintenance::{
@@ -25,9 +27,14 @@ pub const DAY: i64 = 24 * 3600;
 
 /// A new repository whose password costs next to nothing.
 pub fn new_store() -> Store {
+    new_store_with(None)
+}
+
+pub fn new_store_with(parity: Option<ParityShare>) -> Store {
     let store: Store = Arc::new(MemoryStore::new());
     let cost = KdfCost { memory: 8 * 1024, passes: 1, lanes: 1 };
-    Repository::init(&store, &password(), &InitOptions { label: "test".into(), cost, parity: None }).unwrap();
+    let options = InitOptions { label: "test".into(), cost, parity };
+    Repository::init(&store, &password(), &options).unwrap();
     store
 }
 
