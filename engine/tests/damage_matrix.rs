@@ -360,6 +360,7 @@ fn then_repair_snapshots(
     open(store).forget(&originals).unwrap();
     let left = names(store, ObjectKind::Snapshot);
     assert!(report.forgotten.iter().all(|id| !left.contains(id)));
+    let _ = repair_objects(store, &RepairObjectsOptions::default(), &Quiet::default());
     let report = check(&open(store), &CheckOptions::default(), &Quiet::default()).unwrap();
     let snapshots = report.problems.iter().filter(|p| p.object.starts_with("snapshots/"));
     assert_eq!(snapshots.count(), 0, "{what}");

@@ -5,7 +5,7 @@ use clap::Subcommand;
 use serde::Serialize;
 use tresor_engine::format::display_name;
 use tresor_engine::maintenance::{
-    Loss, RepairIndexOptions, RepairIndexReport, RepairObjectsOptions, RepairObjectsReport,
+    self, Loss, RepairIndexOptions, RepairIndexReport, RepairObjectsOptions, RepairObjectsReport,
     RepairSnapshotsOptions, RepairSnapshotsReport, repair_index, repair_objects, repair_snapshots,
 };
 
@@ -121,7 +121,6 @@ fn objects(args: &ObjectsArgs, globals: &Globals) -> Result<Exit> {
     let result = repair_objects(&store, &options, &*reporter.monitor());
     let report = reporter.end(result)?;
     if globals.json {
-        let list = |problems: &'_ [_]| problems.iter().map(ScrubProblem::new).collect();
         output::print_json(&ObjectsAnswer {
             dry_run: args.dry_run,
             objects: report.objects,
@@ -135,6 +134,10 @@ fn objects(args: &ObjectsArgs, globals: &Globals) -> Result<Exit> {
         output::print(&objects_text(&report, args.dry_run, globals))?;
     }
     Ok(if report.left.is_empty() { Exit::Done } else { Exit::Failed })
+}
+
+fn list(problems: &[maintenance::ScrubProblem]) -> Vec<ScrubProblem<'_>> {
+    problems.iter().map(ScrubProblem::new).collect()
 }
 
 fn objects_text(report: &RepairObjectsReport, dry_run: bool, globals: &Globals) -> String {
