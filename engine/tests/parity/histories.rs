@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use tresor_engine::crypto::{KdfCost, Password};
 use tresor_engine::format::ObjectId;
 use tresor_engine::maintenance::{RepairIndexOptions, repair_index};
+use tresor_engine::repo::Repository;
 use tresor_testkit::{Call, HookedStore};
 
 use super::*;
@@ -44,6 +45,9 @@ fn random_histories() {
     }
 }
 
+/// What is interrupted; whether it got to its end.
+type Work<'a> = &'a dyn Fn(&Arc<Repository>) -> bool;
+
 /// The process dies at each call of a backup or a prune: the next prune leaves parity in order,
 /// and what the index names never lacks it.
 #[test]
@@ -57,7 +61,7 @@ fn interrupted_anywhere() {
         tree = change(&mut rng, &tree);
     }
     kept.forget(&open(&store), 0);
-    let works: [&dyn Fn(&Arc<tresor_engine::repo::Repository>) -> bool; 2] =
+    let works: [Work; 2] =
         [&|repo| try_backup(repo, &tree, None).is_ok(), &|repo| prune_at(repo, &all(), 0).is_ok()];
     for (n, work) in works.iter().enumerate() {
         for at in 0.. {
