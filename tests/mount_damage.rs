@@ -57,7 +57,7 @@ fn parity_makes_up_for_damage() {
     write(w.path("src/file"), noise(1, 3 << 20));
     w.ok("backup -q src");
     let pack = w.largest("packs");
-    (0..30).for_each(|n| flip(&pack, 50_000 + n * 50_000));
+    (0..8).for_each(|n| flip(&pack, 50_000 + n * 50_000));
     let drive = w.mount("latest", "mnt");
     assert!(fs::read(drive.at(w.inside("src")).join("file")).unwrap() == noise(1, 3 << 20));
     let said = drive.unmount().err;

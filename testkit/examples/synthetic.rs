@@ -53,7 +53,11 @@ fn make(folder: &str, password: &Password, numbers: &[&str]) -> Done {
 fn lookup(folder: &str, password: &Password, cache: &str, count: usize) -> Done {
     let store: Store = Arc::new(LocalStore::new(folder));
     let begun = Instant::now();
-    let repo = Repository::open(store, password, &OpenOptions { cache: Some(cache.into()) })?;
+    let repo = Repository::open(
+        store,
+        password,
+        &OpenOptions { cache: Some(cache.into()), ..Default::default() },
+    )?;
     let open = begun.elapsed();
     let runs = repo.index().runs();
     let mut rng = fastrand::Rng::with_seed(1);
