@@ -10,6 +10,7 @@ use tresor_engine::format::ObjectName;
 use tresor_engine::repo::{OpenOptions, Repository, StateOptions};
 use tresor_engine::store::{LocalStore, Store};
 
+use crate::output;
 use crate::password::{self, PasswordArgs};
 use crate::setback;
 
@@ -124,7 +125,12 @@ impl Globals {
             accept_older: self.accept_older_state,
             tell: setback::teller(self.json),
         });
-        OpenOptions { cache: self.cache_folder(), state }
+        let on_mended = |name: &ObjectName| {
+            output::complain(&format!(
+                "{name} is damaged; it was read with the help of its parity (`tresor repair objects` mends it)"
+            ));
+        };
+        OpenOptions { cache: self.cache_folder(), state, on_mended: Some(Arc::new(on_mended)) }
     }
 
     /// Where it is kept what was seen of all repositories.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Zoned;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use tresor_engine::format::Time;
+use tresor_engine::format::{ParityShare, Time};
 use tresor_engine::maintenance::Subset;
 use tresor_engine::repo::now;
 
@@ -32,6 +32,13 @@ pub fn percent(text: &str) -> Result<f64, String> {
     number
         .filter(|n| (0.0..=100.0).contains(n))
         .ok_or_else(|| format!("{text:?} is no percentage: write a number from 0 to 100, like 5%"))
+}
+
+/// How much parity: `5%`.
+pub fn parity(text: &str) -> Result<ParityShare, String> {
+    let thousandths = (percent(text)? * 10.0).round() as u32;
+    ParityShare::new(thousandths)
+        .ok_or_else(|| format!("{text:?} is too little: write a percentage from 0.1% to 100%"))
 }
 
 /// Which packs to read: `5%`, `2/7`, `10G`.
@@ -177,6 +184,12 @@ mod tests {
     #[test]
     fn percentages_times_and_tags() {
         assert_eq!((percent("5%"), percent("0"), percent("2.5 %")), (Ok(5.0), Ok(0.0), Ok(2.5)));
+        let thousandths = |text| parity(text).map(ParityShare::thousandths);
+        assert_eq!(
+            (thousandths("5%"), thousandths("0.1"), thousandths("100%")),
+            (Ok(50), Ok(1), Ok(1000))
+        );
+        assert!(parity("0%").is_err() && parity("0.01%").is_err() && parity("200%").is_err());
         assert!(percent("101%").is_err() && percent("x").is_err() && percent("NaN").is_err());
         assert!(local_time("2026-11-23 14:30:05").is_ok() && local_time("2026-11-23").is_err());
         assert_eq!(tags(&["b, a".into(), "a,".into()]), ["a", "b"]);

@@ -182,7 +182,7 @@ fn diff_and_stats() {
     }
     let stats = w.json("stats");
     let fields = "snapshots entries files restore_bytes blobs blob_bytes stored_bytes packs \
-        index_objects";
+        index_objects parity_objects parity_bytes";
     has(&stats, fields, "");
     assert_eq!((&stats["snapshots"], &stats["files"]), (&2.into(), &6.into()));
 }

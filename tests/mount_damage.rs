@@ -10,6 +10,7 @@ use std::path::Path;
 use common::files::*;
 use common::*;
 use rustix::io::Errno;
+use tresor_engine::format::ParityShare;
 
 #[track_caller]
 fn is_eio<T>(result: io::Result<T>) {
@@ -44,6 +45,25 @@ fn damage_concerns_what_lies_in_it() {
     let said = drive.unmount().err;
     let pack = pack.strip_prefix(w.path("repo")).unwrap().to_str().unwrap();
     says(&said, &["src/bad", pack, "damaged"]);
+}
+
+#[test]
+fn parity_makes_up_for_damage() {
+    if !can_mount() {
+        return;
+    }
+    let w = World::bare();
+    w.init_with(ParityShare::new(50));
+    write(w.path("src/file"), noise(1, 3 << 20));
+    w.ok("backup -q src");
+    let pack = w.largest("packs");
+    (0..8).for_each(|n| flip(&pack, 50_000 + n * 50_000));
+    let drive = w.mount("latest", "mnt");
+    assert!(fs::read(drive.at(w.inside("src")).join("file")).unwrap() == noise(1, 3 << 20));
+    let said = drive.unmount().err;
+    let pack = pack.strip_prefix(w.path("repo")).unwrap().to_str().unwrap();
+    says(&said, &[pack, "parity", "tresor repair objects"]);
+    assert_eq!(said.matches("parity").count(), 1, "{said}");
 }
 
 #[test]

@@ -16,6 +16,7 @@ pub mod maintenance;
 pub mod monitor;
 pub mod pack;
 pub mod padding;
+pub mod parity;
 pub mod repo;
 pub mod restorer;
 pub mod select;

@@ -146,7 +146,7 @@ fn forget() {
 /// As many records as are joined by the next forget.
 #[test]
 fn records_are_joined() {
-    let (base, mut kept, _) = base();
+    let (base, mut kept, _) = three_snapshots();
     let (client, mut victims) = (Client::new(), Vec::new());
     let repo = client.open(&base);
     for _ in 0..17 {
@@ -314,6 +314,6 @@ fn init() {
 }
 
 fn init_with(store: &Store) -> tresor_engine::Result<()> {
-    let options = InitOptions { label: "test".into(), cost: COST };
+    let options = InitOptions { label: "test".into(), cost: COST, parity: None };
     Repository::init(store, &password(), &options)
 }

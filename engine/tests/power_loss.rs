@@ -97,6 +97,16 @@ impl Disk for Watched {
         Ok(())
     }
 
+    fn rename_over(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsDisk.rename_over(from, to)?;
+        let entry = Some(Arc::new(std::fs::read(to)?));
+        self.change(|p| {
+            p.pending.push((to.into(), Some(entry)));
+            p.pending.push((from.into(), None));
+        });
+        Ok(())
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         OsDisk.remove(path)?;
         self.change(|p| p.pending.push((path.into(), None)));
@@ -185,8 +195,12 @@ fn what_was_reported_is_there_whenever_the_power_fails() {
     let store: Store = Arc::new(LocalStore::with_disk(&root, disk.clone()));
     let report = |change: &dyn Fn(&mut Reported)| change(&mut disk.reported.lock().unwrap());
 
-    Repository::init(&store, &password(), &InitOptions { label: "test".into(), cost: COST })
-        .unwrap();
+    Repository::init(
+        &store,
+        &password(),
+        &InitOptions { label: "test".into(), cost: COST, parity: None },
+    )
+    .unwrap();
     report(&|r| r.made = true);
     let mut rng = Rng::with_seed(5);
     let (repo, mut kept) = (open(&store), Kept::default());

@@ -52,7 +52,7 @@ fn counted(store: Store) -> (Store, Arc<Cost>) {
 }
 
 fn open(store: &Store, cache: Option<&Path>) -> Arc<Repository> {
-    let options = OpenOptions { cache: cache.map(Path::to_owned), ..OpenOptions::default() };
+    let options = OpenOptions { cache: cache.map(Path::to_owned), ..Default::default() };
     Repository::open(store.clone(), &password(), &options).unwrap()
 }
 

@@ -11,8 +11,13 @@ use tempfile::TempDir;
 use tresor_engine::format::{ObjectId, ObjectKind, ObjectName, Time};
 use tresor_engine::store::{Disk, LocalStore, MemoryStore, ObjectStore, OsDisk, StoreErrorKind};
 
-const HASHED: [ObjectKind; 4] =
-    [ObjectKind::Key, ObjectKind::Pack, ObjectKind::Index, ObjectKind::Snapshot];
+const HASHED: [ObjectKind; 5] = [
+    ObjectKind::Key,
+    ObjectKind::Pack,
+    ObjectKind::Index,
+    ObjectKind::Snapshot,
+    ObjectKind::Parity,
+];
 
 fn name(kind: ObjectKind, n: u8) -> ObjectName {
     ObjectName::new(kind, ObjectId([n; 32]))
@@ -53,6 +58,22 @@ mod conformance {
         assert_eq!(store.get(&ObjectName::CONFIG).unwrap(), b"config");
         assert_eq!(store.get(&pack(8)).unwrap(), b"");
         assert_eq!(store.size(&pack(8)).unwrap(), 0);
+    }
+
+    pub fn what_is_replaced_is_gone(store: Arc<dyn ObjectStore>) {
+        for name in HASHED.map(|kind| name(kind, 7)).into_iter().chain([ObjectName::CONFIG]) {
+            store.put(&name, b"damaged, and longer").unwrap();
+            assert_eq!(store.get_range(&name, 0, 7).unwrap(), b"damaged");
+            store.replace(&name, b"as it must be").unwrap();
+            store.settle().unwrap();
+            assert_eq!(store.get(&name).unwrap(), b"as it must be");
+            assert_eq!(store.get_range(&name, 0, 2).unwrap(), b"as");
+            assert_eq!(listed(&*store, name.kind), [(name, 13)]);
+            // Also what isn't there.
+            store.delete(&name).unwrap();
+            store.replace(&name, b"new").unwrap();
+            assert_eq!(store.get(&name).unwrap(), b"new");
+        }
     }
 
     pub fn ranges_are_whole_or_an_error(store: Arc<dyn ObjectStore>) {
@@ -249,6 +270,7 @@ macro_rules! conformance {
 
 conformance! {
     what_is_put_can_be_got
+    what_is_replaced_is_gone
     ranges_are_whole_or_an_error
     what_isnt_there_is_not_found
     lists_are_by_kind
@@ -493,6 +515,11 @@ impl Disk for Faulty {
         self.run(rename, rename)
     }
 
+    fn rename_over(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let rename = || OsDisk.rename_over(from, to);
+        self.run(rename, rename)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         // Files stay on a disk that is broken for good.
         let remove = || OsDisk.remove(path);
@@ -580,6 +607,28 @@ fn the_config_lands_whole_or_not_at_all() {
                 Err(e) => assert!(there && e.kind == StoreErrorKind::AlreadyExists, "{context}"),
             }
             assert_eq!(store.get(&ObjectName::CONFIG).unwrap(), b"config", "{context}");
+        },
+    );
+}
+
+#[test]
+fn what_is_replaced_is_the_old_or_the_new() {
+    let replace = |store: &LocalStore| {
+        store.replace(&pack(1), b"as it must be")?;
+        store.settle()
+    };
+    with_faults(
+        |store| {
+            LocalStore::new(store.root()).put(&pack(1), b"damaged").unwrap();
+            replace(store)
+        },
+        |root, store, context| {
+            let bytes = LocalStore::new(root).get(&pack(1)).expect(context);
+            assert!(bytes == b"damaged" || bytes == b"as it must be", "{context}");
+            replace(store).expect(context);
+            assert_eq!(store.get(&pack(1)).expect(context), b"as it must be", "{context}");
+            store.sweep(Duration::ZERO).unwrap();
+            assert_eq!(files(root), [root.join(pack(1).path())], "{context}");
         },
     );
 }
@@ -722,6 +771,10 @@ impl Disk for Watched {
 
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.note(Call::Rename(to.into()), || OsDisk.rename_new(from, to))
+    }
+
+    fn rename_over(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.note(Call::Rename(to.into()), || OsDisk.rename_over(from, to))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

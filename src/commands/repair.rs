@@ -5,20 +5,22 @@ use clap::Subcommand;
 use serde::Serialize;
 use tresor_engine::format::display_name;
 use tresor_engine::maintenance::{
-    Loss, RepairIndexOptions, RepairIndexReport, RepairSnapshotsOptions, RepairSnapshotsReport,
-    repair_index, repair_snapshots,
+    self, Loss, RepairIndexOptions, RepairIndexReport, RepairObjectsOptions, RepairObjectsReport,
+    RepairSnapshotsOptions, RepairSnapshotsReport, repair_index, repair_objects, repair_snapshots,
 };
 use tresor_engine::repo::Repository;
 
+use super::scrub::Problem as ScrubProblem;
 use crate::exit::Exit;
 use crate::globals::Globals;
 use crate::human::{plural, size};
-use crate::progress::{Json, PACKS, Reporter};
+use crate::progress::{Json, OBJECTS, PACKS, Reporter};
 use crate::{json, output};
 
 const EXAMPLES: &str = "\
 After damage, in this order:
   tresor check --read-data          what is damaged, and which files are touched
+  tresor repair objects             mend damaged objects with their parity, if there is any
   (put objects back from another copy of the repository, if there is one)
   tresor repair index               build the index again from what packs say of themselves
   tresor backup ...                 stores again what is lost and still on the disk
@@ -39,8 +41,24 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum What {
+    Objects(ObjectsArgs),
     Index(IndexArgs),
     Snapshots(SnapshotsArgs),
+}
+
+/// Mend damaged objects with their parity, without a password
+///
+/// Reads every object, as `scrub` does. What damage the parity of an object can make up for is
+/// put right; parity that is damaged or missing is made anew. For repositories that were made
+/// with `init --parity`.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Exit codes: 0 no problem is left, 1 something can't be mended or failed, 10 no repository,
+130 interrupted")]
+struct ObjectsArgs {
+    /// Show what would be done, change nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
 }
 
 /// Build the index again from the tables in the packs
@@ -80,9 +98,84 @@ struct SnapshotsArgs {
 
 pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     match args.what {
+        What::Objects(args) => objects(&args, globals),
         What::Index(args) => index(&args, globals),
         What::Snapshots(args) => snapshots(&args, globals),
     }
+}
+
+#[derive(Serialize)]
+struct ObjectsAnswer<'a> {
+    dry_run: bool,
+    objects: u64,
+    bytes_read: u64,
+    mended: Vec<ScrubProblem<'a>>,
+    parity_made: Vec<ScrubProblem<'a>>,
+    parity_removed: u64,
+    left: Vec<ScrubProblem<'a>>,
+}
+
+fn objects(args: &ObjectsArgs, globals: &Globals) -> Result<Exit> {
+    let options = RepairObjectsOptions { dry_run: args.dry_run };
+    let store = globals.store()?;
+    let reporter = Reporter::start(globals, OBJECTS, Json::Answer);
+    let result = repair_objects(&store, &options, &*reporter.monitor());
+    let report = reporter.end(result)?;
+    if globals.json {
+        output::print_json(&ObjectsAnswer {
+            dry_run: args.dry_run,
+            objects: report.objects,
+            bytes_read: report.bytes,
+            mended: list(&report.mended),
+            parity_made: list(&report.parity_made),
+            parity_removed: report.parity_removed,
+            left: list(&report.left),
+        })?;
+    } else {
+        output::print(&objects_text(&report, args.dry_run, globals))?;
+    }
+    Ok(if report.left.is_empty() { Exit::Done } else { Exit::Failed })
+}
+
+fn list(problems: &[maintenance::ScrubProblem]) -> Vec<ScrubProblem<'_>> {
+    problems.iter().map(ScrubProblem::new).collect()
+}
+
+fn objects_text(report: &RepairObjectsReport, dry_run: bool, globals: &Globals) -> String {
+    let mut text = String::new();
+    let lists = [
+        ("can't be mended", &report.left),
+        (if dry_run { "would be mended" } else { "mended" }, &report.mended),
+        (if dry_run { "would get new parity" } else { "has new parity" }, &report.parity_made),
+    ];
+    for (what, problems) in lists {
+        for problem in problems {
+            let message = output::tidy(&problem.message);
+            let _ = writeln!(text, "{}: {what}: {message}", problem.object);
+        }
+    }
+    if globals.quiet {
+        return text;
+    }
+    let objects = plural(report.objects, "object", "objects");
+    let _ = writeln!(text, "read {objects}, {}", size(report.bytes));
+    if report.parity_removed > 0 {
+        let removed = plural(report.parity_removed, "object", "objects");
+        let _ = writeln!(text, "removed the parity of {removed} that are gone");
+    }
+    let left = report.left.len() as u64;
+    let _ = match left {
+        0 => writeln!(text, "no problem is left"),
+        _ => writeln!(
+            text,
+            "{} left: put these objects back from another copy of the repository, if there is one; else go on as `tresor repair --help` says",
+            plural(left, "problem is", "problems are")
+        ),
+    };
+    if dry_run {
+        text.push_str("dry run: nothing was changed\n");
+    }
+    text
 }
 
 #[derive(Serialize)]

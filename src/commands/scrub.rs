@@ -2,7 +2,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use serde::Serialize;
-use tresor_engine::maintenance::{ScrubProblem, ScrubReport, scrub};
+use tresor_engine::maintenance::{Cure, ScrubProblem, ScrubReport, scrub};
 
 use crate::exit::Exit;
 use crate::globals::Globals;
@@ -17,7 +17,8 @@ Examples:
 
 No password is needed: the name of an object is the hash of its bytes. So whoever keeps
 a repository for others can look for rot. What is missing, and which files are touched,
-only `tresor check` can tell, which needs the password.
+only `tresor check` can tell, which needs the password. If the repository has parity, that is
+checked too, and `tresor repair objects` mends what it can.
 
 Exit codes: 0 no problems, 1 problems found or failed, 10 no repository, 130 interrupted";
 
@@ -34,16 +35,21 @@ struct Answer<'a> {
 }
 
 #[derive(Serialize)]
-struct Problem<'a> {
+pub struct Problem<'a> {
     object: &'a str,
     message: &'a str,
+    /// Whether `repair objects` can put it right.
+    mendable: bool,
 }
 
 impl<'a> Problem<'a> {
-    fn new(problem: &'a ScrubProblem) -> Self {
-        Self { object: &problem.object, message: &problem.message }
+    pub fn new(problem: &'a ScrubProblem) -> Self {
+        let mendable = problem.cure != Cure::None;
+        Self { object: &problem.object, message: &problem.message, mendable }
     }
 }
+
+const HINT: &str = ": put these objects back from another copy of the repository, if there is one; `tresor check --read-data`, which needs the password, tells which files are touched\n";
 
 pub fn run(_: Args, globals: &Globals) -> Result<Exit> {
     let store = globals.store()?;
@@ -72,13 +78,16 @@ fn text(report: &ScrubReport, globals: &Globals) -> String {
     }
     let objects = plural(report.objects, "object", "objects");
     let _ = writeln!(text, "read {objects}, {}", size(report.bytes));
-    let _ = match report.problems.len() as u64 {
-        0 => writeln!(text, "each is what its name says"),
-        n => writeln!(
-            text,
-            "{} found: put these objects back from another copy of the repository, if there is one; `tresor check --read-data`, which needs the password, tells which files are touched",
-            plural(n, "problem", "problems")
-        ),
-    };
+    let all = report.problems.len() as u64;
+    if all == 0 {
+        text.push_str("each is what its name says\n");
+        return text;
+    }
+    let mendable = report.problems.iter().filter(|p| p.cure != Cure::None).count() as u64;
+    let _ = write!(text, "{} found", plural(all, "problem", "problems"));
+    if mendable > 0 {
+        let _ = write!(text, "; `tresor repair objects` puts {mendable} of them right");
+    }
+    text.push_str(if mendable < all { HINT } else { "\n" });
     text
 }

@@ -42,6 +42,8 @@ struct Answer {
     stored_bytes: u64,
     packs: u64,
     index_objects: u64,
+    parity_objects: u64,
+    parity_bytes: u64,
 }
 
 pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
@@ -63,6 +65,8 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
             stored_bytes: s.stored_bytes,
             packs: s.packs,
             index_objects: s.index_objects,
+            parity_objects: s.parity_objects,
+            parity_bytes: s.parity_bytes,
         })?;
     } else {
         output::print(&text(&s))?;
@@ -84,5 +88,8 @@ fn text(s: &Stats) -> String {
         plural(s.index_objects, "index object", "index objects"),
     ];
     line("the whole repository:", format!("{} in {}", size(s.stored_bytes), objects.join(" and ")));
+    if s.parity_objects > 0 {
+        line("of this parity:", size(s.parity_bytes));
+    }
     text
 }

@@ -42,7 +42,7 @@ fn make(folder: &str, password: &Password, numbers: &[&str]) -> Done {
         return Err("five numbers are needed".into());
     };
     let store: Store = Arc::new(LocalStore::new(folder));
-    let options = InitOptions { label: "synthetic".into(), cost: KdfCost::FLOOR };
+    let options = InitOptions { label: "synthetic".into(), cost: KdfCost::FLOOR, parity: None };
     Repository::init(&store, password, &options)?;
     let repo = Repository::open(store, password, &OpenOptions::default())?;
     let size = Size { snapshots, directories, files, chunks, changed, stored: 64 << 10 };
@@ -56,7 +56,7 @@ fn lookup(folder: &str, password: &Password, cache: &str, count: usize) -> Done 
     let repo = Repository::open(
         store,
         password,
-        &OpenOptions { cache: Some(cache.into()), ..OpenOptions::default() },
+        &OpenOptions { cache: Some(cache.into()), ..Default::default() },
     )?;
     let open = begun.elapsed();
     let runs = repo.index().runs();

@@ -11,6 +11,7 @@ use tresor_engine::store::{ObjectStore, Store, StoreError, StoreErrorKind};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     Put(ObjectName),
+    Replace(ObjectName),
     Get(ObjectName),
     /// Offset and length.
     GetRange(ObjectName, u64, usize),
@@ -85,6 +86,10 @@ impl HookedStore {
 impl ObjectStore for HookedStore {
     fn put(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
         self.run(Call::Put(*name), || self.inner.put(name, data))
+    }
+
+    fn replace(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
+        self.run(Call::Replace(*name), || self.inner.replace(name, data))
     }
 
     fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StoreError> {

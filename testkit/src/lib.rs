@@ -32,7 +32,7 @@ pub fn repository() -> Arc<Repository> {
 }
 
 pub fn init(store: &Store) {
-    let options = InitOptions { label: "test".into(), cost: KdfCost::FLOOR };
+    let options = InitOptions { label: "test".into(), cost: KdfCost::FLOOR, parity: None };
     Repository::init(store, &password(), &options).unwrap();
 }
 

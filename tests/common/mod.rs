@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 use tresor_engine::crypto::{KdfCost, Password};
+use tresor_engine::format::ParityShare;
 use tresor_engine::repo::{InitOptions, Repository};
 use tresor_engine::store::{LocalStore, Store};
 
@@ -70,10 +71,15 @@ impl World {
 
     /// Makes the repository.
     pub fn init(&self) {
+        self.init_with(None);
+    }
+
+    /// Makes it with so much parity.
+    pub fn init_with(&self, parity: Option<ParityShare>) {
         let store: Store = Arc::new(LocalStore::new(self.path("repo")));
         let password = Password::new(PASSWORD.into());
         let cost = KdfCost { memory: 8 * 1024, passes: 1, lanes: 1 };
-        let options = InitOptions { label: "test".into(), cost };
+        let options = InitOptions { label: "test".into(), cost, parity };
         Repository::init(&store, &password, &options).unwrap();
     }
 

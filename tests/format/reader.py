@@ -199,7 +199,7 @@ class Repository:
         self.blob_keys = [derive(self.master, f"{kind} blob id") for kind in ("data", "tree")]
         with naming("config"):
             secret = decode(CONFIG_SECRET, open_sealed(self.master, b"TRSRCF01", "config", config.secret))
-            for field in ("version", "id", "features", "writer_features"):
+            for field in ("version", "id", "features", "writer_features", "parity"):
                 need(getattr(secret, field) == getattr(config, field), f"{field} altered")
             sizes = secret.sizes
             need(1 << 10 <= sizes.least <= 1 << 20 and sizes.least <= sizes.average <= 4 << 20

@@ -104,10 +104,10 @@ bstr, bstr16, bstr32, tstr = instance(bytes), instance(bytes, 16), instance(byte
 raw = lambda value: value
 
 CONFIG = record(version=(1, U32), id=(2, bstr16), features=(3, list_of(tstr)), secret=(4, bstr),
-                writer_features=(5, list_of(tstr)))
+                writer_features=(5, list_of(tstr)), parity=(6, optional(U32)))
 CONFIG_SECRET = record(version=(0, U32), id=(1, bstr16), features=(2, list_of(tstr)), made=(3, time),
                        sizes=(4, array(least=U32, average=U32, most=U32)),
-                       writer_features=(5, list_of(tstr)))
+                       writer_features=(5, list_of(tstr)), parity=(6, optional(U32)))
 KEY_SLOT = record(memory=(1, U32), passes=(2, U32), lanes=(3, U32), salt=(4, bstr32),
                   wrapped=(5, bstr), info=(6, bstr), repository=(7, bstr16))
 SLOT_INFO = record(made=(0, time), label=(1, tstr))

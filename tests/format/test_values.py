@@ -101,7 +101,7 @@ def written(row):
 
 def main():
     page = Path(__file__).resolve().parents[2] / "docs" / "format.md"
-    rows = re.findall(r"^\| (.+) \| (.+) \|$", page.read_text().split("\n## 16.")[1], re.M)[2:]
+    rows = re.findall(r"^\| (.+) \| (.+) \|$", page.read_text().split("\n## 16.")[1].split("\n## ")[0], re.M)[2:]
     failed = len(rows) != len(COMPUTED)
     for (title, value), (start, compute) in zip(rows, COMPUTED.items()):
         computed = compute()

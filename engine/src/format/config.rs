@@ -3,6 +3,7 @@
 use minicbor::{Decode, Encode};
 
 use super::node::Time;
+use super::parity::{PARITY_FEATURE, ParityShare};
 use super::sealed::{self, Purpose};
 use crate::crypto::{
     Aead, KdfCost, Keys, MasterKey, Password, TAG_LEN, derive_slot_key, without_traces,
@@ -33,6 +34,9 @@ pub struct Config {
     /// Features a writer must know beside those; a reader need not.
     #[n(5)]
     pub write_features: Vec<String>,
+    /// How much parity objects get, in thousandths; with the feature `parity`.
+    #[n(6)]
+    pub parity: Option<u32>,
 }
 
 /// What every version of the config begins with.
@@ -61,6 +65,8 @@ pub struct ConfigSecret {
     pub chunks: ChunkSizes,
     #[n(5)]
     pub write_features: Vec<String>,
+    #[n(6)]
+    pub parity: Option<u32>,
 }
 
 /// Parameters of the chunker, in bytes.
@@ -82,15 +88,18 @@ impl Default for ChunkSizes {
 }
 
 impl Config {
-    pub fn new(keys: &Keys, created: Time) -> Result<Self> {
+    pub fn new(keys: &Keys, created: Time, parity: Option<ParityShare>) -> Result<Self> {
         let repository = crate::crypto::random()?;
+        let write_features: Vec<_> = parity.iter().map(|_| PARITY_FEATURE.to_owned()).collect();
+        let parity = parity.map(ParityShare::thousandths);
         let secret = ConfigSecret {
             version: FORMAT_VERSION,
             repository,
             features: Vec::new(),
             created,
             chunks: ChunkSizes::default(),
-            write_features: Vec::new(),
+            write_features: write_features.clone(),
+            parity,
         };
         Ok(Self {
             product: PRODUCT.into(),
@@ -98,7 +107,8 @@ impl Config {
             repository,
             features: Vec::new(),
             secret: sealed::seal(keys, Purpose::Config, &secret)?,
-            write_features: Vec::new(),
+            write_features,
+            parity,
         })
     }
 
@@ -114,10 +124,22 @@ impl Config {
         }
         let config: Self = minicbor::decode(bytes).map_err(damaged)?;
         // This version writes to whatever it opens, so it must know both lists.
-        match config.features.iter().chain(&config.write_features).next() {
-            Some(feature) => Err(unsupported(format!("the feature {feature:?}"))),
-            None => Ok(config),
+        let unknown = |feature: &&String| *feature != PARITY_FEATURE;
+        if let Some(feature) =
+            config.features.iter().chain(config.write_features.iter().filter(unknown)).next()
+        {
+            return Err(unsupported(format!("the feature {feature:?}")));
         }
+        let has_parity = !config.write_features.is_empty();
+        if has_parity != config.parity_share().is_some() || config.parity.is_some() != has_parity {
+            return Err(Error::damaged(ObjectName::CONFIG, "what it says of parity is impossible"));
+        }
+        Ok(config)
+    }
+
+    /// How much parity writers make, if they do.
+    pub fn parity_share(&self) -> Option<ParityShare> {
+        self.parity.and_then(ParityShare::new)
     }
 
     /// Opens the secret part and checks the plain part against it.
@@ -127,7 +149,8 @@ impl Config {
         let same = secret.version == self.version
             && secret.repository == self.repository
             && secret.features == self.features
-            && secret.write_features == self.write_features;
+            && secret.write_features == self.write_features
+            && secret.parity == self.parity;
         let ChunkSizes { min, average, max } = secret.chunks;
         let possible = (1 << 10..=1 << 20).contains(&min)
             && (min..=4 << 20).contains(&average)

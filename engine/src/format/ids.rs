@@ -89,11 +89,20 @@ pub enum ObjectKind {
     Index,
     Snapshot,
     Forgotten,
+    /// What other objects are mended with. Named by the object that it is for.
+    Parity,
 }
 
 impl ObjectKind {
-    pub const ALL: [ObjectKind; 6] =
-        [Self::Config, Self::Key, Self::Pack, Self::Index, Self::Snapshot, Self::Forgotten];
+    pub const ALL: [ObjectKind; 7] = [
+        Self::Config,
+        Self::Key,
+        Self::Pack,
+        Self::Index,
+        Self::Snapshot,
+        Self::Forgotten,
+        Self::Parity,
+    ];
 
     /// The folder that holds objects of this kind; empty for the config.
     pub fn folder(self) -> &'static str {
@@ -104,7 +113,13 @@ impl ObjectKind {
             Self::Index => "index",
             Self::Snapshot => "snapshots",
             Self::Forgotten => "forgotten",
+            Self::Parity => "parity",
         }
+    }
+
+    /// Whether its objects are spread over folders by the first two digits of their ids.
+    pub fn is_spread(self) -> bool {
+        matches!(self, Self::Pack | Self::Parity)
     }
 
     /// The word used in messages.
@@ -116,6 +131,7 @@ impl ObjectKind {
             Self::Index => "index",
             Self::Snapshot => "snapshot",
             Self::Forgotten => "record of what was forgotten",
+            Self::Parity => "parity",
         }
     }
 }
@@ -134,13 +150,19 @@ impl ObjectName {
         Self { kind, id }
     }
 
+    /// The parity of this object. The config's has its id, 64 zeros.
+    pub fn parity(&self) -> Self {
+        Self { kind: ObjectKind::Parity, id: self.id }
+    }
+
     /// Path relative to the repository, with `/`: `config`, `keys/<id>`,
-    /// `packs/<first two digits>/<id>`, `index/<id>`, `snapshots/<id>`, `forgotten/<id>`.
+    /// `packs/<first two digits>/<id>`, `index/<id>`, `snapshots/<id>`, `forgotten/<id>`,
+    /// `parity/<first two digits>/<id>`.
     pub fn path(&self) -> String {
         let id = self.id;
         match self.kind {
             ObjectKind::Config => "config".to_owned(),
-            ObjectKind::Pack => format!("packs/{:02x}/{id}", id.0[0]),
+            kind if kind.is_spread() => format!("{}/{:02x}/{id}", kind.folder(), id.0[0]),
             kind => format!("{}/{id}", kind.folder()),
         }
     }

@@ -5,6 +5,7 @@ mod forgotten;
 mod ids;
 mod node;
 mod pack;
+mod parity;
 pub mod sealed;
 mod snapshot;
 mod tree;
@@ -16,6 +17,10 @@ pub use node::{Content, Extent, ExtentPage, LinkId, Node, NodeKind, Time, Xattr,
 pub use pack::{
     BlobKind, DOOMED, IndexData, MAX_PACK, MAX_PACK_BLOBS, MAX_SEGMENT, PACK_HEADER_LEN,
     PACK_MAGIC, PACK_TRAILER_LEN, PackEntry, PackTable, Piece, SegmentEntry,
+};
+pub use parity::{
+    MAX_PROTECTED, MAX_SHARD, PARITY_FEATURE, ParityShape, ParityShare, ParityTable, SHARD_UNIT,
+    ShardHash, shard_hash,
 };
 pub use sealed::Purpose;
 pub use snapshot::{PathBytes, SnapshotData, Summary, display_name};

@@ -5,6 +5,7 @@
 //! repository, it looks again.
 
 mod packs;
+mod parity;
 mod walk;
 
 use std::collections::{HashMap, HashSet};
@@ -224,9 +225,10 @@ fn examine(
     }
     check_expected(repo, &mut report);
     check_snapshots(repo, view, &mut report)?;
-    let bad = check_packs(view, read, &mut report);
+    let bad = check_packs(repo, view, read, &mut report);
     monitor.phase("checking snapshots");
     let lost = walk_all(repo, view, &bad, &mut report, monitor)?;
+    parity::check_parity(repo, view, &mut report)?;
     Ok((report, lost))
 }
 

@@ -6,6 +6,7 @@ mod plan;
 mod prune;
 mod reach;
 mod repair_index;
+mod repair_objects;
 mod repair_snapshots;
 pub mod retention;
 mod scrub;
@@ -20,9 +21,10 @@ pub(crate) use prune::mark_lost;
 pub use prune::{PruneOutcome, prune};
 pub use reach::{Reached, walk_reachable};
 pub use repair_index::{RepairIndexOptions, RepairIndexReport, repair_index};
+pub use repair_objects::{RepairObjectsOptions, RepairObjectsReport, repair_objects};
 pub use repair_snapshots::{
     Loss, RepairSnapshotsOptions, RepairSnapshotsReport, RepairedSnapshot, repair_snapshots,
 };
 pub use retention::RetentionPolicy;
-pub use scrub::{ScrubProblem, ScrubReport, scrub};
+pub use scrub::{Cure, ScrubProblem, ScrubReport, scrub};
 pub use stats::{Stats, stats};

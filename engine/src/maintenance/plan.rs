@@ -229,7 +229,7 @@ impl Reached for Needed<'_> {
                     Some(size) => format!("{size} bytes long and must be {}", pack.size),
                 };
                 Err(Error::Invalid(format!(
-                    "{} is {state}, and snapshots need it; nothing was changed (`tresor check` lists the files it touches; put it back from another copy, or forget those snapshots)",
+                    "{} is {state}, and snapshots need it; nothing was changed (`tresor check` lists the files it touches; `tresor repair objects` mends it if the repository has parity and the pack is there; else put it back from another copy, or forget those snapshots)",
                     ObjectName::new(ObjectKind::Pack, pack.id)
                 )))
             }

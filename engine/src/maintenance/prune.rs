@@ -26,6 +26,7 @@ use std::time::Duration;
 use self::rewrite::{Doomed, is_outdated, publish};
 use super::index_writer::{IndexWriter, delete_index, disown};
 use super::plan::{PruneOptions, PrunePlan, absorb_new_snapshots, refuse_damaged_index};
+use super::repair_objects::tidy_parity;
 use super::used::{Packs, UsedBlobs};
 use crate::error::{Error, Result};
 use crate::format::{ObjectId, ObjectKind, ObjectName, PackEntry};
@@ -76,6 +77,7 @@ pub fn prune(
     };
     monitor.phase("deleting packs");
     delete(repo, plan, doomed, &mut outcome, monitor)?;
+    tidy_parity(repo, monitor)?;
     repo.store().sweep(SWEEP_AGE)?;
     repo.refresh_index()?;
     Ok(outcome)

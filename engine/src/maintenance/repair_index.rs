@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex};
 
 use super::index_writer::{IndexWriter, delete_index, disown};
 use super::prune::mend;
+use super::repair_objects::tidy_parity;
 use super::used::Packs;
 use super::workers::{cannot_be_read_now, for_each, reason, stops};
 use crate::error::{Error, Result};
 use crate::format::{ObjectId, ObjectKind, ObjectName, PackEntry};
 use crate::index::read_object;
 use crate::monitor::Monitor;
-use crate::pack::fetch_table;
+use crate::pack::{fetch_table, read_table};
 use crate::repo::Repository;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -108,6 +109,8 @@ pub fn repair_index(
     if is_complete && !(missing.is_empty() && wrong.is_empty()) {
         mend(repo, missing, wrong, monitor)?;
     }
+    // A pack that was entered may lack it, and others that were interrupted left more.
+    tidy_parity(repo, monitor)?;
     repo.refresh_index()?;
     Ok(report)
 }
@@ -222,12 +225,19 @@ fn wrong_entries(
     let mut whole = HashSet::new();
     for id in wrong {
         match repo.store().get(&ObjectName::new(ObjectKind::Pack, id)).map_err(Error::from) {
-            Ok(bytes) if blake3::hash(&bytes).as_bytes() == &id.0 => drop(whole.insert(id)),
+            Ok(bytes) if says(repo, &id, &said[&id], &bytes) => drop(whole.insert(id)),
             Err(e) if stops(&e) => return Err(e),
             _ => {}
         }
     }
     Ok(whole)
+}
+
+/// Whether these are the bytes of a pack, and its table is this one: it may have been read
+/// from other bytes, if those that are there are damaged.
+fn says(repo: &Repository, id: &ObjectId, table: &Digest, bytes: &[u8]) -> bool {
+    blake3::hash(bytes).as_bytes() == &id.0
+        && read_table(repo.keys(), *id, bytes).is_ok_and(|own| digest(&own) == *table)
 }
 
 /// A prune may have taken packs for garbage that no index object named: what it has

@@ -1,12 +1,14 @@
 //! Scrub: are all objects what their names say? Needs no key, so whoever keeps a
 //! repository for others can look for rot.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
 use super::workers::{for_each, reason, stops};
 use crate::error::{Error, Result};
-use crate::format::{Config, ObjectKind, ObjectName};
+use crate::format::{Config, ObjectId, ObjectKind, ObjectName, ParityShare};
 use crate::monitor::Monitor;
+use crate::parity::{self, Whole};
 use crate::store::Store;
 
 #[derive(Clone, Debug, Default)]
@@ -15,6 +17,8 @@ pub struct ScrubReport {
     pub bytes: u64,
     /// Sorted by object.
     pub problems: Vec<ScrubProblem>,
+    /// How much parity this repository's objects have, if they do.
+    pub parity: Option<ParityShare>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +26,18 @@ pub struct ScrubProblem {
     /// Path of the object, relative to the repository.
     pub object: String,
     pub message: String,
+    pub cure: Cure,
+}
+
+/// What helps against a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cure {
+    /// Nothing that is in the repository.
+    None,
+    /// This object is damaged, and its parity suffices to mend it.
+    Mend(ObjectName),
+    /// The parity of this object is damaged or missing, and can be made anew once that is whole.
+    NewParity(ObjectName),
 }
 
 /// Objects are read in pieces: what lies there may be of any length.
@@ -35,8 +51,13 @@ pub fn scrub(store: &Store, monitor: &dyn Monitor) -> Result<ScrubReport> {
     let config = check_config(store, &mut report)?;
     let mut objects = Vec::new();
     let mut folders = 0;
-    let kinds = ObjectKind::ALL.into_iter().filter(|kind| *kind != ObjectKind::Config);
-    for kind in kinds {
+    // Before the others: an object is stored before its parity.
+    let mut parity = match report.parity {
+        Some(_) => store.list(ObjectKind::Parity)?,
+        None => Vec::new(),
+    };
+    let others = [ObjectKind::Config, ObjectKind::Parity];
+    for kind in ObjectKind::ALL.into_iter().filter(|kind| !others.contains(kind)) {
         match store.list(kind) {
             Ok(listed) => {
                 folders += 1;
@@ -52,11 +73,100 @@ pub fn scrub(store: &Store, monitor: &dyn Monitor) -> Result<ScrubReport> {
     if !config && (folders == 0 || objects.is_empty()) {
         return Err(Error::NoRepository(store.describe()));
     }
+    let mut of: HashMap<_, _> = objects.iter().map(|(name, _)| (name.id, *name)).collect();
+    of.insert(ObjectName::CONFIG.id, ObjectName::CONFIG);
+    // Of what was deleted.
+    parity.retain(|(name, _)| of.contains_key(&name.id));
+    let has_parity: HashSet<_> = parity.iter().map(|(name, _)| name.id).collect();
+    objects.extend(parity);
     monitor.progress().expect(objects.len() as u64, objects.iter().map(|o| o.1).sum());
+    let mut report = check_objects(store, &objects, report, &of, monitor)?;
+    if report.parity.is_some() {
+        let bare = of.into_values().filter(|name| !has_parity.contains(&name.id));
+        find_unprotected(store, bare, &mut report)?;
+    }
+    report.problems.sort();
+    Ok(report)
+}
+
+impl ScrubReport {
+    fn add(&mut self, object: &str, message: impl Into<String>) {
+        self.push(object, message.into(), Cure::None);
+    }
+
+    fn push(&mut self, object: &str, message: String, cure: Cure) {
+        self.problems.push(ScrubProblem { object: object.to_owned(), message, cure });
+    }
+
+    /// Enters a damaged object; tries what its parity can do about it.
+    fn add_damaged(&mut self, store: &Store, name: &ObjectName, message: String) {
+        if self.parity.is_none() {
+            return self.add(&name.path(), message);
+        }
+        match parity::mend(store, name) {
+            Ok(Ok(Whole { was_damaged: true, .. })) => {
+                let message = format!("{message}; its parity can mend it");
+                self.push(&name.path(), message, Cure::Mend(*name));
+            }
+            // It was a moment ago.
+            Ok(Ok(_)) => self.add(&name.path(), message),
+            Ok(Err(why)) => self.add(&name.path(), format!("{message}; {why}")),
+            Err(e) => self.add(&name.path(), format!("{message}; {e}")),
+        }
+    }
+}
+
+/// It has some hundred bytes.
+const MOST_CONFIG: u64 = 1 << 20;
+
+/// The config has no hash in its name: without parity only its plain part can be looked
+/// at. False if it isn't there.
+fn check_config(store: &Store, report: &mut ScrubReport) -> Result<bool> {
+    let name = ObjectName::CONFIG;
+    let (there, parsed) = match store.size(&name) {
+        Ok(len) if len > MOST_CONFIG => {
+            (true, Err(Error::damaged(name, "it is longer than a config can be")))
+        }
+        _ => match store.get(&name) {
+            Ok(bytes) => {
+                report.bytes += bytes.len() as u64;
+                (true, Config::parse(&bytes))
+            }
+            Err(e) if e.is_not_found() => {
+                let message = "it is missing, so nobody can open the repository";
+                (false, Err(Error::damaged(name, message)))
+            }
+            Err(e) => (true, Err(e.into())),
+        },
+    };
+    report.objects += u64::from(there);
+    let whole = parity::mend(store, &name)?.ok().filter(|whole| whole.was_damaged);
+    let should_be = whole.and_then(|whole| Config::parse(&whole.bytes).ok());
+    let with_parity = should_be.as_ref().or(parsed.as_ref().ok());
+    report.parity = with_parity.and_then(Config::parity_share);
+    match parsed {
+        Ok(_) if should_be.is_none() => {}
+        Ok(_) => report.add_damaged(store, &name, "its bytes are not what its parity says".into()),
+        Err(e) if stops(&e) => return Err(e),
+        Err(e) => report.add_damaged(store, &name, reason(e)),
+    }
+    Ok(there)
+}
+
+fn check_objects(
+    store: &Store,
+    objects: &[(ObjectName, u64)],
+    report: ScrubReport,
+    of: &HashMap<ObjectId, ObjectName>,
+    monitor: &dyn Monitor,
+) -> Result<ScrubReport> {
     let found = Mutex::new(report);
-    for_each(&objects, |(name, size)| {
+    for_each(objects, |(name, size)| {
         monitor.progress().check()?;
-        let outcome = check_object(store, name, *size, monitor);
+        let outcome = match name.kind {
+            ObjectKind::Parity => check_parity(store, name, *size, monitor),
+            _ => check_object(store, name, *size, monitor),
+        };
         let mut report = found.lock().unwrap_or_else(|e| e.into_inner());
         match outcome {
             Err(e) if stops(&e) => return Err(e),
@@ -65,56 +175,19 @@ pub fn scrub(store: &Store, monitor: &dyn Monitor) -> Result<ScrubReport> {
             outcome => {
                 report.objects += 1;
                 report.bytes += size;
-                if let Err(e) = outcome {
-                    report.add(&name.path(), reason(e));
+                match (outcome, of.get(&name.id)) {
+                    (Ok(()), _) => {}
+                    (Err(e), Some(object)) if name.kind == ObjectKind::Parity => {
+                        report.push(&name.path(), reason(e), Cure::NewParity(*object));
+                    }
+                    (Err(e), _) => report.add_damaged(store, name, reason(e)),
                 }
             }
         }
         monitor.progress().add(1, 0);
         Ok(())
     })?;
-    let mut report = found.into_inner().unwrap_or_else(|e| e.into_inner());
-    report.problems.sort();
-    Ok(report)
-}
-
-impl ScrubReport {
-    fn add(&mut self, object: &str, message: impl Into<String>) {
-        self.problems.push(ScrubProblem { object: object.to_owned(), message: message.into() });
-    }
-}
-
-/// It has some hundred bytes.
-const MOST_CONFIG: u64 = 1 << 20;
-
-/// The config has no hash in its name: only its plain part can be looked at. False
-/// if it isn't there.
-fn check_config(store: &Store, report: &mut ScrubReport) -> Result<bool> {
-    if store.size(&ObjectName::CONFIG).is_ok_and(|len| len > MOST_CONFIG) {
-        report.objects += 1;
-        report.add("config", "it is longer than a config can be");
-        return Ok(true);
-    }
-    let error = match store.get(&ObjectName::CONFIG) {
-        Ok(bytes) => {
-            report.objects += 1;
-            report.bytes += bytes.len() as u64;
-            match Config::parse(&bytes) {
-                Ok(_) => return Ok(true),
-                Err(e) => e,
-            }
-        }
-        Err(e) if e.is_not_found() => {
-            report.add("config", "it is missing, so nobody can open the repository");
-            return Ok(false);
-        }
-        Err(e) => e.into(),
-    };
-    if stops(&error) {
-        return Err(error);
-    }
-    report.add("config", reason(error));
-    Ok(true)
+    Ok(found.into_inner().unwrap_or_else(|e| e.into_inner()))
 }
 
 fn check_object(store: &Store, name: &ObjectName, size: u64, monitor: &dyn Monitor) -> Result<()> {
@@ -131,4 +204,34 @@ fn check_object(store: &Store, name: &ObjectName, size: u64, monitor: &dyn Monit
         return Ok(());
     }
     Err(Error::damaged(*name, "its bytes are not what its name says"))
+}
+
+fn check_parity(store: &Store, name: &ObjectName, size: u64, monitor: &dyn Monitor) -> Result<()> {
+    if size > parity::MAX_LEN {
+        return Err(Error::damaged(*name, "it is longer than parity can be"));
+    }
+    let bytes = store.get(name)?;
+    monitor.progress().add(0, size);
+    let of_config = name.id == ObjectName::CONFIG.id;
+    parity::verify(&bytes, (!of_config).then_some(name.id))
+        .map_err(|message| Error::damaged(*name, message))
+}
+
+/// Objects without parity, but for those that have just been stored or deleted.
+fn find_unprotected(
+    store: &Store,
+    objects: impl Iterator<Item = ObjectName>,
+    report: &mut ScrubReport,
+) -> Result<()> {
+    let is_there = |name: &ObjectName| match store.size(name) {
+        Err(e) if e.is_not_found() => Ok(false),
+        other => other.map(|_| true),
+    };
+    for name in objects {
+        // In this order: a running backup stores the object first.
+        if is_there(&name)? && !is_there(&name.parity())? {
+            report.push(&name.path(), "it has no parity".into(), Cure::NewParity(name));
+        }
+    }
+    Ok(())
 }

@@ -21,6 +21,9 @@ pub struct Stats {
     pub stored_bytes: u64,
     pub packs: u64,
     pub index_objects: u64,
+    pub parity_objects: u64,
+    /// Their length, part of `stored_bytes`.
+    pub parity_bytes: u64,
 }
 
 pub fn stats(repo: &Repository, snapshots: &[Snapshot]) -> Result<Stats> {
@@ -42,8 +45,13 @@ pub fn stats(repo: &Repository, snapshots: &[Snapshot]) -> Result<Stats> {
             continue;
         }
         let listed = repo.store().list(kind)?;
-        stats.stored_bytes += listed.iter().map(|(_, size)| size).sum::<u64>();
+        let bytes = listed.iter().map(|(_, size)| size).sum::<u64>();
+        stats.stored_bytes += bytes;
         match kind {
+            ObjectKind::Parity => {
+                stats.parity_objects = listed.len() as u64;
+                stats.parity_bytes = bytes;
+            }
             ObjectKind::Pack => stats.packs = listed.len() as u64,
             ObjectKind::Index => stats.index_objects = listed.len() as u64,
             _ => {}

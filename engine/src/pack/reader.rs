@@ -87,7 +87,11 @@ pub fn read_table(keys: &Keys, id: ObjectId, pack: &[u8]) -> Result<PackEntry> {
 /// Reads the table of a pack of this length, and no more of it than that needs.
 pub fn fetch_table(store: &Store, keys: &Keys, id: ObjectId, size: u64) -> Result<PackEntry> {
     let name = ObjectName::new(ObjectKind::Pack, id);
-    table_from(keys, id, size, |at, len| Ok(store.get_range(&name, at, len)?))
+    let table = table_from(keys, id, size, |at, len| Ok(store.get_range(&name, at, len)?));
+    table.or_else(|error| match error.is_damage().then(|| store.mended(&name)).flatten() {
+        Some(pack) => read_table(keys, id, &pack),
+        None => Err(error),
+    })
 }
 
 fn table_from(

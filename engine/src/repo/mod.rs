@@ -27,6 +27,7 @@ use crate::format::{
 };
 use crate::index::{Found, Index, Location, SegmentAddr};
 use crate::pack::{Segment, open_segment};
+use crate::parity::Guarded;
 use crate::store::Store;
 
 /// Decoded pages kept, in bytes.
@@ -56,6 +57,8 @@ pub struct Counters {
 
 pub struct Repository {
     store: Store,
+    /// The same, if its objects have parity.
+    guard: Option<Arc<Guarded>>,
     keys: Arc<Keys>,
     /// The key slot it was opened with.
     slot: Mutex<ObjectId>,
@@ -76,6 +79,16 @@ pub struct Repository {
 impl Repository {
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The store with what it knows of parity, if this repository has parity.
+    pub fn guard(&self) -> Option<&Guarded> {
+        self.guard.as_deref()
+    }
+
+    /// Objects that were found damaged, and read with the help of their parity.
+    pub fn mended(&self) -> Vec<ObjectName> {
+        self.guard().map(Guarded::names_mended).unwrap_or_default()
     }
 
     pub fn keys(&self) -> &Arc<Keys> {
@@ -166,8 +179,16 @@ impl Repository {
                     .ok_or_else(|| Error::damaged(name, "its segments are out of order"))?;
                 self.counters.bytes_decoded.fetch_add(u64::from(addr.raw_len), Relaxed);
                 open_segment(&self.keys, addr, sealed)
+                    .or_else(|error| self.mended_segment(addr).unwrap_or(Err(error)))
             })
             .collect()
+    }
+
+    /// A segment that did not open, from the pack as it must be. `None` if that can't be made.
+    fn mended_segment(&self, addr: &SegmentAddr) -> Option<Result<Segment>> {
+        let pack = self.store.mended(&ObjectName::new(ObjectKind::Pack, addr.pack))?;
+        let mut sealed = pack.get(addr.offset as usize..addr.end() as usize)?.to_vec();
+        Some(open_segment(&self.keys, addr, &mut sealed))
     }
 
     /// Reads one segment.

@@ -9,11 +9,14 @@ use super::{CONTENT_CACHE, Counters, PAGE_CACHE, Repository, TREE_SEGMENT_CACHE}
 use crate::cache::Cache;
 use crate::crypto::{KdfCost, Keys, MasterKey, Password, without_traces};
 use crate::error::{Error, Result};
-use crate::format::{Config, KeySlot, ObjectId, ObjectKind, ObjectName, SlotInfo, Time};
+use crate::format::{
+    Config, KeySlot, ObjectId, ObjectKind, ObjectName, ParityShare, SlotInfo, Time,
+};
 use crate::index::Index;
+use crate::parity::{self, Guarded, OnMended};
 use crate::store::{Store, StoreErrorKind};
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct OpenOptions {
     /// Where local caches of all repositories are kept; each gets a folder named
     /// by its id. Without it they are temporary.
@@ -21,6 +24,8 @@ pub struct OpenOptions {
     /// Without it nothing is kept of what was seen, and nobody notices that a repository
     /// was set back.
     pub state: Option<StateOptions>,
+    /// Told of damage that parity makes up for.
+    pub on_mended: Option<OnMended>,
 }
 
 #[derive(Clone, Debug)]
@@ -28,6 +33,8 @@ pub struct InitOptions {
     /// What the first key slot is called.
     pub label: String,
     pub cost: KdfCost,
+    /// Whether objects get parity, and how much.
+    pub parity: Option<ParityShare>,
 }
 
 impl Repository {
@@ -44,7 +51,8 @@ impl Repository {
         let keys =
             without_traces(|| MasterKey::generate().map(|master| Box::new(Keys::new(master))))?;
         let now = now();
-        let config = Config::new(&keys, now)?;
+        let config = Config::new(&keys, now, options.parity)?;
+        let (store, _) = guarded(store.clone(), &config, None);
         let info = SlotInfo { created: now, label: options.label.clone() };
         let slot = KeySlot::new(&keys, &config.repository, password, options.cost, &info)?;
         let slot = encode(&slot)?;
@@ -79,10 +87,31 @@ impl Repository {
     /// Without its index.
     fn unlock(store: Store, password: &Password, options: &OpenOptions) -> Result<Arc<Self>> {
         let config = match store.get(&ObjectName::CONFIG) {
-            Ok(bytes) => Config::parse(&bytes)?,
-            Err(e) if e.is_not_found() => return Err(Error::NoRepository(store.describe())),
-            Err(e) => return Err(e.into()),
+            Ok(bytes) => Config::parse(&bytes),
+            Err(e) if e.is_not_found() => Err(Error::NoRepository(store.describe())),
+            Err(e) => Err(e.into()),
         };
+        let opened = config.and_then(|c| Self::open_with(store.clone(), c, password, options));
+        // The config has no hash in its name, so damage to it shows in many ways.
+        opened.or_else(|error| match mended_config(&store) {
+            None => Err(error),
+            Some(config) => {
+                let repo = Self::open_with(store, config, password, options)?;
+                if let Some(guard) = &repo.guard {
+                    guard.note_mended(ObjectName::CONFIG);
+                }
+                Ok(repo)
+            }
+        })
+    }
+
+    fn open_with(
+        store: Store,
+        config: Config,
+        password: &Password,
+        options: &OpenOptions,
+    ) -> Result<Arc<Self>> {
+        let (store, guard) = guarded(store, &config, options.on_mended.clone());
         let watch = options.state.as_ref().map(|state| Watch::new(state, config.repository));
         let before = Before::of(watch.as_ref());
         let mut slots = store.list(ObjectKind::Key)?;
@@ -102,6 +131,7 @@ impl Repository {
             watch,
             counters: Counters::default(),
             store,
+            guard,
             keys,
             slot: Mutex::new(slot),
             config,
@@ -112,6 +142,27 @@ impl Repository {
         repo.compare(&before, ObjectKind::Key, &slots, &[]);
         Ok(Arc::new(repo))
     }
+}
+
+/// The store as the repository's own rules want it to be used.
+fn guarded(
+    store: Store,
+    config: &Config,
+    on_mended: Option<OnMended>,
+) -> (Store, Option<Arc<Guarded>>) {
+    match config.parity_share() {
+        None => (store, None),
+        Some(share) => {
+            let guard = Arc::new(Guarded::new(store, share, on_mended));
+            (guard.clone(), Some(guard))
+        }
+    }
+}
+
+/// The config made from its parity, if what lies in the store is damaged.
+fn mended_config(store: &Store) -> Option<Config> {
+    let whole = parity::mend(store, &ObjectName::CONFIG).ok()?.ok()?;
+    Config::parse(&whole.bytes).ok().filter(|_| whole.was_damaged)
 }
 
 /// Tries one slot after the other. A slot that can't be read doesn't keep the others from opening.

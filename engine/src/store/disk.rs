@@ -10,6 +10,8 @@ pub trait Disk: Send + Sync {
     fn write_new(&self, path: &Path, data: &[u8]) -> io::Result<()>;
     /// Gives a file its final name; `AlreadyExists` if that is taken.
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file its final name, and replaces what has it.
+    fn rename_over(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;
     fn make_dir(&self, path: &Path) -> io::Result<()>;
     /// Forces a directory's names to the disk.
@@ -42,6 +44,10 @@ impl Disk for OsDisk {
             Err(_) if to.exists() => Err(io::ErrorKind::AlreadyExists.into()),
             Err(_) => std::fs::rename(from, to),
         }
+    }
+
+    fn rename_over(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

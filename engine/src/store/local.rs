@@ -86,7 +86,13 @@ impl LocalStore {
         Ok(dir.join(format!("{TEMP_PREFIX}{:016x}", u64::from_le_bytes(random))))
     }
 
-    fn try_put(&self, path: &Path, data: &[u8]) -> io::Result<()> {
+    /// Writes a temporary file and gives it its name with `rename`.
+    fn write(
+        &self,
+        path: &Path,
+        data: &[u8],
+        rename: impl FnOnce(&Path, &Path) -> io::Result<()>,
+    ) -> io::Result<()> {
         let dir = path.parent().unwrap_or(&self.root);
         let temp = self.temp_in(dir)?;
         let written = match self.disk.write_new(&temp, data) {
@@ -96,7 +102,7 @@ impl LocalStore {
             }
             other => other,
         };
-        let result = written.and_then(|()| self.disk.rename_new(&temp, path));
+        let result = written.and_then(|()| rename(&temp, path));
         // Not before it has its name: another thread may settle meanwhile.
         self.changed(dir);
         // Another process may have made the folder and not settled.
@@ -201,7 +207,7 @@ impl LocalStore {
     fn is_made_when_needed(&self, kind: ObjectKind) -> bool {
         match kind {
             ObjectKind::Pack => self.root.join(kind.folder()).is_dir(),
-            ObjectKind::Forgotten => self.root.is_dir(),
+            ObjectKind::Forgotten | ObjectKind::Parity => self.root.is_dir(),
             _ => false,
         }
     }
@@ -234,8 +240,9 @@ impl LocalStore {
     fn folders(&self, kind: ObjectKind) -> Vec<PathBuf> {
         match kind {
             ObjectKind::Config => vec![self.root.clone()],
-            ObjectKind::Pack => {
-                (0..=255u8).map(|b| self.root.join("packs").join(format!("{b:02x}"))).collect()
+            kind if kind.is_spread() => {
+                let folder = self.root.join(kind.folder());
+                (0..=255u8).map(|b| folder.join(format!("{b:02x}"))).collect()
             }
             kind => vec![self.root.join(kind.folder())],
         }
@@ -246,7 +253,7 @@ impl ObjectStore for LocalStore {
     fn put(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
         let path = self.path(name);
         let fail = |e: io::Error| StoreError::io("write", path.display().to_string(), &e);
-        match self.try_put(&path, data) {
+        match self.write(&path, data, |temp, path| self.disk.rename_new(temp, path)) {
             // Names are hashes: the bytes are there, perhaps not yet for certain.
             Err(e)
                 if e.kind() == io::ErrorKind::AlreadyExists && name.kind != ObjectKind::Config =>
@@ -255,6 +262,13 @@ impl ObjectStore for LocalStore {
             }
             other => other.map_err(fail),
         }
+    }
+
+    fn replace(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
+        let path = self.path(name);
+        let written = self.write(&path, data, |temp, path| self.disk.rename_over(temp, path));
+        lock(&self.open_files).pop(name);
+        written.map_err(|e| StoreError::io("write", path.display().to_string(), &e))
     }
 
     fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StoreError> {
@@ -344,8 +358,10 @@ impl ObjectStore for LocalStore {
     }
 
     fn settle_all(&self) -> Result<(), StoreError> {
-        self.folders(ObjectKind::Pack).iter().for_each(|folder| self.changed(folder));
-        self.changed(&self.root.join(ObjectKind::Pack.folder()));
+        for kind in ObjectKind::ALL.into_iter().filter(|kind| kind.is_spread()) {
+            self.folders(kind).iter().for_each(|folder| self.changed(folder));
+            self.changed(&self.root.join(kind.folder()));
+        }
         self.settle()
     }
 
@@ -405,8 +421,10 @@ impl ObjectStore for LocalStore {
             self.make_dirs(&self.root.join(kind.folder())).map_err(fail)?;
         }
         // Slots of an interrupted init open nothing.
-        for (name, _) in self.list(ObjectKind::Key)? {
-            self.delete(&name)?;
+        for kind in [ObjectKind::Parity, ObjectKind::Key] {
+            for (name, _) in self.list(kind)? {
+                self.delete(&name)?;
+            }
         }
         Ok(())
     }

@@ -51,6 +51,11 @@ impl ObjectStore for MemoryStore {
         }
     }
 
+    fn replace(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
+        self.objects.insert(*name, data.to_vec());
+        Ok(())
+    }
+
     fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StoreError> {
         self.with(name, |bytes| Ok(bytes.clone()))
     }
@@ -96,8 +101,9 @@ impl ObjectStore for MemoryStore {
     }
 
     fn create(&self) -> Result<(), StoreError> {
-        // Only key slots may be left of an interrupted init.
-        if self.objects.iter().any(|o| o.key().kind != ObjectKind::Key) {
+        // Only key slots may be left of an interrupted init, and their parity.
+        let may_be_left = [ObjectKind::Key, ObjectKind::Parity];
+        if self.objects.iter().any(|o| !may_be_left.contains(&o.key().kind)) {
             let message = "the store is not empty";
             return Err(StoreError::new(
                 StoreErrorKind::AlreadyExists,

@@ -20,11 +20,21 @@ pub trait ObjectStore: Send + Sync {
     /// After [`settle`](Self::settle) returned, the object survives a power loss.
     fn put(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError>;
 
+    /// Puts an object in the place of one whose bytes are wrong. At any time one of the
+    /// two is there, whole or as it was.
+    fn replace(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError>;
+
     /// The whole object.
     fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StoreError>;
 
     /// `len` bytes from `offset`; fewer is the error [`StoreErrorKind::Truncated`].
     fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>, StoreError>;
+
+    /// The bytes that an object must have, for whoever was given wrong ones. `None` if the
+    /// store has nothing to make them from.
+    fn mended(&self, _: &ObjectName) -> Option<Arc<Vec<u8>>> {
+        None
+    }
 
     /// Length in bytes.
     fn size(&self, name: &ObjectName) -> Result<u64, StoreError>;

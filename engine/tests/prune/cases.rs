@@ -25,8 +25,7 @@ fn what_a_replaced_object_replaces_stays_replaced() {
     let cache = tempfile::tempdir().unwrap();
     let store = new_store();
     let with_cache = || {
-        let options =
-            OpenOptions { cache: Some(cache.path().to_owned()), ..OpenOptions::default() };
+        let options = OpenOptions { cache: Some(cache.path().to_owned()), ..Default::default() };
         Repository::open(store.clone(), &password(), &options).unwrap()
     };
     let mut kept = Kept::default();
@@ -401,7 +400,7 @@ fn a_bad_cache_does_no_harm() {
     let folder = tempfile::tempdir().unwrap();
     let store = new_store();
     let open_cached = |path: &std::path::Path| {
-        let options = OpenOptions { cache: Some(path.to_owned()), ..OpenOptions::default() };
+        let options = OpenOptions { cache: Some(path.to_owned()), ..Default::default() };
         Repository::open(store.clone(), &password(), &options).unwrap()
     };
     let mut kept = Kept::default();

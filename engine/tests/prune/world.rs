@@ -11,7 +11,8 @@ use tresor_engine::Result;
 use tresor_engine::archiver::backup as run_backup;
 use tresor_engine::crypto::KdfCost;
 use tresor_engine::format::{
-    BlobId, BlobKind, IndexData, ObjectId, ObjectKind, ObjectName, Purpose, Time, sealed,
+    BlobId, BlobKind, IndexData, ObjectId, ObjectKind, ObjectName, ParityShare, Purpose, Time,
+    sealed,
 };
 use tresor_engine::history;
 use tresor_engine::index::read_object;
@@ -29,9 +30,14 @@ pub const DAY: i64 = 24 * 3600;
 
 /// A new repository whose password costs next to nothing.
 pub fn new_store() -> Store {
+    new_store_with(None)
+}
+
+pub fn new_store_with(parity: Option<ParityShare>) -> Store {
     let store: Store = Arc::new(MemoryStore::new());
     let cost = KdfCost { memory: 8 * 1024, passes: 1, lanes: 1 };
-    Repository::init(&store, &password(), &InitOptions { label: "test".into(), cost }).unwrap();
+    let options = InitOptions { label: "test".into(), cost, parity };
+    Repository::init(&store, &password(), &options).unwrap();
     store
 }
 
@@ -142,6 +148,9 @@ impl ObjectStore for Gate {
     fn put(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
         self.inner().put(name, data)
     }
+    fn replace(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
+        self.inner().replace(name, data)
+    }
     fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StoreError> {
         self.inner().get(name)
     }
@@ -211,7 +220,7 @@ impl Volatile {
 
 fn apply(store: &Store, name: &ObjectName, bytes: Option<Vec<u8>>) {
     match bytes {
-        Some(bytes) => store.put(name, &bytes).unwrap(),
+        Some(bytes) => store.replace(name, &bytes).unwrap(),
         None => store.delete(name).unwrap(),
     }
 }
@@ -219,6 +228,11 @@ fn apply(store: &Store, name: &ObjectName, bytes: Option<Vec<u8>>) {
 impl ObjectStore for Volatile {
     fn put(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
         self.now.put(name, data)?;
+        self.changes.lock().unwrap().push((*name, Some(data.to_vec())));
+        Ok(())
+    }
+    fn replace(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
+        self.now.replace(name, data)?;
         self.changes.lock().unwrap().push((*name, Some(data.to_vec())));
         Ok(())
     }

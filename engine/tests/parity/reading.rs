@@ -1,0 +1,122 @@
+//! A damaged repository is read as if it were whole, and says so.
+
+use std::sync::Mutex;
+
+use tresor_engine::maintenance::{CheckOptions, check};
+use tresor_engine::repo::{OpenOptions, Repository};
+use tresor_engine::store::{StoreError, StoreErrorKind};
+use tresor_testkit::{Call, HookedStore, password};
+
+use super::*;
+
+type Told = Arc<Mutex<Vec<ObjectName>>>;
+
+fn open_listening(store: &Store) -> (Arc<Repository>, Told) {
+    let told = Told::default();
+    let tell = told.clone();
+    let on_mended = move |name: &ObjectName| tell.lock().unwrap().push(*name);
+    let options = OpenOptions { on_mended: Some(Arc::new(on_mended)), ..Default::default() };
+    (Repository::open(store.clone(), &password(), &options).unwrap(), told)
+}
+
+#[test]
+fn every_object_damaged_and_every_file_read() {
+    let mut rng = Rng::with_seed(1);
+    let mut tree = some_tree(&mut rng, 5);
+    tree.entries_mut()
+        .insert(b"large".to_vec(), one_file(2_000_000).entries()[&b"file"[..]].clone());
+    let (store, kept) = repository(5, &tree);
+    let names: Vec<_> = objects(&store).into_keys().collect();
+    let damaged: Vec<_> = names.into_iter().filter(|n| n.kind != ObjectKind::Parity).collect();
+    for name in &damaged {
+        change_object(&store, name, |bytes| {
+            // In the middle, so that a config is still one that can be parsed, or not.
+            let at = if name.kind == ObjectKind::Pack { 1000.min(bytes.len() - 1) } else { 40 };
+            let end = bytes.len().min(at + SECTOR);
+            bytes[at..end].iter_mut().for_each(|b| *b = !*b);
+            if rng.bool() && name.kind != ObjectKind::Config {
+                bytes.truncate(bytes.len() - 7);
+            }
+        });
+    }
+    let before = objects(&store);
+    let (repo, told) = open_listening(&store);
+    for (snapshot, tree) in &kept.0 {
+        holds(&repo, snapshot, tree, "with parity");
+    }
+    let report =
+        check(&repo, &CheckOptions { read_data: true, ..Default::default() }, &Quiet::default())
+            .unwrap();
+    let named: Vec<_> = report.problems.iter().map(|p| p.object.clone()).collect();
+    let mut expected: Vec<_> = damaged.iter().map(ObjectName::path).collect();
+    expected.sort();
+    assert_eq!(named, expected, "{:#?}", report.problems);
+    assert!(report.problems.iter().all(|p| p.files.is_empty()), "{:#?}", report.problems);
+    let mut told = told.lock().unwrap().clone();
+    told.sort();
+    assert_eq!(told, damaged, "each once");
+    assert_eq!(repo.mended(), damaged);
+    assert!(objects(&store) == before, "reading changes nothing");
+    repair(&store);
+    kept.verify(&store, "repaired");
+    assert_tidy(&store, "repaired");
+}
+
+/// A medium with bad sectors: every read that touches one fails.
+#[test]
+fn bad_sectors() {
+    let (store, kept) = repository(10, &one_file(2_000_000));
+    let pack = largest(&store, ObjectKind::Pack);
+    let bad: Store = Arc::new(HookedStore::new(store.clone(), move |call| {
+        let unreadable =
+            Err(StoreError::new(StoreErrorKind::Unreadable, "read", "x", "bad sector"));
+        match *call {
+            Call::Get(name) if name == pack => unreadable,
+            Call::GetRange(name, at, len) if name == pack => {
+                let sector = |at: u64| at / SECTOR as u64;
+                let hit = (sector(at)..=sector(at + len as u64 - 1)).any(|n| n % 20 == 3);
+                if hit { unreadable } else { Ok(()) }
+            }
+            _ => Ok(()),
+        }
+    }));
+    let (repo, told) = open_listening(&bad);
+    holds(&repo, &kept.0[0].0, &kept.0[0].1, "bad sectors");
+    assert_eq!(*told.lock().unwrap(), [pack]);
+    // What is stored in its place lies elsewhere on the disk.
+    let dry = try_repair(&bad, true).unwrap();
+    assert_eq!(dry.mended.len(), 1, "{dry:?}");
+}
+
+#[test]
+fn a_prune_repacks_what_it_can_read_with_parity() {
+    let mut rng = Rng::with_seed(3);
+    let store = new_store_with(share(5));
+    let mut kept = Kept::default();
+    let mut tree = some_tree(&mut rng, 6);
+    for _ in 0..3 {
+        kept.add(&open(&store), &tree);
+        tree = change(&mut rng, &tree);
+    }
+    kept.forget(&open(&store), 0);
+    for pack in names(&store, ObjectKind::Pack) {
+        change_object(&store, &ObjectName::new(ObjectKind::Pack, pack), |bytes| bytes[77] ^= 1);
+    }
+    prune_at(&open(&store), &all(), 0).unwrap();
+    repair(&store);
+    kept.verify_clean(&store, "after a prune of damaged packs");
+    assert_tidy(&store, "after a prune of damaged packs");
+}
+
+#[test]
+fn check_names_what_has_no_parity() {
+    let (store, _) = repository(5, &one_file(1000));
+    let bare = largest(&store, ObjectKind::Pack);
+    store.delete(&bare.parity()).unwrap();
+    let report = check(&open(&store), &CheckOptions::default(), &Quiet::default()).unwrap();
+    let named: Vec<_> = report.problems.iter().map(|p| p.object.clone()).collect();
+    assert_eq!(named, [bare.path()]);
+    repair(&store);
+    let report = check(&open(&store), &CheckOptions::default(), &Quiet::default()).unwrap();
+    assert!(report.problems.is_empty());
+}
