@@ -16,5 +16,5 @@ pub use pack::{
     PACK_MAGIC, PACK_TRAILER_LEN, PackEntry, PackTable, Piece, SegmentEntry,
 };
 pub use sealed::Purpose;
-pub use snapshot::{PathBytes, SnapshotData, Summary, display_name};
+pub use snapshot::{PathBytes, SnapshotData, Summary, display_name, extend_path};
 pub use tree::{Branch, ContentPage, TreePage};

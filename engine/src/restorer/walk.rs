@@ -12,7 +12,7 @@ use super::files::{Batch, FileJob};
 use super::place::{self, Place, Way};
 use super::{Shared, What};
 use crate::error::{Error, Result};
-use crate::format::{BlobId, LinkId, Node};
+use crate::format::{BlobId, LinkId, Node, extend_path};
 use crate::sink::SinkDir;
 use crate::tree::{self, Entries};
 
@@ -50,13 +50,6 @@ pub(super) fn identity(node: &Node) -> Option<Identity> {
     (same.content, same.target) = (node.content.clone(), node.target.clone());
     let bytes = minicbor::to_vec(&same).ok()?;
     Some(*blake3::hash(&bytes).as_bytes())
-}
-
-/// `path` and a name below it, in place of what followed it.
-pub(super) fn extend_path(path: &mut Vec<u8>, above: usize, name: &[u8]) {
-    path.truncate(above);
-    path.push(b'/');
-    path.extend_from_slice(name);
 }
 
 /// A directory on the way to where the walk is.
