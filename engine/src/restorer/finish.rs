@@ -186,7 +186,8 @@ impl<'a> Finisher<'a> {
                 }
             }
         }
-        let job = FileJob { dir: Some(frame.dir.clone()), node, path: path.clone() };
+        let dir = Some(frame.dir.clone());
+        let job = FileJob { dir, new: false, node, path: path.clone() };
         if job.node.is_file() {
             files::restore(shared, &job)?;
         } else {
