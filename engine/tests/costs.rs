@@ -86,4 +86,4 @@ fn an_unchanged_file_costs_few_allocations_and_no_calls() {
 }
 
 /// The source in memory clones, which makes more of them than reading a disk.
-const LIMIT: f64 = 12.0;
+const LIMIT: f64 = 8.5;
