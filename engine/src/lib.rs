@@ -24,5 +24,6 @@ pub mod sink;
 pub mod source;
 pub mod store;
 pub mod tree;
+mod workers;
 
 pub use error::{Error, Result};

@@ -46,7 +46,7 @@ def end(process, patience=5):
         wait(process, patience)
 
 
-def start(arguments, environment=None, output=subprocess.DEVNULL, errors=subprocess.DEVNULL):
+def start(arguments, environment=None, output=subprocess.DEVNULL, errors=subprocess.DEVNULL, folder=None):
     """Starts a process in a group of its own, so that Ctrl-C reaches only us, who clean up."""
     try:
         return subprocess.Popen(
@@ -55,6 +55,7 @@ def start(arguments, environment=None, output=subprocess.DEVNULL, errors=subproc
             stdout=output,
             stderr=errors,
             env=environment,
+            cwd=folder,
             start_new_session=True,
         )
     except OSError as error:

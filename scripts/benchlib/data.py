@@ -59,13 +59,19 @@ def bytes_needed(tree, big, repositories):
     return round(tree * 1.1 + big + repositories * (tree * 0.25 + big * 0.55))
 
 
+def unpack(archive, tree, timeout, parts=()):
+    """The folder in an archive of Linux sources, or some of its folders."""
+    tree.mkdir()
+    chosen = ["--wildcards", *(f"*/{part}/*" for part in parts)] if parts else []
+    run(["tar", "-C", tree, "--strip-components=1", "-xf", archive, *chosen], timeout)
+
+
 def _lay_tree(tree, given, timeout):
     if given:
         shutil.copytree(given, tree, symlinks=True)
         return str(Path(given).name)
     archive = kernel_archive()
-    tree.mkdir()
-    run(["tar", "-C", tree, "--strip-components=1", "-xf", archive], timeout)
+    unpack(archive, tree, timeout)
     package = archive.name.split(".tar")[0]
     version = output_of(["dpkg-query", "-W", "-f", "${Version}", package], 60)
     return f"{package} {version}"
@@ -104,9 +110,9 @@ def lay(source, tree, big_size, folder, timeout):
     return data
 
 
-def listing(tree, timeout):
+def listing(tree, timeout, what=r"%P %y"):
     """Names and kinds of everything in a tree, sorted: what `find` must find."""
-    return sorted(output_of(["find", tree, "-printf", r"%P %y\0"], timeout).split("\0"))
+    return sorted(output_of(["find", tree, "-printf", what + r"\0"], timeout).split("\0"))
 
 
 def same_tree(one, other, timeout):

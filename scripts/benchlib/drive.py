@@ -12,7 +12,7 @@ from . import table
 from .commands import Failure, output_of, run
 from .mounted import Mounted
 from .phases import Phase, Step, say
-from .programs import BACKUP_PROGRAMS, Floor, PassThrough, executable_of
+from .programs import KINDS, Floor, PassThrough, program as program_of
 
 OWN = "tresor"
 READS = 2000
@@ -46,8 +46,8 @@ class Drive:
 
     phases = PHASES
     notes = NOTES
-    programs = tuple(BACKUP_PROGRAMS)
-    references = (Floor.name, PassThrough.name)
+    programs = tuple(name for name, kind in KINDS.items() if "mount" in kind.calls)
+    references = ("floor", "pass-through")
 
     def __init__(self, options, scratch):
         self.options = options
@@ -99,18 +99,20 @@ class Drive:
         return ready + self._references(results)
 
     def _ready(self, name):
-        program = BACKUP_PROGRAMS[name](executable_of(name), self.scratch / name)
+        program = program_of(name, self.scratch / name)
         program.lay_room()
+        program.bring_code(self.scratch / "code")
         environment = program.environment()
-        run(program.init_command(), self.timeout, environment)
-        seconds = run(program.backup_command(self.data.tree, self.data.big), self.timeout, environment)
+        run(program.command("init"), self.timeout, environment)
+        program.generation = 1
+        seconds = run(program.command("backup", (self.data.tree, self.data.big)), self.timeout, environment)
         say(f"{program.version()}: backed up in {seconds:.1f} s; now comparing what its drive gives")
         self.verify(program)
         return program
 
     def _references(self, results):
         """What the figures are compared with beside the peers."""
-        floor = Floor("/", self.scratch / "floor")
+        floor = Floor(self.scratch / "floor")
         floor.lay_room()
         bindfs = shutil.which("bindfs")
         if bindfs is None:
@@ -118,6 +120,7 @@ class Drive:
             return [floor]
         through = PassThrough(bindfs, self.scratch / "pass-through")
         through.lay_room()
+        through.bring_code(self.scratch / "code")
         return [floor, through]
 
     def _mounted(self, program, drop=True):
@@ -188,6 +191,12 @@ class Drive:
             yield target, run(["cp", "-r", mounted.inside(self.data.folder), target], self.timeout)
         finally:
             shutil.rmtree(target, ignore_errors=True)
+
+    def parts(self):
+        return [self]
+
+    def clear(self):
+        """All goes with the scratch folder."""
 
     @staticmethod
     def named(wanted):

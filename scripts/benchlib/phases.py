@@ -19,6 +19,8 @@ class Phase:
     ratio: float | None = None
     # What the figure itself must not exceed, whatever the peers do.
     limit: float | None = None
+    # How many times better than the program `floor` it is meant to be besides: 1 for no slower.
+    floor: float | None = None
     more_is_better: bool = False
 
 
@@ -27,12 +29,14 @@ class Step:
     """Figures that are taken together, such as a cold and a warm run on one drive.
 
     `measure(program)` returns a figure for the key of each of the step's phases, and may
-    return some for others, which then count with the largest.
+    return some for others, which then count with the largest. A program that can't do it
+    returns none. `before()` is called once a round, before the first program.
     """
 
     name: str
     keys: tuple
     measure: object
+    before: object = None
 
 
 @dataclass
@@ -61,6 +65,11 @@ class Results:
         runs = self.runs(program, key)
         return statistics.median(runs) if runs and not self.failure(program, key) else None
 
+    def spread(self, program, key):
+        """How far the runs lie apart, in halves of the median; None for one run."""
+        runs, median = self.runs(program, key), self.median(program, key)
+        return (max(runs) - min(runs)) / 2 / median if median and len(runs) > 1 else None
+
 
 def say(*words):
     print(*words, file=sys.stderr, flush=True)
@@ -75,6 +84,8 @@ def run_rounds(steps, programs, rounds, results):
     meets all of them. A step that has failed is not tried again."""
     for number in range(1, rounds + 1):
         for step in steps:
+            if step.before:
+                step.before()
             for program in programs:
                 if any(results.failure(program.name, key) for key in step.keys):
                     continue
@@ -82,9 +93,10 @@ def run_rounds(steps, programs, rounds, results):
                     figures = step.measure(program)
                 except (Failure, OSError) as failure:
                     results.fail(program.name, step.keys, str(failure))
-                    say(f"round {number}  {step.name:<12} {program.name:<12} FAILED: {failure}")
+                    say(f"round {number}  {step.name:<18} {program.name:<12} FAILED: {failure}")
                     continue
-                say(f"round {number}  {step.name:<12} {program.name:<12} {brief(figures)}")
+                if figures:
+                    say(f"round {number}  {step.name:<18} {program.name:<12} {brief(figures)}")
                 _keep(results, program.name, step, figures, number)
 
 

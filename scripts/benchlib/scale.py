@@ -7,17 +7,16 @@ snapshots are real, packs of chunks are files that consist of a hole.
 import json
 import math
 import os
-import select
 import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import table
-from .commands import Failure, end, last_lines, output_of, run, start
+from .commands import Failure, output_of, run
 from .mounted import Mounted
 from .phases import Phase, Step, say
-from .programs import Tresor, executable_of
+from .programs import KINDS, Program, executable_of
+from .usage import observe, own_memory
 
 MB = 1e6
 LOOKUPS = 200_000
@@ -93,11 +92,11 @@ NOTES = (
 )
 
 
-class Sized(Tresor):
+class Sized(Program):
     """tresor with the repository of one size."""
 
     def __init__(self, executable, room, size):
-        super().__init__(executable, room)
+        super().__init__(KINDS["tresor"], executable, room)
         self.name = size.name
         self.size = size
         self.cache = self.room / "cache"
@@ -142,6 +141,7 @@ class Scale:
         for size in self.sizes:
             program = Sized(executable_of("tresor"), self.scratch / size.name, size)
             program.lay_room()
+            program.bring_code(self.scratch / "code")
             numbers = (size.snapshots, size.directories, size.files, size.chunks, size.changed)
             command = [self.maker, program.repository, program.password, *map(str, numbers)]
             try:
@@ -182,8 +182,15 @@ class Scale:
         return {"first_ls_cold": cold.first_ls, "first_ls": warm.first_ls, "mount_memory": memory / MB}
 
     def command(self, program, key):
-        seconds, processor, memory = observed(program.call(*COMMANDS[key]), self.timeout, program.environment())
-        return {key: seconds, f"{key}_cpu": processor, f"{key}_memory": memory / MB}
+        command = [program.executable, *COMMANDS[key]]
+        usage = observe(command, self.timeout, program.environment(), memory=own_memory)
+        return {key: usage.seconds, f"{key}_cpu": usage.processor, f"{key}_memory": usage.memory / MB}
+
+    def parts(self):
+        return [self]
+
+    def clear(self):
+        """All goes with the scratch folder."""
 
     def as_text(self, results, _wanted):
         head = ["", "", *(size.name for size in self.sizes), "growth", "bar", "met"]
@@ -216,9 +223,11 @@ class Scale:
         return [
             {
                 "phase": phase.key,
+                "title": phase.title,
                 "unit": phase.unit,
                 "figures": {
                     size.name: {
+                        "median": results.median(size.name, phase.key),
                         "least": least(results, size, phase),
                         "runs": results.runs(size.name, phase.key),
                         **({"failure": why} if (why := results.failure(size.name, phase.key)) else {}),
@@ -237,37 +246,3 @@ def least(results, size, phase):
     """The machine may have been busy otherwise; None if it failed."""
     runs = results.runs(size.name, phase.key)
     return min(runs) if runs and not results.failure(size.name, phase.key) else None
-
-
-def own_memory(pid):
-    """Bytes of a process that the kernel can't drop and read again from a file."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def observed(command, timeout, environment):
-    """Runs a command to its end; seconds, those of processors, and the most memory seen."""
-    errors = Path(environment["HOME"]) / "errors"
-    with open(errors, "w+b") as output:
-        began = time.perf_counter()
-        process = start(command, environment, errors=output)
-        fd = os.pidfd_open(process.pid)
-        poller = select.poll()
-        poller.register(fd, select.POLLIN)
-        memory = 0
-        try:
-            while not poller.poll(5):
-                memory = max(memory, own_memory(process.pid))
-                if time.perf_counter() > began + timeout:
-                    raise Failure(f"{command[1]}: no end after {timeout} s")
-            seconds = time.perf_counter() - began
-            _, status, used = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        finally:
-            os.close(fd)
-            end(process)
-    if process.returncode:
-        raise Failure(f"{command[1]}: exit code {process.returncode}\n{last_lines(errors.read_text(errors='replace'))}")
-    return seconds, used.ru_utime + used.ru_stime, memory

@@ -18,17 +18,25 @@ def verdict(phase, results, own, peers):
     """
     figure = results.median(own, phase.key)
     peer, best = best_peer(phase, results, peers)
-    ratio = None
-    if figure and best:
-        ratio = figure / best if phase.more_is_better else best / figure
+    ratio = times_better(phase, figure, best)
     met = None
     if phase.limit is not None:
         met = None if figure is None else figure <= phase.limit
     elif phase.ratio is not None:
         met = None if ratio is None else ratio >= phase.ratio
-    if results.failure(own, phase.key) and (phase.limit or phase.ratio):
+    floor = results.median("floor", phase.key)
+    to_floor = times_better(phase, figure, floor)
+    if phase.floor is not None and to_floor is not None:
+        met = met is not False and to_floor >= phase.floor
+    if results.failure(own, phase.key) and (phase.limit or phase.ratio or phase.floor):
         met = False
-    return {"best_peer": peer, "ratio": ratio, "met": met}
+    return {"best_peer": peer, "ratio": ratio, "to_floor": to_floor, "met": met}
+
+
+def times_better(phase, figure, other):
+    if not figure or not other:
+        return None
+    return figure / other if phase.more_is_better else other / figure
 
 
 def number(figure, decimals):
@@ -39,18 +47,26 @@ def cell(phase, results, program):
     if results.failure(program, phase.key):
         return "failed"
     median = results.median(program, phase.key)
-    return "–" if median is None else number(median, phase.decimals)
+    if median is None:
+        return "–"
+    spread = results.spread(program, phase.key)
+    return number(median, phase.decimals) + ("" if spread is None else f" ±{100 * spread:.0f}%")
 
 
 def bar_text(phase):
+    bars = []
     if phase.limit is not None:
-        return f"≤ {number(phase.limit, phase.decimals)}"
-    return "" if phase.ratio is None else f"≥ {phase.ratio:g}×"
+        bars.append(f"≤ {number(phase.limit, phase.decimals)}")
+    elif phase.ratio is not None:
+        bars.append(f"≥ {phase.ratio:g}×")
+    if phase.floor is not None:
+        bars.append(f"≥ {phase.floor:g}× floor")
+    return ", ".join(bars)
 
 
 def row(phase, results, columns, own, peers):
     compared = verdict(phase, results, own, peers)
-    ratio = "–" if compared["ratio"] is None else f"{compared['ratio']:.1f}× {compared['best_peer']}"
+    ratio = "–" if compared["ratio"] is None else f"{compared['ratio']:.2g}× {compared['best_peer']}"
     met = {True: "yes", False: "NO", None: ""}[compared["met"]]
     cells = [cell(phase, results, program) for program in columns]
     return [phase.title, phase.unit, *cells, ratio, bar_text(phase), met]
@@ -93,7 +109,11 @@ def as_json(phases, results, columns, own, peers):
     def figures(phase):
         answer = {}
         for program in columns:
-            entry = {"median": results.median(program, phase.key), "runs": results.runs(program, phase.key)}
+            entry = {
+                "median": results.median(program, phase.key),
+                "spread": results.spread(program, phase.key),
+                "runs": results.runs(program, phase.key),
+            }
             if why := results.failure(program, phase.key):
                 entry["failure"] = why
             answer[program] = entry
@@ -102,11 +122,13 @@ def as_json(phases, results, columns, own, peers):
     return [
         {
             "phase": phase.key,
+            "title": phase.title,
             "unit": phase.unit,
             "more_is_better": phase.more_is_better,
             "figures": figures(phase),
             "bar_ratio": phase.ratio,
             "bar_limit": phase.limit,
+            "bar_floor": phase.floor,
             **verdict(phase, results, own, peers),
         }
         for phase in phases

@@ -11,6 +11,9 @@ RUSTIC_VERSION=0.11.4
 BORG_VERSION=1.4.5
 PYFUSE3_VERSION=3.5.0
 BUPSTASH_VERSION=0.12.0
+# Two point releases of one kernel, Debian's linux-source-6.1.
+KERNEL_VERSION=6.1.190-1
+KERNEL_NEXT_VERSION=6.1.192-1
 
 peer_cache=${TRESOR_BENCH_CACHE:-$HOME/.cache/tresor-bench}
 
@@ -44,6 +47,29 @@ need_rustic() {
 
 need_borg() {
     peer_from_cache BENCH_BORG "borg-$BORG_VERSION" bin/borg install_borg
+}
+
+# The data of the group `backup`: archives of the sources, not installed.
+need_kernels() {
+    need_kernel BENCH_KERNEL "$KERNEL_VERSION" && need_kernel BENCH_KERNEL_NEXT "$KERNEL_NEXT_VERSION"
+}
+
+need_kernel() {
+    local variable=$1 version=$2
+    local archive=$peer_cache/linux-source-6.1_$version.tar.xz folder
+    [ -z "${!variable:-}" ] || return 0
+    if [ ! -e "$archive" ]; then
+        echo "Fetching linux-source-6.1 $version into $peer_cache" >&2
+        folder=$(mktemp -d) || return 1
+        if ! (cd "$folder" && apt-get download -qq -o APT::Sandbox::User=root "linux-source-6.1=$version" && dpkg -x ./*.deb .) >&2; then
+            rm -rf "$folder"
+            echo "The mirror has no linux-source-6.1 $version (any more); name an archive with $variable" >&2
+            return 1
+        fi
+        mkdir -p "$peer_cache" && cp "$folder"/usr/src/linux-source-6.1.tar.xz "$archive.part" && mv "$archive.part" "$archive"
+        rm -rf "$folder"
+    fi
+    export "$variable=$archive"
 }
 
 need_bupstash() {

@@ -3,6 +3,7 @@
 
 mod hooked;
 mod random;
+mod slow;
 pub mod synthetic;
 mod tree;
 
@@ -18,6 +19,7 @@ use tresor_engine::store::{MemoryStore, Store};
 
 pub use hooked::{Call, HookedStore};
 pub use random::{random_bytes, random_tree};
+pub use slow::{Line, SlowStore, Traffic};
 pub use tree::{Body, Item};
 
 pub fn password() -> Password {

@@ -20,7 +20,7 @@ use crate::format::{BlobId, BlobKind, ObjectId, ObjectKind, ObjectName, Snapshot
 use crate::index::{Found, read_object};
 use crate::maintenance::{Reached, disown, walk_reachable};
 use crate::monitor::Monitor;
-use crate::pack::{Finished, NewSegment, PackWriter, Packed};
+use crate::pack::{Finished, NewSegment, PackWriter, Packed, missing_packs};
 use crate::repo::Repository;
 
 /// Packs marked more recently than this (seconds) may be relied on: prune looks
@@ -134,12 +134,7 @@ fn lost(repo: &Repository, finished: &Finished) -> Result<HashSet<ObjectId>> {
     }
     let mut lost = doomed(repo, &own, &finished.index)?;
     // Only now: a doomed entry stays until the pack is gone.
-    for id in own {
-        match repo.store().size(&ObjectName::new(ObjectKind::Pack, id)) {
-            Err(e) if e.is_not_found() => drop(lost.insert(id)),
-            other => drop(other?),
-        }
-    }
+    lost.extend(missing_packs(repo.store(), &finished.packs)?);
     Ok(lost)
 }
 

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::format::{BlobId, BlobKind, Node};
 use crate::pack::{NewSegment, PackWriter, Packed};
 use crate::repo::Repository;
-use crate::tree::{BlobSink, DirWriter};
+use crate::tree::{BlobSink, DirWriter, Entry, NodeAt};
 
 /// Tree blobs are compressed together up to this many bytes.
 const SEGMENT: usize = 256 << 10;
@@ -49,35 +49,47 @@ impl BlobSink for TreeSink<'_> {
         }
         Ok(id)
     }
+
+    fn has(&self, id: &BlobId) -> bool {
+        self.repo.index().can_rely_on(id)
+    }
 }
+
+/// A directory being written: its node, the same in the parent snapshot if only its
+/// tree may have changed since, and its entries. The root has no node.
+type Open = (Option<(Box<Node>, Option<NodeAt>)>, DirWriter);
 
 /// Consumes the events; returns the root page.
 pub(super) fn build(shared: &Shared, events: Receiver<Event>) -> Result<BlobId> {
     let mut sink = TreeSink::new(shared);
-    let mut dirs: Vec<(Option<Box<Node>>, DirWriter)> = vec![(None, DirWriter::default())];
+    let mut dirs: Vec<Open> = vec![(None, DirWriter::default())];
     for event in events {
-        let node = match event {
-            Event::Enter(node) => {
-                dirs.push((Some(node), DirWriter::default()));
+        let entry = match event {
+            Event::Enter(node, before) => {
+                dirs.push((Some((node, before)), DirWriter::default()));
                 continue;
             }
-            Event::Node(node) => node,
+            Event::Node(node) => Entry::New(*node),
+            Event::Kept(node) => Entry::Kept(node),
             Event::Pending(reply) => match reply.recv() {
-                Ok(Some(node)) => node,
+                Ok(Some(node)) => Entry::New(*node),
                 Ok(None) => continue,
                 Err(_) => return Err(Error::Interrupted),
             },
             Event::Leave => {
-                let Some((Some(mut node), dir)) = dirs.pop() else {
+                let Some((Some((mut node, before)), dir)) = dirs.pop() else {
                     return Err(Error::Interrupted);
                 };
                 node.tree = Some(dir.finish(&mut sink)?);
-                node
+                match before.filter(|before| before.tree == node.tree) {
+                    Some(before) => Entry::Kept(before),
+                    None => Entry::New(*node),
+                }
             }
         };
-        shared.counts.add(&node);
+        shared.counts.add(&entry);
         match dirs.last_mut() {
-            Some((_, dir)) => dir.push(*node, &mut sink)?,
+            Some((_, dir)) => dir.push_entry(entry, &mut sink)?,
             None => return Err(Error::Interrupted),
         }
     }

@@ -1,8 +1,8 @@
 //! Walks the source, compares with the parent snapshot, and hands out work.
 
 use std::cell::Cell;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::iter::Peekable;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -11,16 +11,19 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use super::{BackupOptions, Details, LOOK_AGAIN, Shared};
 use crate::contents;
 use crate::error::{Error, Result};
-use crate::format::{BlobId, Content, Node, NodeKind, is_valid_name};
+use crate::format::{BlobId, Content, Node, NodeKind, extend_path, is_valid_name};
 use crate::repo::Repository;
 use crate::source::{SourceDir, SourceFile};
-use crate::tree::{self, Entries};
+use crate::tree::{self, Entries, NodeAt};
 
 /// What the tree builder gets, in the order of the tree.
 pub(super) enum Event {
-    Enter(Box<Node>),
+    /// With the node in the parent snapshot if all but its tree is the same.
+    Enter(Box<Node>, Option<NodeAt>),
     /// A node that is complete.
     Node(Box<Node>),
+    /// A node that is as it was in the parent snapshot.
+    Kept(NodeAt),
     /// A node that a reader completes; nothing if it can't be read.
     Pending(Receiver<Option<Box<Node>>>),
     Leave,
@@ -79,16 +82,25 @@ impl Selection {
 struct Frame<'r> {
     dir: Arc<dyn SourceDir>,
     names: std::vec::IntoIter<Vec<u8>>,
-    parent: Option<Peekable<Entries<'r>>>,
-    path: Vec<u8>,
+    parent: Option<Before<'r>>,
+    /// Length of its path.
+    path: usize,
     selection: Selection,
     /// File system that the walk may not leave.
     device: Option<u64>,
 }
 
+/// The entries of a directory in the parent snapshot, and the next of them.
+struct Before<'r> {
+    entries: Entries<'r>,
+    next: Option<NodeAt>,
+}
+
 struct Walker<'a> {
     shared: &'a Shared,
     options: &'a BackupOptions,
+    /// Path of the current entry.
+    path: Vec<u8>,
     jobs: Jobs,
     events: Events,
     batch: Vec<Work>,
@@ -102,11 +114,11 @@ pub(super) fn walk(
     jobs: Jobs,
     events: Events,
 ) -> Result<()> {
-    let mut walker = Walker { shared, options, jobs, events, batch: Vec::new(), batch_bytes: 0 };
+    let (batch, path) = (Vec::new(), Vec::new());
+    let mut walker = Walker { shared, options, path, jobs, events, batch, batch_bytes: 0 };
     let selection = Selection::new(options);
-    let parent =
-        options.parent.as_ref().map(|p| tree::entries(&shared.repo, &p.data.tree).peekable());
-    let first = walker.frame(root, Vec::new(), selection, parent, None)?;
+    let parent = options.parent.as_ref().map(|p| &p.data.tree);
+    let first = walker.frame(root, selection, parent, None);
     let mut stack = vec![first];
     while let Some(frame) = stack.last_mut() {
         shared.monitor.progress().check()?;
@@ -167,16 +179,15 @@ impl<'a> Walker<'a> {
     fn frame(
         &self,
         dir: Arc<dyn SourceDir>,
-        path: Vec<u8>,
         selection: Selection,
-        parent: Option<Peekable<Entries<'a>>>,
+        parent: Option<&BlobId>,
         device: Option<u64>,
-    ) -> Result<Frame<'a>> {
+    ) -> Frame<'a> {
         let mut names = if selection.0.is_empty() {
             match dir.names() {
                 Ok(names) => names,
                 Err(e) => {
-                    let shown = if path.is_empty() { b"/".as_slice() } else { &path };
+                    let shown = if self.path.is_empty() { b"/" } else { self.path.as_slice() };
                     self.shared.problem(shown, &format!("can't list this directory: {e}"));
                     Vec::new()
                 }
@@ -190,41 +201,41 @@ impl<'a> Walker<'a> {
         if selection.0.is_empty() && self.options.exclude_caches && is_cache(&*dir, &names) {
             names.retain(|name| name == CACHE_TAG);
         }
-        Ok(Frame { dir, names: names.into_iter(), parent, path, selection, device })
+        let parent = parent
+            .map(|tree| Before { entries: tree::entries(&self.shared.repo, tree), next: None });
+        Frame { dir, names: names.into_iter(), parent, path: self.path.len(), selection, device }
     }
 
     /// Deals with one entry; a directory gives the frame to go into.
     fn entry(&mut self, frame: &mut Frame<'a>, name: Vec<u8>) -> Result<Option<Frame<'a>>> {
         let before = frame.before(&name)?;
         let selection = frame.selection.0.remove(&name).unwrap_or_default();
-        let mut path = Vec::with_capacity(frame.path.len() + 1 + name.len());
-        path.extend_from_slice(&frame.path);
-        path.push(b'/');
-        path.extend_from_slice(&name);
+        extend_path(&mut self.path, frame.path, &name);
         let (node, device) = match frame.dir.stat(&name) {
             Ok(stat) => stat,
             Err(e) => {
-                self.shared.problem(&path, &format!("can't be read: {e}"));
+                self.shared.problem(&self.path, &format!("can't be read: {e}"));
                 return Ok(None);
             }
         };
         let on_the_way = !selection.0.is_empty();
-        if !on_the_way && self.is_excluded(&path, &node) {
+        if !on_the_way && self.is_excluded(&node) {
             return Ok(None);
         }
         if node.is_dir() {
-            return self.directory(frame, node, device, path, selection, before);
+            return self.directory(frame, node, device, selection, before);
         }
         if on_the_way {
-            self.shared.problem(&path, "is not a directory, so nothing below it can be backed up");
+            let message = "is not a directory, so nothing below it can be backed up";
+            self.shared.problem(&self.path, message);
             return Ok(None);
         }
-        self.file(frame, node, path, before)?;
+        self.file(frame, node, before)?;
         Ok(None)
     }
 
-    fn is_excluded(&self, path: &[u8], node: &Node) -> bool {
-        self.options.exclude.matches(path, node.is_dir())
+    fn is_excluded(&self, node: &Node) -> bool {
+        self.options.exclude.matches(&self.path, node.is_dir())
             || node.is_file()
                 && self.options.exclude_larger_than.is_some_and(|limit| node.size > limit)
     }
@@ -234,9 +245,8 @@ impl<'a> Walker<'a> {
         frame: &Frame<'a>,
         mut node: Node,
         device: u64,
-        path: Vec<u8>,
         selection: Selection,
-        before: Option<Node>,
+        before: Option<NodeAt>,
     ) -> Result<Option<Frame<'a>>> {
         let shared = self.shared;
         // The limit counts from the paths that were asked for.
@@ -249,54 +259,55 @@ impl<'a> Walker<'a> {
         let opened = match opened.transpose() {
             Ok(dir) => dir,
             Err(e) => {
-                shared.problem(&path, &format!("can't open this directory: {e}"));
+                shared.problem(&self.path, &format!("can't open this directory: {e}"));
                 return Ok(None);
             }
         };
+        let mut same = None;
         match &before {
-            Some(before) if node.same_stamp(before) => keep_details(&mut node, before),
+            Some(before) if node.same_stamp(before) => {
+                same = Some(before).filter(|before| is_same(&node, before)).cloned();
+                keep_details(&mut node, before);
+            }
             _ => {
-                if shared.details(&*frame.dir, &mut node, &path) != Details::Complete {
+                if shared.details(&*frame.dir, &mut node, &self.path) != Details::Complete {
                     node.ctime = LOOK_AGAIN;
                 }
             }
         }
         shared.monitor.progress().add(1, 0);
         self.flush()?;
-        self.send(Event::Enter(Box::new(node)))?;
+        self.send(Event::Enter(Box::new(node), same))?;
         let Some(opened) = opened else {
             self.send(Event::Leave)?;
             return Ok(None);
         };
-        let parent =
-            before.and_then(|b| b.tree).map(|tree| tree::entries(&shared.repo, &tree).peekable());
-        self.frame(opened, path, selection, parent, limit).map(Some)
+        let parent = before.as_ref().and_then(|before| before.tree.as_ref());
+        Ok(Some(self.frame(opened, selection, parent, limit)))
     }
 
-    fn file(
-        &mut self,
-        frame: &Frame<'a>,
-        mut node: Node,
-        path: Vec<u8>,
-        before: Option<Node>,
-    ) -> Result<()> {
+    fn file(&mut self, frame: &Frame<'a>, mut node: Node, before: Option<NodeAt>) -> Result<()> {
         let shared = self.shared;
         let is_file = node.is_file();
-        let unchanged =
-            |b: &&Node| node.same_stamp(b) && node.link == b.link && is_stored(&shared.repo, b);
+        let unchanged = |before: &&NodeAt| {
+            node.same_stamp(before) && node.link == before.link && is_stored(&shared.repo, before)
+        };
         if let Some(before) = before.as_ref().filter(unchanged) {
-            keep_details(&mut node, before);
-            node.content = before.content.clone();
             if is_file {
                 shared.counts.unchanged.fetch_add(1, Relaxed);
-                shared.monitor.entry("unchanged", &|| crate::format::display_name(&path));
+                shared.monitor.entry("unchanged", &|| crate::format::display_name(&self.path));
             }
             shared.monitor.progress().add(1, node.size);
+            if is_same(&node, before) {
+                return self.send(Event::Kept(before.clone()));
+            }
+            keep_details(&mut node, before);
+            node.content = before.content.clone();
             return self.send(Event::Node(Box::new(node)));
         }
         let (reply, receiver) = bounded(1);
         let size = if is_file { node.size } else { 0 };
-        let (dir, before) = (frame.dir.clone(), before.is_some());
+        let (dir, path, before) = (frame.dir.clone(), self.path.clone(), before.is_some());
         self.batch.push(Work { dir, node: Box::new(node), path, before, reply });
         self.batch_bytes += size;
         if self.batch.len() >= BATCH || self.batch_bytes >= BATCH_BYTES {
@@ -317,22 +328,28 @@ impl<'a> Walker<'a> {
 
 impl Frame<'_> {
     /// The entry of this name in the parent snapshot. Names come in ascending order.
-    fn before(&mut self, name: &[u8]) -> Result<Option<Node>> {
-        let Some(entries) = &mut self.parent else { return Ok(None) };
+    fn before(&mut self, name: &[u8]) -> Result<Option<NodeAt>> {
+        let Some(before) = &mut self.parent else { return Ok(None) };
         loop {
-            match entries.peek() {
-                Some(Ok(node)) if node.name.as_slice() < name => drop(entries.next()),
-                Some(Ok(node)) if node.name == name => {
-                    return Ok(entries.next().and_then(Result::ok));
-                }
-                Some(Ok(_)) | None => return Ok(None),
-                // A damaged parent is no parent: everything below is read anew.
-                Some(Err(e)) if e.is_damage() => {
-                    self.parent = None;
+            let next = match before.next.take() {
+                Some(next) => next,
+                None => match before.entries.next_at() {
+                    Some(Ok(next)) => next,
+                    None => return Ok(None),
+                    // A damaged parent is no parent: everything below is read anew.
+                    Some(Err(e)) if e.is_damage() => {
+                        self.parent = None;
+                        return Ok(None);
+                    }
+                    Some(Err(e)) => return Err(e),
+                },
+            };
+            match next.name.as_slice().cmp(name) {
+                Ordering::Less => {}
+                Ordering::Equal => return Ok(Some(next)),
+                Ordering::Greater => {
+                    before.next = Some(next);
                     return Ok(None);
-                }
-                Some(Err(_)) => {
-                    return entries.next().transpose().map(|_| None);
                 }
             }
         }
@@ -371,6 +388,12 @@ fn all_known(repo: &Repository, content: &Content) -> Result<bool> {
         &mut |_, e| Err(e),
     )?;
     Ok(all.get())
+}
+
+/// Whether an entry whose stamp is the same differs in nothing else that is looked at here.
+fn is_same(node: &Node, before: &Node) -> bool {
+    (node.mode, node.uid, node.gid) == (before.mode, before.uid, before.gid)
+        && (node.device, node.link) == (before.device, before.link)
 }
 
 /// Takes over what an unchanged change time vouches for. The access time stays

@@ -23,5 +23,5 @@ pub use parity::{
     ShardHash, shard_hash,
 };
 pub use sealed::Purpose;
-pub use snapshot::{PathBytes, SnapshotData, Summary, display_name};
+pub use snapshot::{PathBytes, SnapshotData, Summary, display_name, extend_path};
 pub use tree::{Branch, ContentPage, TreePage};

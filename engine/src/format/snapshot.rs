@@ -93,6 +93,13 @@ impl PathBytes {
     }
 }
 
+/// `path` and a name below it, in place of what followed it.
+pub fn extend_path(path: &mut Vec<u8>, above: usize, name: &[u8]) {
+    path.truncate(above);
+    path.push(b'/');
+    path.extend_from_slice(name);
+}
+
 /// A name or path for people: bytes that are no UTF-8, and control characters, as `\xNN`.
 pub fn display_name(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());

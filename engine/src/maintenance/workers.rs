@@ -1,36 +1,17 @@
 //! Many objects looked at by a few threads, and what the errors of that mean.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
 use crate::error::{Error, Result};
 use crate::format::ObjectName;
 use crate::repo::Repository;
 use crate::store::StoreErrorKind;
 
-/// Does `work` for each item, on several threads. Ends with the first error.
+/// Does `work` for each item, on every core. Ends with the first error.
 pub(super) fn for_each<T: Sync>(
     items: &[T],
     work: impl Fn(&T) -> Result<()> + Send + Sync,
 ) -> Result<()> {
-    let next = AtomicUsize::new(0);
     let workers = std::thread::available_parallelism().map_or(2, |n| n.get()).clamp(2, 8);
-    std::thread::scope(|scope| {
-        let run = || -> Result<()> {
-            while let Some(item) = items.get(next.fetch_add(1, Relaxed)) {
-                // The others shall not go on for hours.
-                work(item).inspect_err(|_| next.store(items.len(), Relaxed))?;
-            }
-            Ok(())
-        };
-        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(run)).collect();
-        let panicked = |_| {
-            Err(Error::Invalid("a thread that reads objects panicked; please report it".into()))
-        };
-        // All are joined: the scope would panic for one that isn't.
-        let results: Vec<_> =
-            threads.into_iter().map(|t| t.join().unwrap_or_else(panicked)).collect();
-        results.into_iter().collect()
-    })
+    crate::workers::for_each(items, workers, work)
 }
 
 /// Errors that say nothing about one object, but that nothing more can be learnt.

@@ -17,12 +17,16 @@ use crate::format::{
     BlobId, BlobKind, IndexData, ObjectId, ObjectKind, ObjectName, Purpose, sealed,
 };
 use crate::repo::Repository;
+use crate::store::Store;
+use crate::workers;
 
 /// Data segments go to one of these packs at random, so that the order of
 /// segments in a pack doesn't tell the order of chunks in a file.
 const DATA_PACKS: usize = 2;
 /// Threads that hash and store finished packs.
 const UPLOADERS: usize = 2;
+/// Packs looked up at once.
+const LOOKUPS: usize = 8;
 /// An index object is written at least this often, so that little is sent
 /// again after an interruption.
 const INDEX_EVERY: Duration = Duration::from_secs(20);
@@ -258,14 +262,11 @@ impl Shared {
     /// may find that a prune has taken the pack for garbage. That may still happen
     /// until it is named, so the backup looks again in the end.
     fn still_there(&self, data: &IndexData) -> Result<()> {
-        for pack in &data.packs {
-            let name = ObjectName::new(ObjectKind::Pack, pack.id);
-            match self.repo.store().size(&name) {
-                Err(e) if e.is_not_found() => return Err(Error::LostPack(name)),
-                other => drop(other?),
-            }
+        let packs: Vec<_> = data.packs.iter().map(|pack| pack.id).collect();
+        match missing_packs(self.repo.store(), &packs)?.first() {
+            Some(id) => Err(Error::LostPack(ObjectName::new(ObjectKind::Pack, *id))),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn write_index(&self, pending: &mut Pending) -> Result<()> {
@@ -283,6 +284,20 @@ impl Shared {
         pending.written.push(id);
         Ok(())
     }
+}
+
+/// Which of these packs are not in the store. Several are looked up at once: one that
+/// is far away answers late.
+pub fn missing_packs(store: &Store, packs: &[ObjectId]) -> Result<Vec<ObjectId>> {
+    let missing = Mutex::new(Vec::new());
+    workers::for_each(packs, LOOKUPS, |id| {
+        match store.size(&ObjectName::new(ObjectKind::Pack, *id)) {
+            Err(e) if e.is_not_found() => lock(&missing).push(*id),
+            other => drop(other?),
+        }
+        Ok(())
+    })?;
+    Ok(missing.into_inner().unwrap_or_else(|e| e.into_inner()))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

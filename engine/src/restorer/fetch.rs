@@ -1,15 +1,14 @@
 //! From a file's extents to its bytes: few large reads, every core decoding.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crossbeam_channel::bounded;
 
+use super::Shared;
 use super::extents::{Extents, check_content};
-use crate::cache::Cache;
 use crate::error::{Error, Result};
-use crate::format::{BlobId, BlobKind, Content, Node, ObjectId};
+use crate::format::{BlobId, BlobKind, Content, Node};
 use crate::index::{Location, SegmentAddr};
 use crate::pack::Segment;
 use crate::repo::Repository;
@@ -68,15 +67,16 @@ fn check_len(id: &BlobId, bytes: &[u8], len: u64) -> Result<()> {
 const WINDOW: u64 = 256 << 20;
 const WINDOW_PIECES: usize = 1 << 16;
 /// Fewer bytes than this are fetched by the calling thread alone.
-const PARALLEL: u64 = 2 << 20;
+pub(super) const PARALLEL: u64 = 2 << 20;
 /// Longest read of the store, and most that it may become decompressed.
 const RUN: u64 = 2 << 20;
 const RUN_RAW: u64 = 8 << 20;
-const RUN_QUEUE: usize = 4;
+const RUN_QUEUE: usize = 2;
+/// Reads under way at once: as many fill a line of 100 Mbit/s that answers after 0.2 s.
+const READS: usize = 4;
 
 pub(super) fn fetch(
-    repo: &Repository,
-    cache: &Cache<(ObjectId, u32), Segment>,
+    shared: &Shared<'_>,
     content: &Content,
     size: u64,
     target: &mut dyn Target,
@@ -84,6 +84,7 @@ pub(super) fn fetch(
     if let Content::Inline(bytes) = content {
         return target.data(0, bytes);
     }
+    let repo = shared.repo;
     let mut extents = Extents::new(repo, content, size);
     loop {
         let pieces = missing(repo, &mut extents, target)?;
@@ -91,8 +92,9 @@ pub(super) fn fetch(
         if pieces.is_empty() {
             return Ok(());
         } else if bytes < PARALLEL {
-            pieces.iter().try_for_each(|piece| few(repo, cache, piece, target))?;
+            pieces.iter().try_for_each(|piece| few(shared, piece, target))?;
         } else {
+            let _turn = shared.large.enter();
             many(repo, pieces, target)?;
         }
     }
@@ -118,18 +120,9 @@ fn missing(
 }
 
 /// One chunk, by way of the cache of shared segments.
-fn few(
-    repo: &Repository,
-    cache: &Cache<(ObjectId, u32), Segment>,
-    piece: &Piece,
-    target: &mut dyn Target,
-) -> Result<(), Failure> {
-    let addr = piece.location.segment;
-    let segment = cache.get_or((addr.pack, addr.offset), || {
-        let segment = repo.read_segment(&addr)?;
-        let weight = segment.len();
-        Ok::<_, Error>((Arc::new(segment), weight))
-    });
+fn few(shared: &Shared<'_>, piece: &Piece, target: &mut dyn Target) -> Result<(), Failure> {
+    let repo = shared.repo;
+    let segment = shared.segments.get(repo, &piece.location.segment);
     let blob = segment
         .as_ref()
         .map_err(|_| ())
@@ -145,7 +138,7 @@ fn few(
 fn many(repo: &Repository, pieces: Vec<Piece>, target: &mut dyn Target) -> Result<(), Failure> {
     let runs = runs(pieces);
     let next = AtomicUsize::new(0);
-    let workers = std::thread::available_parallelism().map_or(2, |n| n.get()).clamp(2, 8);
+    let workers = std::thread::available_parallelism().map_or(READS, |n| n.get()).clamp(READS, 8);
     std::thread::scope(|scope| {
         let (decoded, queue) = bounded(RUN_QUEUE);
         for _ in 0..workers {
@@ -191,7 +184,14 @@ struct Run {
 impl Run {
     /// Takes a piece whose segment is the last one or may follow it.
     fn take(&mut self, piece: Piece) -> bool {
-        let segment = piece.location.segment;
+        let taken = self.reach(piece.location.segment);
+        if taken {
+            self.pieces.push((piece, self.segments.len() - 1));
+        }
+        taken
+    }
+
+    fn reach(&mut self, segment: SegmentAddr) -> bool {
         let (Some(first), Some(last)) = (self.segments.first(), self.segments.last()) else {
             return false;
         };
@@ -205,9 +205,20 @@ impl Run {
             self.segments.push(segment);
             self.raw = raw;
         }
-        self.pieces.push((piece, self.segments.len() - 1));
         true
     }
+}
+
+/// Segments that are sorted, as runs that one read each gives.
+pub(super) fn runs_of(segments: &[SegmentAddr]) -> Vec<Vec<SegmentAddr>> {
+    let mut runs: Vec<Run> = Vec::new();
+    for segment in segments {
+        if !runs.last_mut().is_some_and(|run| run.reach(*segment)) {
+            let raw = u64::from(segment.raw_len);
+            runs.push(Run { segments: vec![*segment], raw, pieces: Vec::new() });
+        }
+    }
+    runs.into_iter().map(|run| run.segments).collect()
 }
 
 fn runs(mut pieces: Vec<Piece>) -> Vec<Run> {

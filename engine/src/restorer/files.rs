@@ -17,6 +17,8 @@ use crate::source::SourceFile;
 pub(super) struct FileJob {
     /// `None` in a dry run if the directory isn't there.
     pub dir: Option<Arc<dyn SinkDir>>,
+    /// Whether the directory is new, so that nothing can be there.
+    pub new: bool,
     pub node: Node,
     pub path: Vec<u8>,
 }
@@ -83,11 +85,12 @@ fn is_full(error: &io::Error) -> bool {
 
 /// `told` is how many bytes the progress was told of.
 fn file(shared: &Shared<'_>, job: &FileJob, told: &mut u64) -> Result<Done, Failure> {
-    let (options, FileJob { dir, node, path }) = (shared.options, job);
+    let (options, FileJob { dir, new, node, path }) = (shared.options, job);
     check_content(node)?;
     let Some(dir) = dir else { return Ok(Done::Restored) };
-    let there = dir.stat(&node.name)?;
-    if !options.delete && there.as_ref().is_some_and(Node::is_dir) {
+    let there = if *new { None } else { dir.stat(&node.name)? };
+    let is_dir = there.as_ref().is_some_and(Node::is_dir);
+    if !options.delete && is_dir {
         return Err(in_the_way().into());
     }
     let there = there.filter(Node::is_file);
@@ -102,7 +105,7 @@ fn file(shared: &Shared<'_>, job: &FileJob, told: &mut u64) -> Result<Done, Fail
         return Ok(Done::Restored);
     }
     let old = there.and_then(|_| dir.open_file(&node.name).ok());
-    let problems = write(shared, &**dir, node, old, told)?;
+    let problems = write(shared, &**dir, node, (old, is_dir), told)?;
     shared.metadata_problems(path, &problems);
     if options.verify {
         verify(shared, &**dir, node, path)?;
@@ -144,22 +147,23 @@ fn write(
     shared: &Shared<'_>,
     dir: &dyn SinkDir,
     node: &Node,
-    old: Option<Box<dyn SourceFile>>,
+    (old, is_dir): (Option<Box<dyn SourceFile>>, bool),
     told: &mut u64,
 ) -> Result<Vec<MetadataProblem>, Failure> {
     let file = dir.create_file(node)?;
     let mut writing = Writing { shared, file, old, buffer: Vec::new(), told };
     if let Some(content) = &node.content {
-        fetch::fetch(shared.repo, &shared.segments, content, node.size, &mut writing)?;
+        fetch::fetch(shared, content, node.size, &mut writing)?;
     }
     // Not before there is something to put in its place.
-    if dir.stat(&node.name)?.is_some_and(|there| there.is_dir()) {
-        if !shared.options.delete {
-            return Err(in_the_way().into());
-        }
+    if is_dir {
         dir.remove_dir_all(&node.name)?;
     }
-    Ok(writing.file.finish(node)?)
+    // A directory that has come meanwhile stays.
+    writing.file.finish(node).map_err(|e| match e.kind() {
+        io::ErrorKind::IsADirectory => in_the_way().into(),
+        _ => e.into(),
+    })
 }
 
 /// A file being restored, and what lies under its name now.

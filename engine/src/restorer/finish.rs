@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::files::{self, Done, FileJob};
 use super::place;
-use super::walk::{Walked, extend_path, identity};
+use super::walk::{Walked, identity};
 use super::{Shared, What};
 use crate::error::Result;
-use crate::format::{BlobId, Node, display_name};
+use crate::format::{BlobId, Node, display_name, extend_path};
 use crate::sink::SinkDir;
 use crate::tree::{self, Entries};
 
@@ -186,7 +186,8 @@ impl<'a> Finisher<'a> {
                 }
             }
         }
-        let job = FileJob { dir: Some(frame.dir.clone()), node, path: path.clone() };
+        let dir = Some(frame.dir.clone());
+        let job = FileJob { dir, new: false, node, path: path.clone() };
         if job.node.is_file() {
             files::restore(shared, &job)?;
         } else {

@@ -11,6 +11,7 @@ mod fetch;
 mod files;
 mod finish;
 mod place;
+mod segments;
 mod walk;
 
 use std::collections::HashSet;
@@ -20,13 +21,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crossbeam_channel::bounded;
 
 pub use fetch::read_file;
+use segments::{Segments, Turns};
 
-use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::exclude::Patterns;
-use crate::format::{BlobId, Node, ObjectId, ObjectName, display_name};
+use crate::format::{BlobId, Node, ObjectName, display_name};
 use crate::monitor::Monitor;
-use crate::pack::Segment;
 use crate::repo::Repository;
 use crate::sink::SinkDir;
 use crate::tree;
@@ -80,16 +80,19 @@ struct Counts {
     errors: AtomicU64,
 }
 
-/// Segments shared by small files; each is decoded about once.
-const SEGMENT_CACHE: usize = 48 << 20;
-const JOB_QUEUE: usize = 16;
+const JOB_QUEUE: usize = 4;
+/// Workers: a store that is far away answers late, and then most of them wait for it.
+const WORKERS: usize = 8;
+/// Large files fetched at once.
+const LARGE: usize = 2;
 
 struct Shared<'a> {
     repo: &'a Arc<Repository>,
     options: &'a RestoreOptions,
     monitor: Arc<dyn Monitor>,
     counts: Counts,
-    segments: Cache<(ObjectId, u32), Segment>,
+    segments: Segments,
+    large: Turns,
     /// Paths of files with several names that could not be restored.
     failed: Mutex<HashSet<Vec<u8>>>,
 }
@@ -150,9 +153,9 @@ pub fn restore(
     monitor: Arc<dyn Monitor>,
 ) -> Result<Restored> {
     let what = find(repo, root, path)?;
-    let segments = Cache::new(SEGMENT_CACHE);
+    let (segments, large) = (Segments::new(), Turns::new(LARGE));
     let (counts, failed) = Default::default();
-    let shared = Shared { repo, options, monitor, counts, segments, failed };
+    let shared = Shared { repo, options, monitor, counts, segments, large, failed };
     let walked = first_walk(&shared, &what, target.clone())?;
     shared.monitor.progress().check()?;
     if !options.dry_run || options.delete {
@@ -164,9 +167,10 @@ pub fn restore(
 
 fn first_walk(shared: &Shared<'_>, what: &What, target: Arc<dyn SinkDir>) -> Result<walk::Walked> {
     let (jobs, queue) = bounded::<files::Batch>(JOB_QUEUE);
-    let workers = std::thread::available_parallelism().map_or(2, |n| n.get()).max(2);
+    let workers = std::thread::available_parallelism().map_or(WORKERS, |n| n.get()).max(WORKERS);
     std::thread::scope(|scope| {
         let work = |batch: files::Batch| {
+            shared.segments.fetch_ahead(shared.repo, &batch);
             batch.iter().try_for_each(|job| files::restore(shared, job).map(drop))
         };
         let workers: Vec<_> = (0..workers)

@@ -12,6 +12,8 @@ use crate::sink::SinkDir;
 #[derive(Clone)]
 pub(super) enum Place {
     There(Arc<dyn SinkDir>),
+    /// Likewise, and it was made by this restore: nothing was in it.
+    New(Arc<dyn SinkDir>),
     /// Not there, and a dry run won't make it.
     Missing,
     /// To be made under this name in the frame before.
@@ -62,7 +64,7 @@ pub(super) fn directory(
         }
         None => parent.make_dir(name)?,
     };
-    Ok((Place::There(dir), !is_dir))
+    Ok(if is_dir { (Place::There(dir), false) } else { (Place::New(dir), true) })
 }
 
 /// Makes a symlink, FIFO, socket or device, and reports how that went. `dir` is

@@ -12,7 +12,7 @@ use super::files::{Batch, FileJob};
 use super::place::{self, Place, Way};
 use super::{Shared, What};
 use crate::error::{Error, Result};
-use crate::format::{BlobId, LinkId, Node, display_name};
+use crate::format::{BlobId, LinkId, Node, display_name, extend_path};
 use crate::sink::SinkDir;
 use crate::tree::{self, Entries};
 
@@ -50,13 +50,6 @@ pub(super) fn identity(node: &Node) -> Option<Identity> {
     (same.content, same.target) = (node.content.clone(), node.target.clone());
     let bytes = minicbor::to_vec(&same).ok()?;
     Some(*blake3::hash(&bytes).as_bytes())
-}
-
-/// `path` and a name below it, in place of what followed it.
-pub(super) fn extend_path(path: &mut Vec<u8>, above: usize, name: &[u8]) {
-    path.truncate(above);
-    path.push(b'/');
-    path.extend_from_slice(name);
 }
 
 /// A directory on the way to where the walk is.
@@ -199,7 +192,9 @@ impl<'a> Walker<'a> {
             let (above, below) = stack.split_at_mut(at);
             let (Some(above), Some(frame)) = (above.last(), below.first_mut()) else { break };
             frame.dir = match (&above.dir, &frame.dir) {
-                (Place::There(above), Place::Later(name)) => self.make_one(&**above, name, frame),
+                (Place::There(above) | Place::New(above), Place::Later(name)) => {
+                    self.make_one(&**above, name, frame)
+                }
                 (Place::Missing, _) => {
                     self.shared.counts.directories.fetch_add(1, Relaxed);
                     Place::Missing
@@ -246,9 +241,10 @@ impl<'a> Walker<'a> {
     /// A file or special file.
     fn leaf(&mut self, place: Place, node: Node) -> Result<()> {
         let shared = self.shared;
-        let dir = match place {
-            Place::There(dir) => Some(dir),
-            _ => None,
+        let (dir, new) = match place {
+            Place::There(dir) => (Some(dir), false),
+            Place::New(dir) => (Some(dir), true),
+            _ => (None, false),
         };
         // A dry run looks at each name by itself.
         if let Some(identity) = identity(&node).filter(|_| !shared.options.dry_run) {
@@ -268,7 +264,7 @@ impl<'a> Walker<'a> {
         };
         self.batch_dirs += usize::from(!self.batch.last().is_some_and(is_same));
         self.batch_bytes = self.batch_bytes.saturating_add(node.size);
-        self.batch.push(FileJob { dir, node, path: self.path.clone() });
+        self.batch.push(FileJob { dir, new, node, path: self.path.clone() });
         if self.batch.len() >= BATCH
             || self.batch_bytes >= BATCH_BYTES
             || self.batch_dirs >= BATCH_DIRS

@@ -5,4 +5,4 @@ mod writer;
 
 pub use crate::format::{Branch, TreePage};
 pub use reader::{Entries, NodeAt, entries, entries_from, entry_count, lookup, position, resolve};
-pub use writer::{BlobSink, DirWriter};
+pub use writer::{BlobSink, DirWriter, Entry};

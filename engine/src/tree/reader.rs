@@ -26,6 +26,14 @@ impl NodeAt {
             _ => Err(Error::Invalid(format!("tree page {} has no such node", page_id.short()))),
         }
     }
+
+    /// Number of nodes in its page.
+    pub fn page_len(&self) -> usize {
+        match &*self.page {
+            TreePage::Leaf(nodes) => nodes.len(),
+            TreePage::Branch(_) => 0,
+        }
+    }
 }
 
 impl std::ops::Deref for NodeAt {

@@ -1,11 +1,44 @@
 //! Writing directories.
 
+use super::reader::NodeAt;
 use crate::error::{Error, Result};
 use crate::format::{BlobId, Branch, Content, Node, TreePage, display_name, is_valid_name};
 
 /// Takes the plaintext of tree blobs and gives their ids.
 pub trait BlobSink {
     fn put(&mut self, bytes: &[u8]) -> Result<BlobId>;
+
+    /// Whether this blob is stored for good, so that it need not be put.
+    fn has(&self, _: &BlobId) -> bool {
+        false
+    }
+}
+
+/// What a directory gets: a node, or one as it stands in an earlier tree. A page
+/// that would hold just what an earlier one holds is that page.
+pub enum Entry {
+    New(Node),
+    Kept(NodeAt),
+}
+
+impl std::ops::Deref for Entry {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        match self {
+            Self::New(node) => node,
+            Self::Kept(node) => node,
+        }
+    }
+}
+
+impl From<Entry> for Node {
+    fn from(entry: Entry) -> Self {
+        match entry {
+            Entry::New(node) => node,
+            Entry::Kept(node) => Node::clone(&node),
+        }
+    }
 }
 
 /// A leaf page is cut after an entry whose name says so, once it has this many
@@ -18,8 +51,8 @@ const BRANCH_MAX: usize = 512;
 /// Writes one directory, whose nodes come sorted by name.
 #[derive(Default)]
 pub struct DirWriter {
-    nodes: Vec<Node>,
-    /// The name added last.
+    entries: Vec<Entry>,
+    /// The last name of the last page.
     last: Option<Vec<u8>>,
     bytes: usize,
     pages: Vec<Branch>,
@@ -29,30 +62,41 @@ impl DirWriter {
     /// Adds the next node. Readers refuse pages whose names are out of order, so
     /// that must not be written.
     pub fn push(&mut self, node: Node, sink: &mut dyn BlobSink) -> Result<()> {
-        if !is_valid_name(&node.name) || self.last.as_ref().is_some_and(|last| *last >= node.name) {
-            let name = display_name(&node.name);
+        self.push_entry(Entry::New(node), sink)
+    }
+
+    pub fn push_entry(&mut self, entry: Entry, sink: &mut dyn BlobSink) -> Result<()> {
+        let last = self.entries.last().map(|entry| &entry.name).or(self.last.as_ref());
+        if !is_valid_name(&entry.name) || last.is_some_and(|last| *last >= entry.name) {
+            let name = display_name(&entry.name);
             return Err(Error::Invalid(format!("the name {name:?} can't stand in its directory")));
         }
-        self.last = Some(node.name.clone());
-        self.bytes += weight(&node);
-        let cut = self.bytes >= LEAF_MIN && (is_cut(&node.name, 64) || self.bytes >= LEAF_MAX);
-        self.nodes.push(node);
+        self.bytes += weight(&entry);
+        let cut = self.bytes >= LEAF_MIN && (is_cut(&entry.name, 64) || self.bytes >= LEAF_MAX);
+        self.entries.push(entry);
         if cut { self.flush(sink) } else { Ok(()) }
     }
 
     fn flush(&mut self, sink: &mut dyn BlobSink) -> Result<()> {
-        let nodes = std::mem::take(&mut self.nodes);
+        let entries = std::mem::take(&mut self.entries);
         self.bytes = 0;
-        let first = nodes.first().map(|n| n.name.clone()).unwrap_or_default();
-        let entries = nodes.len() as u64;
-        let id = sink.put(&TreePage::Leaf(nodes).encode())?;
-        self.pages.push(Branch { first, entries, id });
+        self.last = entries.last().map(|entry| entry.name.clone());
+        let first = entries.first().map(|entry| entry.name.clone()).unwrap_or_default();
+        let count = entries.len() as u64;
+        let id = match kept_page(&entries).filter(|id| sink.has(id)) {
+            Some(id) => id,
+            None => {
+                let nodes = entries.into_iter().map(Node::from).collect();
+                sink.put(&TreePage::Leaf(nodes).encode())?
+            }
+        };
+        self.pages.push(Branch { first, entries: count, id });
         Ok(())
     }
 
     /// Writes what is left; returns the root page.
     pub fn finish(mut self, sink: &mut dyn BlobSink) -> Result<BlobId> {
-        if !self.nodes.is_empty() || self.pages.is_empty() {
+        if !self.entries.is_empty() || self.pages.is_empty() {
             self.flush(sink)?;
         }
         let mut level = self.pages;
@@ -74,6 +118,14 @@ impl DirWriter {
         }
         Ok(level[0].id)
     }
+}
+
+/// The page that holds these entries and no others. Names are in order in both, so
+/// as many of one page as it has are all of it.
+fn kept_page(entries: &[Entry]) -> Option<BlobId> {
+    let Some(Entry::Kept(first)) = entries.first() else { return None };
+    let same = |entry: &Entry| matches!(entry, Entry::Kept(at) if at.page_id == first.page_id);
+    (first.page_len() == entries.len() && entries.iter().all(same)).then_some(first.page_id)
 }
 
 fn write_branch(pages: Vec<Branch>, sink: &mut dyn BlobSink) -> Result<Branch> {

@@ -25,10 +25,16 @@ pub(super) fn apply(handle: &Handle<'_>, node: &Node) -> io::Result<Vec<Metadata
     }
     setter.owner(&before);
     let there = setter.xattr_names();
-    setter.open_up(&there)?;
-    setter.xattrs(&there);
-    setter.mode(&handle.stat()?);
-    setter.times(&handle.stat()?);
+    let has_any = !there.is_empty() || !node.xattrs().is_empty();
+    if has_any {
+        setter.open_up()?;
+        setter.xattrs(&there);
+    }
+    // Of most files nothing was touched, and then nothing is asked again.
+    let now = if has_any || !has_owner(&before, node) { handle.stat()? } else { before };
+    setter.mode(&now);
+    // A change of mode touches no times.
+    setter.times(&now);
     Ok(setter.problems)
 }
 
@@ -116,9 +122,8 @@ impl Setter<'_> {
     }
 
     /// Lets a user read and set attributes of a file that its mode keeps from him.
-    fn open_up(&mut self, there: &[Vec<u8>]) -> io::Result<()> {
-        let any = !there.is_empty() || !self.node.xattrs().is_empty();
-        if !any || is_root() || !matches!(self.node.kind, NodeKind::File | NodeKind::Directory) {
+    fn open_up(&mut self) -> io::Result<()> {
+        if is_root() || !matches!(self.node.kind, NodeKind::File | NodeKind::Directory) {
             return Ok(());
         }
         let mode = stat::mode(&self.handle.stat()?);
