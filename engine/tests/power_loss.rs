@@ -265,7 +265,11 @@ fn the_power_fails_during_init() {
         images: Mutex::default(),
     });
     let init = |store: &Store| {
-        Repository::init(store, &password(), &InitOptions { label: "test".into(), cost: COST })
+        Repository::init(
+            store,
+            &password(),
+            &InitOptions { label: "test".into(), cost: COST, parity: None },
+        )
     };
     let store: Store = Arc::new(LocalStore::with_disk(&root, disk.clone()));
     init(&store).unwrap();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tresor_engine::format::{ObjectKind, ObjectName};
+use tresor_engine::format::{ObjectKind, ObjectName, Time};
 use tresor_engine::store::{ObjectStore, Store, StoreError};
 
 /// What a line carries.
@@ -81,6 +81,10 @@ impl ObjectStore for SlowStore {
         self.slowly(|| self.inner.put(name, data), |()| data.len())
     }
 
+    fn replace(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
+        self.slowly(|| self.inner.replace(name, data), |()| data.len())
+    }
+
     fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StoreError> {
         self.slowly(|| self.inner.get(name), Vec::len)
     }
@@ -109,6 +113,14 @@ impl ObjectStore for SlowStore {
 
     fn settle_all(&self) -> Result<(), StoreError> {
         self.inner.settle_all()
+    }
+
+    fn added_since(&self, kind: ObjectKind, time: Time) -> Result<Vec<ObjectName>, StoreError> {
+        self.slowly(|| self.inner.added_since(kind, time), |list| list.len() * 100)
+    }
+
+    fn clock(&self) -> Option<Time> {
+        self.inner.clock()
     }
 
     fn sweep(&self, age: Duration) -> Result<(u64, u64), StoreError> {

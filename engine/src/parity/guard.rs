@@ -9,7 +9,7 @@ use std::time::Duration;
 use lru::LruCache;
 
 use super::{make, mend};
-use crate::format::{ObjectKind, ObjectName, ParityShare};
+use crate::format::{ObjectKind, ObjectName, ParityShare, Time};
 use crate::store::{ObjectStore, Store, StoreError, StoreErrorKind};
 
 /// Mended objects that are kept, as a damaged pack is read piece by piece.
@@ -176,12 +176,24 @@ impl ObjectStore for Guarded {
         self.inner.settle_all()
     }
 
+    fn added_since(&self, kind: ObjectKind, time: Time) -> Result<Vec<ObjectName>, StoreError> {
+        self.inner.added_since(kind, time)
+    }
+
+    fn clock(&self) -> Option<Time> {
+        self.inner.clock()
+    }
+
     fn sweep(&self, age: Duration) -> Result<(u64, u64), StoreError> {
         self.inner.sweep(age)
     }
 
     fn create(&self) -> Result<(), StoreError> {
         self.inner.create()
+    }
+
+    fn make_folders(&self) -> Result<Vec<ObjectKind>, StoreError> {
+        self.inner.make_folders()
     }
 
     fn space(&self) -> Option<(u64, u64)> {
