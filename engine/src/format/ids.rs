@@ -107,6 +107,15 @@ impl ObjectKind {
         }
     }
 
+    /// Longest object of this kind that a reader accepts, in bytes.
+    pub fn max_len(self) -> u64 {
+        match self {
+            Self::Config | Self::Key => 1 << 20,
+            Self::Pack => super::MAX_PACK,
+            Self::Index | Self::Snapshot => super::sealed::MAX_OBJECT,
+        }
+    }
+
     /// The word used in messages.
     pub fn noun(self) -> &'static str {
         match self {

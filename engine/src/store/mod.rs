@@ -20,7 +20,8 @@ pub trait ObjectStore: Send + Sync {
     /// After [`settle`](Self::settle) returned, the object survives a power loss.
     fn put(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError>;
 
-    /// The whole object.
+    /// The whole object. One that is longer than its kind may be
+    /// ([`ObjectKind::max_len`]) is the error [`StoreErrorKind::TooLong`], and is not read.
     fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StoreError>;
 
     /// `len` bytes from `offset`; fewer is the error [`StoreErrorKind::Truncated`].
@@ -87,6 +88,7 @@ pub enum StoreErrorKind {
     NotFound,
     AlreadyExists,
     Truncated,
+    TooLong,
     NoSpace,
     PermissionDenied,
     ReadOnly,
@@ -147,6 +149,13 @@ impl StoreError {
             _ => StoreErrorKind::Other,
         };
         Self::new(kind, op, what, error.to_string())
+    }
+
+    /// `len` is more than such an object can have.
+    pub fn too_long(what: impl Into<String>, kind: ObjectKind, len: u64) -> Self {
+        let (noun, most) = (kind.noun(), kind.max_len());
+        let message = format!("it has {len} bytes, and a {noun} has at most {most}");
+        Self::new(StoreErrorKind::TooLong, "read", what, message)
     }
 
     pub fn is_not_found(&self) -> bool {
