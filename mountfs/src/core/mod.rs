@@ -204,7 +204,7 @@ impl SnapshotFs {
         let (bytes, entries) = match &self.shown {
             Some(snapshot) => {
                 let s = &snapshot.data.summary;
-                (s.bytes, s.files + s.directories + s.others)
+                (s.bytes, s.entries())
             }
             None => self.namespace.volume(),
         };
