@@ -94,7 +94,8 @@ mod conformance {
     pub fn what_is_too_long_is_not_read(store: Arc<dyn ObjectStore>) {
         for kind in [ObjectKind::Config, ObjectKind::Key] {
             let most = vec![1; kind.max_len() as usize];
-            let name = |n| if kind == ObjectKind::Config { ObjectName::CONFIG } else { name(kind, n) };
+            let name =
+                |n| if kind == ObjectKind::Config { ObjectName::CONFIG } else { name(kind, n) };
             store.put(&name(1), &most).unwrap();
             assert!(store.get(&name(1)).unwrap() == most);
             store.delete(&name(1)).unwrap();
