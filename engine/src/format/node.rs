@@ -212,6 +212,9 @@ pub struct Node {
     pub xattrs: Option<Vec<Xattr>>,
 }
 
+/// What names of the same file have in common, see [`Node::identity`].
+pub type FileIdentity = [u8; 32];
+
 impl Node {
     /// An empty node of this name and kind, owned by root, without permissions.
     pub fn new(name: impl Into<Vec<u8>>, kind: NodeKind) -> Self {
@@ -251,6 +254,20 @@ impl Node {
             Some(content) => content.size() == Some(self.size),
             None => !self.is_file(),
         }
+    }
+
+    /// What tells whether this is another name of the same file; nothing if it is the
+    /// only name. Names with the same inode are one file only if the rest agrees: during
+    /// a backup an inode may be freed and used again, or a file may change between the
+    /// readings of two of its names.
+    pub fn identity(&self) -> Option<FileIdentity> {
+        let link = self.link?;
+        let mut same = Self::new("", self.kind);
+        same.link = Some(LinkId { names: 0, ..link });
+        (same.size, same.mtime, same.device) = (self.size, self.mtime, self.device);
+        (same.content, same.target) = (self.content.clone(), self.target.clone());
+        let bytes = minicbor::to_vec(&same).ok()?;
+        Some(*blake3::hash(&bytes).as_bytes())
     }
 
     pub fn xattrs(&self) -> &[Xattr] {

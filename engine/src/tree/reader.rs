@@ -102,7 +102,9 @@ impl Told {
 
     fn is_true(&self, page: &TreePage) -> bool {
         let (first, last) = match page {
-            TreePage::Leaf(nodes) => (nodes.first().map(|n| &n.name), nodes.last().map(|n| &n.name)),
+            TreePage::Leaf(nodes) => {
+                (nodes.first().map(|n| &n.name), nodes.last().map(|n| &n.name))
+            }
             TreePage::Branch(pages) => {
                 (pages.first().map(|p| &p.first), pages.last().map(|p| &p.first))
             }
