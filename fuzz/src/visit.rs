@@ -235,6 +235,6 @@ pub fn commands(repo: &Arc<Repository>, snapshots: &[Snapshot]) -> Option<CheckR
         let _ =
             history::diff(repo, &pair[0].data.tree, &pair[1].data.tree, &mut |_, _, _, _| Ok(()));
     }
-    let options = CheckOptions { read_data: true, subset: None };
+    let options = CheckOptions { read_data: true, ..Default::default() };
     check(repo, &options, &Quiet::default()).ok()
 }
