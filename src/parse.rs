@@ -23,7 +23,9 @@ pub fn size(text: &str) -> Result<u64, String> {
         "t" | "tb" | "tib" => 40,
         _ => return Err(wrong()),
     };
-    Ok((number * (1u64 << shift) as f64) as u64)
+    let bytes = number * (1u64 << shift) as f64;
+    // `as` would make the largest number of a larger one.
+    if bytes < 2f64.powi(64) { Ok(bytes as u64) } else { Err(wrong()) }
 }
 
 /// `5%` or `5`.
@@ -142,7 +144,7 @@ mod tests {
         for (text, bytes) in good {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
-        for text in ["", "x", "-1", "1X", "1..2", "M"] {
+        for text in ["", "x", "-1", "1X", "1..2", "M", "99999999999999999999", "20000000T"] {
             assert!(size(text).is_err(), "{text}");
         }
     }

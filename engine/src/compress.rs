@@ -9,6 +9,9 @@ pub const RAW: u8 = 0;
 pub const ZSTD: u8 = 1;
 
 const LEVEL: i32 = 3;
+/// zstd makes at most 128 KiB out of a block, which takes at least four bytes. So
+/// nobody makes us reserve room for more than there can be.
+const MAX_RATIO: usize = (128 << 10) / 4;
 
 thread_local! {
     static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
@@ -43,7 +46,7 @@ pub fn decompress(bytes: &[u8], len: usize) -> Option<Vec<u8>> {
     let (method, bytes) = bytes.split_first()?;
     match *method {
         RAW => (bytes.len() == len).then(|| bytes.to_vec()),
-        ZSTD => {
+        ZSTD if len / MAX_RATIO <= bytes.len() => {
             // Not zeroed first: that costs a tenth of the whole.
             let mut out = Vec::with_capacity(len);
             let done =
@@ -109,6 +112,15 @@ mod tests {
         }
         assert_eq!(decompress(&[], 0), None);
         assert_eq!(decompress(&[2, 1], 1), None);
+    }
+
+    #[test]
+    fn what_compresses_best_is_still_taken() {
+        let data = vec![0; 64 << 20];
+        let mut out = Vec::new();
+        compress_into(&data, &mut out);
+        assert!(data.len() / MAX_RATIO < out.len(), "{} bytes", out.len());
+        assert!(decompress(&out, data.len()).as_ref() == Some(&data));
     }
 
     #[test]

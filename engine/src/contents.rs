@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::error::{Error, Result};
-use crate::format::{BlobId, Content, ContentPage, Extent, ExtentPage};
+use crate::format::{BlobId, Content, ContentPage, Extent, ExtentPage, Node};
 use crate::repo::Repository;
 use crate::tree::BlobSink;
 
@@ -73,6 +73,18 @@ impl ContentBuilder {
     }
 }
 
+/// Refuses a file whose content isn't known, or isn't as long as the file.
+pub fn check(node: &Node) -> Result<()> {
+    let reason = match &node.content {
+        _ if node.has_whole_content() => return Ok(()),
+        None => {
+            "its content is of a kind that this version of tresor doesn't know; use a newer one"
+        }
+        Some(_) => "what it consists of doesn't add up to its length",
+    };
+    Err(Error::Invalid(reason.into()))
+}
+
 /// The extents that overlap a range, each with its offset in the file. Pages
 /// of long lists are read only where needed. Inline content has no extents.
 pub fn extents_in(
@@ -113,7 +125,13 @@ fn walk(
     for page in pages {
         let end = at.saturating_add(page.len);
         if end > range.start && at < range.end {
-            match &*repo.content_page(&page.id)? {
+            let read = repo.content_page(&page.id)?;
+            // Whatever is read of the file, it is the same as a restore makes of it.
+            if read.size() != Some(page.len) {
+                let id = page.id.short();
+                return Err(Error::Invalid(format!("chunk list page {id} doesn't add up")));
+            }
+            match &*read {
                 ContentPage::Extents(extents) if level == 1 => overlap(extents, at, range, out),
                 ContentPage::Pages(below) if level > 1 => {
                     walk(repo, level - 1, below, at, range, out)?;

@@ -97,8 +97,8 @@ impl Error {
         match self {
             Self::Damaged { .. } | Self::BlobMissing(_) => true,
             Self::Store(e) => {
-                use StoreErrorKind::{NotFound, Truncated, Unreadable};
-                matches!(e.kind, NotFound | Truncated | Unreadable)
+                use StoreErrorKind::{NotFound, TooLong, Truncated, Unreadable};
+                matches!(e.kind, NotFound | TooLong | Truncated | Unreadable)
             }
             _ => false,
         }

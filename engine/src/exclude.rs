@@ -8,7 +8,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use globset::{GlobBuilder, GlobMatcher};
+use globset::{GlobBuilder, GlobSet};
 
 #[derive(Default)]
 pub struct Patterns {
@@ -18,7 +18,7 @@ pub struct Patterns {
 }
 
 struct Rule {
-    glob: GlobMatcher,
+    glob: GlobSet,
     directories_only: bool,
     negated: bool,
 }
@@ -58,12 +58,14 @@ impl Patterns {
             return Err(bad("it is empty".into()));
         }
         let text = if rest.starts_with('/') { rest.to_owned() } else { format!("**/{rest}") };
+        // A set of one: unlike a matcher, it doesn't panic at a pattern that is too large.
         let glob = GlobBuilder::new(&text)
             .literal_separator(true)
             .backslash_escape(true)
             .build()
+            .and_then(|glob| GlobSet::builder().add(glob).build())
             .map_err(|e| bad(e.kind().to_string()))?;
-        self.rules.push(Rule { glob: glob.compile_matcher(), directories_only, negated });
+        self.rules.push(Rule { glob, directories_only, negated });
         Ok(())
     }
 
@@ -123,6 +125,14 @@ mod tests {
         }
         assert!(Patterns::new(["[a"]).is_err());
         assert!(Patterns::new(["!"]).is_err());
+    }
+
+    #[test]
+    fn a_pattern_that_is_too_much_is_an_error() {
+        let nested = format!("{}a{}", "{".repeat(300), "}".repeat(300));
+        assert!(Patterns::new([nested]).is_err());
+        assert!(Patterns::new(["{a,b}".repeat(100)]).is_ok());
+        let _ = Patterns::new(["[!a]*".repeat(100_000)]);
     }
 
     #[test]

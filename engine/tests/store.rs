@@ -112,6 +112,22 @@ mod conformance {
         assert_eq!(store.get_range(&pack(1), 0, 10).unwrap(), b"0123456789");
     }
 
+    pub fn what_is_too_long_is_not_read(store: Arc<dyn ObjectStore>) {
+        for kind in [ObjectKind::Config, ObjectKind::Key] {
+            let most = vec![1; kind.max_len() as usize];
+            let name =
+                |n| if kind == ObjectKind::Config { ObjectName::CONFIG } else { name(kind, n) };
+            store.put(&name(1), &most).unwrap();
+            assert!(store.get(&name(1)).unwrap() == most);
+            store.delete(&name(1)).unwrap();
+            store.put(&name(2), &[&most[..], &[1]].concat()).unwrap();
+            let error = store.get(&name(2)).unwrap_err();
+            assert_eq!(error.kind, StoreErrorKind::TooLong);
+            assert!(tresor_engine::Error::from(error).is_damage());
+            store.delete(&name(2)).unwrap();
+        }
+    }
+
     pub fn what_isnt_there_is_not_found(store: Arc<dyn ObjectStore>) {
         for name in HASHED.map(|kind| name(kind, 1)).into_iter().chain([ObjectName::CONFIG]) {
             let error = store.get(&name).unwrap_err();
@@ -272,6 +288,7 @@ conformance! {
     what_is_put_can_be_got
     what_is_replaced_is_gone
     ranges_are_whole_or_an_error
+    what_is_too_long_is_not_read
     what_isnt_there_is_not_found
     lists_are_by_kind
     delete_is_idempotent
@@ -410,6 +427,24 @@ fn a_folder_that_is_gone_is_not_made_again() {
 
 /// The way out that messages about damage show: put the object back from a copy.
 /// A drive that is mounted meanwhile has the damaged file open.
+/// Whoever can write there can put one in the place of an object.
+#[cfg(unix)]
+#[test]
+fn a_fifo_is_nothing_to_wait_for() {
+    let (store, _folder) = local_store();
+    for name in [ObjectName::CONFIG, name(ObjectKind::Snapshot, 1)] {
+        let path = store.root().join(name.path());
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        let (done, answer) = mpsc::channel();
+        let store = store.clone();
+        std::thread::spawn(move || {
+            done.send((store.get(&name).is_err(), store.get_range(&name, 0, 1).is_err()))
+        });
+        assert_eq!(answer.recv_timeout(Duration::from_secs(60)).unwrap(), (true, true));
+    }
+}
+
 #[test]
 fn a_pack_that_was_cut_short_can_be_put_back() {
     let (store, _folder) = local_store();

@@ -70,7 +70,7 @@ impl Side {
             _ => self.others += 1,
         }
         if node.is_file() {
-            self.bytes += node.size;
+            self.bytes = self.bytes.saturating_add(node.size);
         }
     }
 

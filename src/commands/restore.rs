@@ -116,8 +116,7 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
 fn expect(reporter: &Reporter, place: &Place, options: &RestoreOptions) {
     if place.names.is_empty() && options.include.is_empty() {
         let all = &place.snapshot.data.summary;
-        let entries = all.files + all.directories + all.others;
-        reporter.expect(entries, all.bytes, !options.exclude.is_empty());
+        reporter.expect(all.entries(), all.bytes, !options.exclude.is_empty());
     }
 }
 

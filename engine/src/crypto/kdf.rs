@@ -23,6 +23,8 @@ impl KdfCost {
     /// The least that is ever used: 64 MiB, three passes (RFC 9106, second choice).
     pub const FLOOR: KdfCost = KdfCost { memory: 64 * 1024, passes: 3, lanes: 4 };
     const MOST_PASSES: u32 = 24;
+    /// KiB times passes that a slot may ask for at most: 8 GiB, some seconds.
+    const MOST_WORK: u64 = 8 << 20;
 
     /// As many passes over 64 MiB as this machine does in about `seconds`, at least the floor.
     pub fn calibrated(seconds: f64) -> Self {
@@ -43,6 +45,12 @@ impl KdfCost {
         (8 * 1024..=1024 * 1024).contains(&self.memory)
             && (1..=64).contains(&self.passes)
             && (1..=64).contains(&self.lanes)
+            && self.work() <= Self::MOST_WORK
+    }
+
+    /// How long it takes, in KiB times passes.
+    pub fn work(&self) -> u64 {
+        u64::from(self.memory) * u64::from(self.passes)
     }
 }
 
@@ -59,4 +67,20 @@ pub fn derive_slot_key(
         .hash_password_into(password, salt, &mut *key)
         .map_err(bad)?;
     Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::KdfCost;
+
+    #[test]
+    fn what_a_slot_may_ask_for() {
+        let sane = |memory, passes, lanes| KdfCost { memory, passes, lanes }.is_sane();
+        assert!(KdfCost::FLOOR.is_sane() && sane(8192, 1, 1) && sane(1 << 20, 8, 64));
+        assert!(sane(64 << 10, KdfCost::MOST_PASSES, 4) && sane(128 << 10, 64, 1));
+        // Too little, too much of one thing, too much together.
+        assert!(!sane(8191, 1, 1) && !sane(8192, 0, 1) && !sane(8192, 1, 0));
+        assert!(!sane((1 << 20) + 1, 1, 1) && !sane(8192, 65, 1) && !sane(8192, 1, 65));
+        assert!(!sane(1 << 20, 9, 1) && !sane(u32::MAX, u32::MAX, 1));
+    }
 }

@@ -122,6 +122,16 @@ impl ObjectKind {
         matches!(self, Self::Pack | Self::Parity)
     }
 
+    /// Longest object of this kind that a reader accepts, in bytes.
+    pub fn max_len(self) -> u64 {
+        match self {
+            Self::Config | Self::Key => 1 << 20,
+            Self::Pack => super::MAX_PACK,
+            Self::Index | Self::Snapshot | Self::Forgotten => super::sealed::MAX_OBJECT,
+            Self::Parity => 2 * super::MAX_PROTECTED,
+        }
+    }
+
     /// The word used in messages.
     pub fn noun(self) -> &'static str {
         match self {

@@ -13,7 +13,9 @@ mod tree;
 pub use config::{ChunkSizes, Config, ConfigSecret, FORMAT_VERSION, KeySlot, SlotInfo};
 pub use forgotten::{Forgotten, ForgottenData};
 pub use ids::{BlobId, NotAnId, ObjectId, ObjectKind, ObjectName};
-pub use node::{Content, Extent, ExtentPage, LinkId, Node, NodeKind, Time, Xattr, is_valid_name};
+pub use node::{
+    Content, Extent, ExtentPage, FileIdentity, LinkId, Node, NodeKind, Time, Xattr, is_valid_name,
+};
 pub use pack::{
     BlobKind, DOOMED, IndexData, MAX_PACK, MAX_PACK_BLOBS, MAX_SEGMENT, PACK_HEADER_LEN,
     PACK_MAGIC, PACK_TRAILER_LEN, PackEntry, PackTable, Piece, SegmentEntry,

@@ -3,12 +3,12 @@
 
 use std::time::SystemTime;
 
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Decoder, Encode};
 
 use super::ids::BlobId;
 
 /// A point in time: seconds since 1970 (UTC) and nanoseconds within the second.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode)]
 #[cbor(array)]
 pub struct Time {
     #[n(0)]
@@ -17,9 +17,12 @@ pub struct Time {
     pub nanos: u32,
 }
 
+const MAX_NANOS: u32 = 999_999_999;
+
 impl Time {
+    /// There are systems that tell more nanoseconds than a second has.
     pub fn new(seconds: i64, nanos: u32) -> Self {
-        Self { seconds, nanos }
+        Self { seconds, nanos: nanos.min(MAX_NANOS) }
     }
 
     /// `None` if it can't be written down.
@@ -27,6 +30,24 @@ impl Time {
         let time = jiff::Timestamp::try_from(time).ok()?;
         let nanos = time.as_nanosecond().rem_euclid(1_000_000_000) as u32;
         Some(Self::new(time.as_nanosecond().div_euclid(1_000_000_000) as i64, nanos))
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Time {
+    fn decode(d: &mut Decoder<'b>, c: &mut C) -> Result<Self, minicbor::decode::Error> {
+        #[derive(Decode)]
+        #[cbor(array)]
+        struct Plain {
+            #[n(0)]
+            seconds: i64,
+            #[n(1)]
+            nanos: u32,
+        }
+        let Plain { seconds, nanos } = d.decode_with(c)?;
+        if nanos > MAX_NANOS {
+            return Err(minicbor::decode::Error::message("a time has too many nanoseconds"));
+        }
+        Ok(Self { seconds, nanos })
     }
 }
 
@@ -124,18 +145,21 @@ impl Content {
         Self::Inline(Vec::new())
     }
 
-    /// Length in bytes, holes included. `None` if that is more than there can be.
+    /// Length in bytes, holes included. `None` if that can't be: it is more than
+    /// there is, a part is empty, or pages are of no level.
     pub fn size(&self) -> Option<u64> {
         match self {
             Self::Inline(bytes) => Some(bytes.len() as u64),
-            Self::Extents(extents) => {
-                extents.iter().try_fold(0u64, |sum, e| sum.checked_add(e.len))
-            }
-            Self::Pages { pages, .. } => {
-                pages.iter().try_fold(0u64, |sum, p| sum.checked_add(p.len))
-            }
+            Self::Extents(extents) => total(extents.iter().map(|e| e.len)),
+            Self::Pages { level: 0, .. } => None,
+            Self::Pages { pages, .. } => total(pages.iter().map(|p| p.len)),
         }
     }
+}
+
+/// The length of parts together, none of which may be empty.
+pub(super) fn total(mut lengths: impl Iterator<Item = u64>) -> Option<u64> {
+    lengths.try_fold(0u64, |sum, len| sum.checked_add(len).filter(|_| len > 0))
 }
 
 /// One entry of a directory. Decoders skip keys they don't know.
@@ -188,6 +212,9 @@ pub struct Node {
     pub xattrs: Option<Vec<Xattr>>,
 }
 
+/// What names of the same file have in common, see [`Node::identity`].
+pub type FileIdentity = [u8; 32];
+
 impl Node {
     /// An empty node of this name and kind, owned by root, without permissions.
     pub fn new(name: impl Into<Vec<u8>>, kind: NodeKind) -> Self {
@@ -227,6 +254,20 @@ impl Node {
             Some(content) => content.size() == Some(self.size),
             None => !self.is_file(),
         }
+    }
+
+    /// What tells whether this is another name of the same file; nothing if it is the
+    /// only name. Names with the same inode are one file only if the rest agrees: during
+    /// a backup an inode may be freed and used again, or a file may change between the
+    /// readings of two of its names.
+    pub fn identity(&self) -> Option<FileIdentity> {
+        let link = self.link?;
+        let mut same = Self::new("", self.kind);
+        same.link = Some(LinkId { names: 0, ..link });
+        (same.size, same.mtime, same.device) = (self.size, self.mtime, self.device);
+        (same.content, same.target) = (self.content.clone(), self.target.clone());
+        let bytes = minicbor::to_vec(&same).ok()?;
+        Some(*blake3::hash(&bytes).as_bytes())
     }
 
     pub fn xattrs(&self) -> &[Xattr] {

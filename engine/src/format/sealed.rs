@@ -46,6 +46,9 @@ impl Purpose {
 const HEADER: usize = 40;
 /// Longest plaintext a reader accepts.
 const MAX_PLAIN: usize = 64 << 20;
+/// Longest object: the longest plaintext that doesn't compress, and what goes around
+/// it, padded.
+pub const MAX_OBJECT: u64 = 66 << 20;
 
 pub fn seal<T: Encode<()>>(keys: &Keys, purpose: Purpose, value: &T) -> crate::Result<Vec<u8>> {
     let plain = minicbor::to_vec(value)
@@ -100,4 +103,15 @@ fn unpack(text: &[u8]) -> Option<Vec<u8>> {
 
 fn cipher(keys: &Keys, purpose: Purpose, salt: &[u8; 32]) -> Aead {
     keys.object_cipher(purpose.key_purpose(), salt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_object_is_as_long_as_it_may_be() {
+        let around = HEADER + 8 + 1 + TAG_LEN;
+        assert_eq!(padme((MAX_PLAIN + around) as u64), MAX_OBJECT);
+    }
 }

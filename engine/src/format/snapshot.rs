@@ -45,6 +45,14 @@ pub struct Summary {
     pub xattr_entries: u64,
 }
 
+impl Summary {
+    /// Files, directories and others together. Clients write what they like: what is
+    /// more than there can be stays the most.
+    pub fn entries(&self) -> u64 {
+        self.files.saturating_add(self.directories).saturating_add(self.others)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 #[cbor(map)]
 pub struct SnapshotData {

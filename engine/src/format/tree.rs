@@ -3,7 +3,7 @@
 use minicbor::{Decode, Encode};
 
 use super::ids::BlobId;
-use super::node::{Extent, ExtentPage, Node, is_valid_name};
+use super::node::{Extent, ExtentPage, Node, is_valid_name, total};
 
 /// A page of a directory.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -61,6 +61,14 @@ impl TreePage {
 }
 
 impl ContentPage {
+    /// Bytes of the file that it describes; `None` if that can't be.
+    pub fn size(&self) -> Option<u64> {
+        match self {
+            Self::Extents(extents) => total(extents.iter().map(|e| e.len)),
+            Self::Pages(pages) => total(pages.iter().map(|p| p.len)),
+        }
+    }
+
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
         minicbor::decode(bytes).map_err(|e| e.to_string())
     }

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::format::{Config, ObjectId, ObjectKind, ObjectName, ParityShare};
 use crate::monitor::Monitor;
 use crate::parity::{self, Whole};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 #[derive(Clone, Debug, Default)]
 pub struct ScrubReport {
@@ -40,7 +40,7 @@ pub enum Cure {
     NewParity(ObjectName),
 }
 
-/// Objects are read in pieces: what lies there may be of any length.
+/// Objects are read in pieces.
 const PIECE: u64 = 4 << 20;
 
 /// Reads every object and compares its hash with its name. What is missing can't be
@@ -116,28 +116,20 @@ impl ScrubReport {
     }
 }
 
-/// It has some hundred bytes.
-const MOST_CONFIG: u64 = 1 << 20;
-
 /// The config has no hash in its name: without parity only its plain part can be looked
 /// at. False if it isn't there.
 fn check_config(store: &Store, report: &mut ScrubReport) -> Result<bool> {
     let name = ObjectName::CONFIG;
-    let (there, parsed) = match store.size(&name) {
-        Ok(len) if len > MOST_CONFIG => {
-            (true, Err(Error::damaged(name, "it is longer than a config can be")))
+    let (there, parsed) = match store.get(&name) {
+        Ok(bytes) => {
+            report.bytes += bytes.len() as u64;
+            (true, Config::parse(&bytes))
         }
-        _ => match store.get(&name) {
-            Ok(bytes) => {
-                report.bytes += bytes.len() as u64;
-                (true, Config::parse(&bytes))
-            }
-            Err(e) if e.is_not_found() => {
-                let message = "it is missing, so nobody can open the repository";
-                (false, Err(Error::damaged(name, message)))
-            }
-            Err(e) => (true, Err(e.into())),
-        },
+        Err(e) if e.is_not_found() => {
+            let message = "it is missing, so nobody can open the repository";
+            (false, Err(Error::damaged(name, message)))
+        }
+        Err(e) => (true, Err(e.into())),
     };
     report.objects += u64::from(there);
     let whole = parity::mend(store, &name)?.ok().filter(|whole| whole.was_damaged);
@@ -191,6 +183,9 @@ fn check_objects(
 }
 
 fn check_object(store: &Store, name: &ObjectName, size: u64, monitor: &dyn Monitor) -> Result<()> {
+    if size > name.kind.max_len() {
+        return Err(StoreError::too_long(name.path(), name.kind, size).into());
+    }
     let mut hasher = blake3::Hasher::new();
     let mut at = 0;
     while at < size {
@@ -207,9 +202,6 @@ fn check_object(store: &Store, name: &ObjectName, size: u64, monitor: &dyn Monit
 }
 
 fn check_parity(store: &Store, name: &ObjectName, size: u64, monitor: &dyn Monitor) -> Result<()> {
-    if size > parity::MAX_LEN {
-        return Err(Error::damaged(*name, "it is longer than parity can be"));
-    }
     let bytes = store.get(name)?;
     monitor.progress().add(0, size);
     let of_config = name.id == ObjectName::CONFIG.id;

@@ -35,9 +35,10 @@ pub fn stats(repo: &Repository, snapshots: &[Snapshot]) -> Result<Stats> {
     for snapshot in snapshots {
         walk_reachable(repo, &snapshot.data.tree, &mut walk)?;
         let summary = &snapshot.data.summary;
-        walk.stats.files += summary.files;
-        walk.stats.entries += summary.files + summary.directories + summary.others;
-        walk.stats.restore_bytes += summary.bytes;
+        let add = |sum: &mut u64, n: u64| *sum = sum.saturating_add(n);
+        add(&mut walk.stats.files, summary.files);
+        add(&mut walk.stats.entries, summary.entries());
+        add(&mut walk.stats.restore_bytes, summary.bytes);
     }
     for kind in ObjectKind::ALL {
         if kind == ObjectKind::Config {

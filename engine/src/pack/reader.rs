@@ -1,7 +1,7 @@
 //! Reading from packs: segments by address, and whole packs by their own table.
 
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 use super::builder::PACK_PURPOSE;
 use crate::compress;
@@ -19,8 +19,9 @@ pub struct Segment {
     bytes: Vec<u8>,
     pack: ObjectId,
     keys: Arc<Keys>,
-    /// Starts of blobs whose id has been checked.
-    checked: Mutex<Vec<u32>>,
+    /// Blobs whose id has been checked, by their starts: what, and how long. The index
+    /// may say of the same place that another one is there.
+    checked: Mutex<HashMap<u32, (BlobKind, BlobId, u32)>>,
 }
 
 impl Segment {
@@ -45,11 +46,12 @@ impl Segment {
         };
         let bytes = bytes.ok_or_else(|| wrong("lies outside its segment"))?;
         let checked = || self.checked.lock().unwrap_or_else(|e| e.into_inner());
-        if !checked().contains(&at.start) {
+        let blob = (kind, *id, at.len);
+        if checked().get(&at.start) != Some(&blob) {
             if self.keys.blob_id(kind, bytes) != *id {
                 return Err(wrong("is not what its id says"));
             }
-            checked().push(at.start);
+            checked().insert(at.start, blob);
         }
         Ok(bytes)
     }
@@ -70,7 +72,7 @@ pub fn open_segment(keys: &Arc<Keys>, addr: &SegmentAddr, sealed: &mut [u8]) -> 
         .map_err(|_| wrong("fails its authentication"))?;
     let bytes = compress::decompress(payload, addr.raw_len as usize)
         .ok_or_else(|| wrong("can't be decompressed"))?;
-    Ok(Segment { bytes, pack: addr.pack, keys: keys.clone(), checked: Mutex::new(Vec::new()) })
+    Ok(Segment { bytes, pack: addr.pack, keys: keys.clone(), checked: Mutex::default() })
 }
 
 /// Reads a pack's own table out of its bytes: how an index is rebuilt.

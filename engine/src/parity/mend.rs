@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{MAX_LEN, code};
+use super::code;
 use crate::format::{
     MAX_SHARD, ObjectKind, ObjectName, ParityShape, ParityTable, ShardHash, shard_hash,
 };
@@ -45,7 +45,7 @@ pub struct Whole {
 /// knows whether they were removed on purpose.
 pub fn mend(store: &Store, name: &ObjectName) -> Result<Result<Whole, Unmendable>, StoreError> {
     let is_config = name.kind == ObjectKind::Config;
-    let parity = match read_around(store, &name.parity(), MAX_LEN) {
+    let parity = match read_around(store, &name.parity(), ObjectKind::Parity.max_len()) {
         Err(e) if e.is_not_found() => return Ok(Err(Unmendable::NoParity)),
         other => other?,
     };

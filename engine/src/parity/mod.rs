@@ -15,9 +15,6 @@ use crate::format::{
     MAX_PROTECTED, ObjectId, ParityShape, ParityShare, ParityTable, ShardHash, shard_hash,
 };
 
-/// No parity object is longer.
-pub const MAX_LEN: u64 = 2 * MAX_PROTECTED;
-
 /// Makes the parity object of an object with these bytes.
 pub fn make(bytes: &[u8], share: ParityShare) -> Result<Vec<u8>> {
     if bytes.len() as u64 > MAX_PROTECTED {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::seen::{Before, StateOptions, Watch};
 use super::{CONTENT_CACHE, Counters, PAGE_CACHE, Repository, TREE_SEGMENT_CACHE};
 use crate::cache::Cache;
-use crate::crypto::{KdfCost, Keys, MasterKey, Password, without_traces};
+use crate::crypto::{KdfCost, Keys, MasterKey, Password, TAG_LEN, without_traces};
 use crate::error::{Error, Result};
 use crate::format::{
     Config, KeySlot, ObjectId, ObjectKind, ObjectName, ParityShare, SlotInfo, Time,
@@ -164,6 +164,8 @@ fn mended_config(store: &Store) -> Option<Config> {
     let whole = parity::mend(store, &ObjectName::CONFIG).ok()?.ok()?;
     Config::parse(&whole.bytes).ok().filter(|_| whole.was_damaged)
 }
+/// Length of a wrapped master key; a longer one doesn't open.
+const WRAPPED: usize = 32 + TAG_LEN;
 
 /// Tries one slot after the other. A slot that can't be read doesn't keep the others from opening.
 fn unlock(
@@ -174,9 +176,10 @@ fn unlock(
 ) -> Result<(ObjectId, Arc<Keys>)> {
     let mut readable = 0;
     let mut unsupported = None;
+    let mut usable = Vec::new();
     for (name, _) in slots {
         let name = *name;
-        let Ok(slot) = read_slot(store, &name) else { continue };
+        let Ok(mut slot) = read_slot(store, &name) else { continue };
         readable += 1;
         if slot.kind != KeySlot::PASSWORD {
             unsupported = Some(Error::Unsupported {
@@ -185,6 +188,15 @@ fn unlock(
             });
             continue;
         }
+        // What isn't needed here may be long, and the slots many.
+        slot.info = Vec::new();
+        slot.wrapped.truncate(WRAPPED + 1);
+        usable.push((slot.cost().work(), name, slot));
+    }
+    // Those that cost least come first: whoever puts slots there that cost more than
+    // the right one delays nobody who knows a password.
+    usable.sort_unstable_by_key(|(work, name, _)| (*work, *name));
+    for (_, name, slot) in usable {
         if let Some(master) = slot.unwrap(repository, password)? {
             return Ok((name.id, Arc::new(Keys::new(master))));
         }

@@ -5,7 +5,6 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::walk::identity;
 use crate::format::{BlobId, Node};
 use crate::repo::Repository;
 use crate::sink::SinkDir;
@@ -54,8 +53,8 @@ impl Clashes {
         let inode = |name: &[u8]| dir.stat(name).ok().flatten().map(|there| there.inode);
         let here = inode(&node.name)?;
         let is_other_name = |other: &Node| {
-            let identity_of = identity(other);
-            identity_of.is_some() && identity_of == identity(node)
+            let identity_of = other.identity();
+            identity_of.is_some() && identity_of == node.identity()
         };
         let others = tree::entries(repo, tree).filter_map(Result::ok);
         others

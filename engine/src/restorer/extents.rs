@@ -5,20 +5,8 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::format::{BlobId, Content, ContentPage, Extent, ExtentPage, Node};
+use crate::format::{BlobId, Content, ContentPage, Extent, ExtentPage};
 use crate::repo::Repository;
-
-/// Refuses a file whose content isn't known, or isn't as long as the file.
-pub(super) fn check_content(node: &Node) -> Result<()> {
-    let reason = match &node.content {
-        _ if node.has_whole_content() => return Ok(()),
-        None => {
-            "its content is of a kind that this version of tresor doesn't know; use a newer one"
-        }
-        Some(_) => "what it consists of doesn't add up to its length",
-    };
-    Err(Error::Invalid(reason.into()))
-}
 
 /// Extents with their offsets, from 0 to the file's size without a gap. Ends
 /// after the first error. Inline content has none.

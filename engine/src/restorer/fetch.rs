@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use crossbeam_channel::bounded;
 
 use super::Shared;
-use super::extents::{Extents, check_content};
+use super::extents::Extents;
+use crate::contents;
 use crate::error::{Error, Result};
 use crate::format::{BlobId, BlobKind, Content, Node};
 use crate::index::{Location, SegmentAddr};
@@ -246,7 +247,7 @@ fn decode(repo: &Repository, run: &Run) -> Result<Vec<Segment>> {
 /// Writes a file's bytes in order, holes as zeros.
 pub fn read_file(repo: &Repository, node: &Node, out: &mut dyn Write) -> Result<()> {
     let bad = |e| Error::io("can't write", e);
-    check_content(node)?;
+    contents::check(node)?;
     let Some(content) = &node.content else { return Ok(()) };
     if let Content::Inline(bytes) = content {
         return out.write_all(bytes).map_err(bad);

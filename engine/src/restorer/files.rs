@@ -5,10 +5,11 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::extents::{Extents, check_content};
+use super::extents::Extents;
 use super::fetch::{self, Failure, Target};
 use super::place::in_the_way;
 use super::{Counts, Shared};
+use crate::contents;
 use crate::error::{Error, Result};
 use crate::format::{BlobId, BlobKind, Content, MAX_SEGMENT, Node, display_name};
 use crate::sink::{MetadataProblem, SinkDir, SinkFile};
@@ -86,7 +87,7 @@ fn is_full(error: &io::Error) -> bool {
 /// `told` is how many bytes the progress was told of.
 fn file(shared: &Shared<'_>, job: &FileJob, told: &mut u64) -> Result<Done, Failure> {
     let (options, FileJob { dir, new, node, path }) = (shared.options, job);
-    check_content(node)?;
+    contents::check(node)?;
     let Some(dir) = dir else { return Ok(Done::Restored) };
     let there = if *new { None } else { dir.stat(&node.name)? };
     let is_dir = there.as_ref().is_some_and(Node::is_dir);

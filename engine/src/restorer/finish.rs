@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::files::{self, Done, FileJob};
 use super::place;
-use super::walk::{Walked, identity};
+use super::walk::Walked;
 use super::{Shared, What};
 use crate::error::Result;
 use crate::format::{BlobId, Node, display_name, extend_path};
@@ -167,7 +167,7 @@ impl<'a> Finisher<'a> {
     /// a file of its own.
     fn further_name(&mut self, frame: &Frame<'_>, node: Node) -> Result<()> {
         let (shared, path) = (self.shared, &self.path);
-        let Some(identity) = identity(&node) else { return Ok(()) };
+        let Some(identity) = node.identity() else { return Ok(()) };
         let Some(first) = self.walked.links.get(&identity).filter(|first| *first != path) else {
             return Ok(());
         };

@@ -12,7 +12,7 @@ use super::files::{Batch, FileJob};
 use super::place::{self, Place, Way};
 use super::{Shared, What};
 use crate::error::{Error, Result};
-use crate::format::{BlobId, LinkId, Node, display_name, extend_path};
+use crate::format::{BlobId, FileIdentity, Node, display_name, extend_path};
 use crate::sink::SinkDir;
 use crate::tree::{self, Entries};
 
@@ -26,7 +26,7 @@ const BATCH_DIRS: usize = 8;
 #[derive(Default)]
 pub(super) struct Walked {
     /// Files with several names, and where the first of them is.
-    pub links: HashMap<Identity, Vec<u8>>,
+    pub links: HashMap<FileIdentity, Vec<u8>>,
     /// Directories that only something in them was asked for, and whether they are new.
     pub passed: HashMap<Vec<u8>, bool>,
     /// Directories that could not be made.
@@ -34,22 +34,6 @@ pub(super) struct Walked {
     /// Directories reported as not whole.
     pub not_whole: HashSet<Vec<u8>>,
     pub clashes: Clashes,
-}
-
-/// What names of the same file have in common.
-pub(super) type Identity = [u8; 32];
-
-/// Names with the same inode are one file only if the rest agrees: during a
-/// backup an inode may be freed and used again, or a file may change between
-/// the readings of two of its names.
-pub(super) fn identity(node: &Node) -> Option<Identity> {
-    let link = node.link?;
-    let mut same = Node::new("", node.kind);
-    same.link = Some(LinkId { names: 0, ..link });
-    (same.size, same.mtime, same.device) = (node.size, node.mtime, node.device);
-    (same.content, same.target) = (node.content.clone(), node.target.clone());
-    let bytes = minicbor::to_vec(&same).ok()?;
-    Some(*blake3::hash(&bytes).as_bytes())
 }
 
 /// A directory on the way to where the walk is.
@@ -247,7 +231,7 @@ impl<'a> Walker<'a> {
             _ => (None, false),
         };
         // A dry run looks at each name by itself.
-        if let Some(identity) = identity(&node).filter(|_| !shared.options.dry_run) {
+        if let Some(identity) = node.identity().filter(|_| !shared.options.dry_run) {
             match self.walked.links.entry(identity) {
                 // A further name: the second walk links it to the first.
                 Entry::Occupied(_) => return Ok(()),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{File, Metadata};
-use std::io;
+use std::io::{self, Read};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -119,7 +119,7 @@ impl LocalStore {
         if let Some(file) = lock(&self.open_files).get(name) {
             return Ok(file.clone());
         }
-        let file = Arc::new(File::open(self.path(name))?);
+        let file = Arc::new(open(&self.path(name))?.0);
         lock(&self.open_files).put(*name, file.clone());
         Ok(file)
     }
@@ -273,7 +273,20 @@ impl ObjectStore for LocalStore {
 
     fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StoreError> {
         let path = self.path(name);
-        std::fs::read(&path).map_err(|e| StoreError::io("read", path.display().to_string(), &e))
+        let fail = |e: io::Error| StoreError::io("read", path.display().to_string(), &e);
+        let (file, len) = open(&path).map_err(fail)?;
+        let most = name.kind.max_len();
+        let mut bytes = Vec::with_capacity(len.min(most) as usize);
+        if len <= most {
+            file.take(most + 1).read_to_end(&mut bytes).map_err(fail)?;
+        }
+        // It may have grown meanwhile.
+        match len.max(bytes.len() as u64) {
+            len if len > most => {
+                Err(StoreError::too_long(path.display().to_string(), name.kind, len))
+            }
+            _ => Ok(bytes),
+        }
     }
 
     fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
@@ -455,6 +468,24 @@ impl ObjectStore for LocalStore {
     fn describe(&self) -> String {
         self.root.display().to_string()
     }
+}
+
+/// Opens an object, and tells its length. A FIFO or a device in its place is an error,
+/// and nothing to wait for.
+fn open(path: &Path) -> io::Result<(File, u64)> {
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
+    }
+    let file = options.open(path)?;
+    let meta = file.metadata()?;
+    if meta.is_file() {
+        return Ok((file, meta.len()));
+    }
+    Err(io::Error::other("it is no file"))
 }
 
 #[cfg(unix)]

@@ -57,7 +57,12 @@ impl ObjectStore for MemoryStore {
     }
 
     fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StoreError> {
-        self.with(name, |bytes| Ok(bytes.clone()))
+        self.with(name, |bytes| match bytes.len() as u64 {
+            len if len > name.kind.max_len() => {
+                Err(StoreError::too_long(name.path(), name.kind, len))
+            }
+            _ => Ok(bytes.clone()),
+        })
     }
 
     fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {

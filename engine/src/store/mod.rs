@@ -24,7 +24,8 @@ pub trait ObjectStore: Send + Sync {
     /// two is there, whole or as it was.
     fn replace(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError>;
 
-    /// The whole object.
+    /// The whole object. One that is longer than its kind may be
+    /// ([`ObjectKind::max_len`]) is the error [`StoreErrorKind::TooLong`], and is not read.
     fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StoreError>;
 
     /// `len` bytes from `offset`; fewer is the error [`StoreErrorKind::Truncated`].
@@ -97,6 +98,7 @@ pub enum StoreErrorKind {
     NotFound,
     AlreadyExists,
     Truncated,
+    TooLong,
     NoSpace,
     PermissionDenied,
     ReadOnly,
@@ -157,6 +159,13 @@ impl StoreError {
             _ => StoreErrorKind::Other,
         };
         Self::new(kind, op, what, error.to_string())
+    }
+
+    /// `len` is more than such an object can have.
+    pub fn too_long(what: impl Into<String>, kind: ObjectKind, len: u64) -> Self {
+        let (noun, most) = (kind.noun(), kind.max_len());
+        let message = format!("it has {len} bytes, and a {noun} has at most {most}");
+        Self::new(StoreErrorKind::TooLong, "read", what, message)
     }
 
     pub fn is_not_found(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::format::{BlobId, Node, TreePage};
+use crate::format::{BlobId, Branch, Node, TreePage};
 use crate::repo::Repository;
 
 /// A node where it stands: enough to find it again without its path.
@@ -54,9 +54,9 @@ pub fn lookup(repo: &Repository, root: &BlobId, name: &[u8]) -> Result<Option<No
 
 /// The entry of this name in the directory, and how many come before it.
 pub fn position(repo: &Repository, root: &BlobId, name: &[u8]) -> Result<Option<(u64, NodeAt)>> {
-    let (mut page_id, mut before, mut declared) = (*root, 0u64, None);
+    let (mut page_id, mut before, mut told) = (*root, 0u64, None);
     loop {
-        let page = page_of(repo, &page_id, declared)?;
+        let page = page_of(repo, &page_id, told.as_ref())?;
         page_id = match &*page {
             TreePage::Leaf(nodes) => {
                 let Ok(at) = nodes.binary_search_by(|n| n.name.as_slice().cmp(name)) else {
@@ -69,7 +69,7 @@ pub fn position(repo: &Repository, root: &BlobId, name: &[u8]) -> Result<Option<
                 match pages.partition_point(|p| p.first.as_slice() <= name).checked_sub(1) {
                     Some(i) => {
                         before = pages[..i].iter().fold(before, |n, p| n.saturating_add(p.entries));
-                        declared = Some(pages[i].entries);
+                        told = Some(Told::of(pages, i, told.and_then(|told| told.end)));
                         pages[i].id
                     }
                     None => return Ok(None),
@@ -92,13 +92,43 @@ fn count(page: &TreePage) -> u64 {
     }
 }
 
-/// A page that has as many entries as the one above says. Listings go by those numbers:
-/// with wrong ones they would never end.
-fn page_of(repo: &Repository, id: &BlobId, declared: Option<u64>) -> Result<Arc<TreePage>> {
+/// What the pages above say of a page.
+struct Told {
+    entries: u64,
+    /// The first name.
+    first: Vec<u8>,
+    /// All names are before this one.
+    end: Option<Vec<u8>>,
+}
+
+impl Told {
+    /// Of one of these pages, which are all before `end`.
+    fn of(pages: &[Branch], at: usize, end: Option<Vec<u8>>) -> Self {
+        let end = pages.get(at + 1).map(|next| next.first.clone()).or(end);
+        Self { entries: pages[at].entries, first: pages[at].first.clone(), end }
+    }
+
+    fn is_true(&self, page: &TreePage) -> bool {
+        let (first, last) = match page {
+            TreePage::Leaf(nodes) => {
+                (nodes.first().map(|n| &n.name), nodes.last().map(|n| &n.name))
+            }
+            TreePage::Branch(pages) => {
+                (pages.first().map(|p| &p.first), pages.last().map(|p| &p.first))
+            }
+        };
+        let before_end = |last| self.end.as_ref().is_none_or(|end| last < end);
+        self.entries == count(page) && first == Some(&self.first) && last.is_some_and(before_end)
+    }
+}
+
+/// A page that holds what the one above says. Listings go by the numbers, and would not
+/// end with wrong ones; lookups go by the names, and would find what isn't listed.
+fn page_of(repo: &Repository, id: &BlobId, told: Option<&Told>) -> Result<Arc<TreePage>> {
     let page = repo.tree_page(id)?;
-    if declared.is_some_and(|declared| declared != count(&page)) {
+    if told.is_some_and(|told| !told.is_true(&page)) {
         let id = id.short();
-        return Err(Error::Invalid(format!("tree page {id} has not as many entries as it must")));
+        return Err(Error::Invalid(format!("tree page {id} doesn't hold what it must")));
     }
     Ok(page)
 }
@@ -133,16 +163,26 @@ pub fn entries_from<'r>(repo: &'r Repository, root: &BlobId, index: u64) -> Entr
 /// Iterator over a directory. Ends after the first error.
 pub struct Entries<'r> {
     repo: &'r Repository,
-    /// Pages on the way to the current entry, with the next position in each.
-    stack: Vec<(BlobId, Arc<TreePage>, usize)>,
+    /// Pages on the way to the current entry.
+    stack: Vec<Open>,
     start: Option<(BlobId, u64)>,
+}
+
+struct Open {
+    id: BlobId,
+    page: Arc<TreePage>,
+    /// The next position in it.
+    next: usize,
+    /// All names in it are before this one.
+    end: Option<Vec<u8>>,
 }
 
 impl Entries<'_> {
     /// Loads a page, placed so that `skip` entries are passed over.
-    fn descend(&mut self, mut id: BlobId, mut skip: u64, mut declared: Option<u64>) -> Result<()> {
+    fn descend(&mut self, mut id: BlobId, mut skip: u64, mut told: Option<Told>) -> Result<()> {
         loop {
-            let page = page_of(self.repo, &id, declared)?;
+            let page = page_of(self.repo, &id, told.as_ref())?;
+            let end = told.and_then(|told| told.end);
             let next = match &*page {
                 TreePage::Leaf(_) => None,
                 TreePage::Branch(pages) => {
@@ -151,19 +191,20 @@ impl Entries<'_> {
                         skip -= pages[at].entries;
                         at += 1;
                     }
-                    Some((at, pages.get(at).map(|p| (p.id, p.entries))))
+                    let below = pages.get(at).map(|p| (p.id, Told::of(pages, at, end.clone())));
+                    Some((at, below))
                 }
             };
             match next {
                 None => {
-                    let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-                    self.stack.push((id, page, skip));
+                    let next = usize::try_from(skip).unwrap_or(usize::MAX);
+                    self.stack.push(Open { id, page, next, end });
                     return Ok(());
                 }
                 Some((at, below)) => {
-                    self.stack.push((id, page, at + 1));
+                    self.stack.push(Open { id, page, next: at + 1, end });
                     match below {
-                        Some((below, entries)) => (id, declared) = (below, Some(entries)),
+                        Some((below, of_it)) => (id, told) = (below, Some(of_it)),
                         None => return Ok(()),
                     }
                 }
@@ -175,17 +216,17 @@ impl Entries<'_> {
         if let Some((root, skip)) = self.start.take() {
             self.descend(root, skip, None)?;
         }
-        while let Some((page_id, page, at)) = self.stack.last_mut() {
+        while let Some(Open { id, page, next, end }) = self.stack.last_mut() {
             match &**page {
-                TreePage::Leaf(nodes) if *at < nodes.len() => {
-                    let number = *at as u32;
-                    *at += 1;
-                    return Ok(Some(NodeAt { page_id: *page_id, number, page: page.clone() }));
+                TreePage::Leaf(nodes) if *next < nodes.len() => {
+                    let number = *next as u32;
+                    *next += 1;
+                    return Ok(Some(NodeAt { page_id: *id, number, page: page.clone() }));
                 }
-                TreePage::Branch(pages) if *at < pages.len() => {
-                    let (below, entries) = (pages[*at].id, pages[*at].entries);
-                    *at += 1;
-                    self.descend(below, 0, Some(entries))?;
+                TreePage::Branch(pages) if *next < pages.len() => {
+                    let (below, told) = (pages[*next].id, Told::of(pages, *next, end.clone()));
+                    *next += 1;
+                    self.descend(below, 0, Some(told))?;
                 }
                 _ => drop(self.stack.pop()),
             }

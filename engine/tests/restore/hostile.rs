@@ -5,8 +5,10 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::time::{Duration, Instant};
 
 use tresor_engine::format::{
-    BlobKind, Branch, Content, ContentPage, ExtentPage, Node, NodeKind, TreePage,
+    BlobKind, Branch, Content, ContentPage, ExtentPage, IndexData, Node, NodeKind, ObjectKind,
+    PackEntry, Purpose, SegmentEntry, TreePage, sealed,
 };
+use tresor_engine::index::Location;
 use tresor_engine::restorer::RestoreOptions;
 use tresor_engine::tree;
 
@@ -174,4 +176,86 @@ fn pages_that_lie_about_their_entries() {
         let last = tree::position(&repo, &root, b"b2").ok().flatten();
         assert!(!honest || last.is_some_and(|(index, node)| index == 3 && node.name == b"b2"));
     }
+}
+
+/// A name is found where lookups look for it, or nowhere; and nothing comes twice.
+#[test]
+fn pages_that_hold_other_names_than_told() {
+    let maker = Maker::new();
+    let leaf = |names: &[&str]| maker.page(names.iter().map(|n| maker.file(n, b"x")).collect());
+    let branch = |first: &str, entries, id| Branch { first: first.into(), entries, id };
+    let put = |pages| maker.put(BlobKind::Tree, &TreePage::Branch(pages).encode());
+    let (a, b) = (leaf(&["a1", "a2"]), leaf(&["b1", "b2"]));
+    let wide = leaf(&["a1", "b1"]);
+    let inner = put(vec![branch("b1", 2, b), branch("c1", 1, leaf(&["c1"]))]);
+    let cases = [
+        (true, put(vec![branch("a1", 2, a), branch("b1", 2, b)])),
+        (true, put(vec![branch("a1", 2, a), branch("b1", 3, inner), branch("d", 1, leaf(&["d"]))])),
+        (false, put(vec![branch("a0", 2, a), branch("b1", 2, b)])),
+        (false, put(vec![branch("a1", 2, a), branch("a2", 2, a)])),
+        (false, put(vec![branch("a1", 2, wide), branch("b1", 2, b)])),
+        (
+            false,
+            put(vec![branch("a1", 2, a), branch("b1", 3, inner), branch("c1", 1, leaf(&["c1"]))]),
+        ),
+    ];
+    let repo = maker.open();
+    for (case, (honest, root)) in cases.into_iter().enumerate() {
+        let listed: Vec<_> = tree::entries(&repo, &root).collect();
+        assert_eq!(listed.iter().all(Result::is_ok), honest, "{case}");
+        let names: Vec<_> = listed.into_iter().flatten().map(|n| n.name).collect();
+        assert!(names.is_sorted_by(|a, b| a < b), "{case}: {names:?}");
+        for name in &names {
+            let found = tree::lookup(&repo, &root, name);
+            assert!(!honest || found.unwrap().is_some_and(|n| n.name == *name), "{case}");
+        }
+        let lost = tree::lookup(&repo, &root, if case == 2 { b"a1" } else { b"zz" });
+        assert!(lost.map_or(true, |found| found.is_none() || case != 2), "{case}");
+    }
+}
+
+/// Who has the key can say in the index that a blob lies where another one does. That
+/// the other one was read from there makes it no other.
+#[test]
+fn a_false_index_entry_shows_no_other_blob() {
+    let maker = Maker::new();
+    let (one, other) = (maker.file("one", b"right"), maker.file("other", b"wrong"));
+    let root = maker.dir(vec![one.clone(), other.clone()]);
+    let repo = maker.open();
+    let [one, other] = [one, other].map(|node| chunk_of(&node));
+    let at = |id| repo.index().find(id).unwrap().location;
+    let (place, true_place) = (at(&one), at(&other));
+    let segment = repo.read_segment(&place.segment).unwrap();
+    assert_eq!(segment.blob(BlobKind::Data, &one, &place).unwrap(), b"right");
+    for _ in 0..2 {
+        assert!(segment.blob(BlobKind::Data, &other, &place).is_err());
+        assert!(segment.blob(BlobKind::Tree, &one, &place).is_err());
+        let shorter = Location { len: 4, ..place };
+        assert!(segment.blob(BlobKind::Data, &one, &shorter).is_err());
+        assert_eq!(segment.blob(BlobKind::Data, &one, &place).unwrap(), b"right");
+    }
+    // The same with an index object that says so, before the one that is right.
+    let mut data = IndexData::default();
+    let mut false_segment = SegmentEntry::new(BlobKind::Data);
+    false_segment.sealed_len = place.segment.sealed_len;
+    false_segment.push(&other, place.len);
+    data.packs.push(PackEntry {
+        id: place.segment.pack,
+        salt: place.segment.salt,
+        size: 1 << 20,
+        segments: vec![false_segment],
+        marked: None,
+    });
+    assert_eq!((place.segment.offset, true_place.len), (40, place.len));
+    let object = sealed::seal(repo.keys(), Purpose::Index, &data).unwrap();
+    repo.put_object(ObjectKind::Index, &object).unwrap();
+    let repo = maker.open();
+    assert_eq!(repo.index().find_all(&other).len(), 2);
+    for _ in 0..2 {
+        assert_eq!(repo.read_blob(BlobKind::Data, &one).unwrap(), b"right");
+        assert_eq!(repo.read_blob(BlobKind::Data, &other).unwrap(), b"wrong");
+    }
+    let mut target = Target::new();
+    target.restore(&repo, &root);
+    assert_eq!((target.read("one"), target.read("other")), (b"right".to_vec(), b"wrong".to_vec()));
 }

@@ -117,7 +117,8 @@ fn fetch(blocks: &BlockCache, page: &BlobId, numbers: Range<u32>) {
     let TreePage::Leaf(nodes) = &*page else { return };
     for node in numbers.filter_map(|n| nodes.get(n as usize)).filter(|n| is_small(n)) {
         // Whoever reads a damaged file gets the error.
-        let chunks = FileReader::of_node(node).chunks(blocks.repo(), 0..node.size);
+        let file = FileReader::of_node(node);
+        let chunks = file.and_then(|f| f.chunks(blocks.repo(), 0..node.size));
         chunks.unwrap_or_default().iter().for_each(|id| drop(blocks.get(id)));
     }
 }

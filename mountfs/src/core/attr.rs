@@ -86,7 +86,8 @@ impl Attr {
 fn allocated(node: &Node) -> u64 {
     match &node.content {
         Some(Content::Extents(extents)) => {
-            extents.iter().filter(|e| e.id.is_some()).map(|e| e.len).sum()
+            let data = extents.iter().filter(|e| e.id.is_some());
+            data.fold(0, |sum, e| sum.saturating_add(e.len))
         }
         _ => node.size,
     }

@@ -69,7 +69,7 @@ impl SnapshotFs {
             NodeKind::File => {}
             _ => return Err(FsError::Invalid),
         }
-        let file = Arc::new(FileReader::of_node(&node));
+        let file = Arc::new(FileReader::of_node(&node)?);
         self.files.0.insert((page, number), file.clone());
         Ok(file)
     }

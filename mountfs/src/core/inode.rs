@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use dashmap::{DashMap, Entry};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use tresor_engine::format::{BlobId, LinkId, ObjectId};
+use tresor_engine::format::{BlobId, FileIdentity, ObjectId};
 
 /// Number of an inode; the root's is 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,11 +46,8 @@ impl Ino {
     }
 
     /// A hard-linked file of the snapshot whose root is `root`.
-    pub fn of_link(root: Ino, link: &LinkId) -> Self {
-        let mut key = [0; 16];
-        key[..8].copy_from_slice(&link.device.to_le_bytes());
-        key[8..].copy_from_slice(&link.inode.to_le_bytes());
-        Self::hash(b"file", root, &key)
+    pub fn of_link(root: Ino, file: &FileIdentity) -> Self {
+        Self::hash(b"file", root, file)
     }
 
     fn hash(what: &[u8; 4], parent: Ino, key: &[u8]) -> Self {

@@ -204,7 +204,7 @@ impl SnapshotFs {
         let (bytes, entries) = match &self.shown {
             Some(snapshot) => {
                 let s = &snapshot.data.summary;
-                (s.bytes, s.files + s.directories + s.others)
+                (s.bytes, s.entries())
             }
             None => self.namespace.volume(),
         };
@@ -302,8 +302,8 @@ impl SnapshotFs {
             Some(snapshot) if ino == Ino::ROOT => Ino::of_snapshot(&snapshot.id),
             _ => ino,
         };
-        match &node.link {
-            Some(link) => Ino::of_link(base(dir.root), link),
+        match node.identity() {
+            Some(file) => Ino::of_link(base(dir.root), &file),
             None => Ino::of_entry(base(parent), index),
         }
     }

@@ -244,7 +244,7 @@ impl Namespace {
     pub fn volume(&self) -> (u64, u64) {
         let state = self.read();
         let newest = state.listed.last().map(|(_, s)| s.data.summary);
-        newest.map_or((0, 0), |s| (s.bytes, s.files + s.directories + s.others))
+        newest.map_or((0, 0), |s| (s.bytes, s.entries()))
     }
 }
 

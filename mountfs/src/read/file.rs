@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use tresor_engine::contents::extents_in;
+use tresor_engine::contents::{self, extents_in};
 use tresor_engine::format::{BlobId, Content, Extent, Node};
 use tresor_engine::repo::Repository;
 use tresor_engine::{Error, Result};
@@ -21,9 +21,11 @@ pub struct FileReader {
 }
 
 impl FileReader {
-    pub fn of_node(node: &Node) -> Self {
+    /// Refuses a file that isn't what it says: a restore would, too.
+    pub fn of_node(node: &Node) -> Result<Self> {
+        contents::check(node)?;
         let content = node.content.clone().unwrap_or_else(Content::empty);
-        Self { content, size: node.size, streams: Mutex::default() }
+        Ok(Self { content, size: node.size, streams: Mutex::default() })
     }
 
     /// Bytes it takes in memory.
@@ -115,7 +117,9 @@ fn assemble(
             None => out.resize(out.len() + to.saturating_sub(from) as usize, 0),
             Some(id) => {
                 let block = get(id)?;
-                let part = block.bytes()?.get(from as usize..to as usize);
+                let bytes = block.bytes()?;
+                let part = bytes.get(from as usize..to as usize);
+                let part = part.filter(|_| bytes.len() as u64 == extent.len);
                 out.extend_from_slice(part.ok_or_else(|| wrong_length(id))?);
             }
         }
@@ -128,5 +132,5 @@ fn gap() -> Error {
 }
 
 fn wrong_length(id: &BlobId) -> Error {
-    Error::Invalid(format!("blob {} is shorter than the chunk list says", id.short()))
+    Error::Invalid(format!("blob {} is not as long as the chunk list says", id.short()))
 }

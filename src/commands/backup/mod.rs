@@ -132,8 +132,7 @@ fn save(repo: &Arc<Repository>, options: &BackupOptions, reporter: &Reporter) ->
     std::thread::scope(|scope| {
         if let Some(parent) = &options.parent {
             let before = &parent.data.summary;
-            let entries = before.files + before.directories + before.others;
-            reporter.expect(entries, before.bytes, true);
+            reporter.expect(before.entries(), before.bytes, true);
         } else if reporter.is_seen() {
             let root = root.clone();
             scope.spawn(move || {
