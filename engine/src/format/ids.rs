@@ -112,7 +112,7 @@ impl ObjectKind {
         match self {
             Self::Config | Self::Key => 1 << 20,
             Self::Pack => super::MAX_PACK,
-            Self::Index | Self::Snapshot => super::sealed::MAX_OBJECT,
+            Self::Index | Self::Snapshot | Self::Forgotten => super::sealed::MAX_OBJECT,
         }
     }
 
