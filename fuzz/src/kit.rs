@@ -41,6 +41,7 @@ pub fn sealed_text(keys: &Keys, purpose: Purpose, text: &[u8]) -> Vec<u8> {
         Purpose::SlotInfo => (b"TRSRKI01", "slot info"),
         Purpose::Index => (b"TRSRIX01", "index"),
         Purpose::Snapshot => (b"TRSRSN01", "snapshot"),
+        Purpose::Forgotten => (b"TRSRFG01", "forgotten"),
     };
     let salt = [9; 32];
     let mut object = [&magic[..], &salt, text].concat();

@@ -1,11 +1,12 @@
 //! Config, key slots, index objects and snapshots.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use tresor_engine::format::{
-    Config, ConfigSecret, IndexData, KeySlot, ObjectKind, PackEntry, Purpose, SlotInfo,
-    SnapshotData, Time, sealed,
+    Config, ConfigSecret, ForgottenData, IndexData, KeySlot, ObjectKind, PackEntry, Purpose,
+    SlotInfo, SnapshotData, Time, sealed,
 };
 use tresor_engine::index::{RunBuilder, read_object};
 use tresor_engine::maintenance::retention::{self, GroupBy, RetentionPolicy, groups};
@@ -19,7 +20,8 @@ use crate::kit::*;
 pub fn config(input: &[u8]) {
     if let Ok(config) = Config::parse(input) {
         assert_eq!((config.product.as_str(), config.version), ("tresor", 1));
-        assert!(config.features.is_empty() && config.write_features.is_empty());
+        assert!(config.features.is_empty());
+        assert_eq!(config.parity_share().is_some(), config.write_features == ["parity"]);
         assert_eq!(Config::parse(&encoded(&config)).unwrap(), config);
         if let Ok(secret) = config.open_secret(keys()) {
             check_secret(&config, &secret);
@@ -32,6 +34,7 @@ pub fn config(input: &[u8]) {
         features: Vec::new(),
         secret: seal(keys(), Purpose::Config, input),
         write_features: Vec::new(),
+        parity: None,
     };
     if let Ok(secret) = config.open_secret(keys()) {
         check_secret(&config, &secret);
@@ -42,6 +45,7 @@ fn check_secret(config: &Config, secret: &ConfigSecret) {
     assert_eq!((secret.version, secret.repository), (config.version, config.repository));
     assert_eq!(secret.features, config.features);
     assert_eq!(secret.write_features, config.write_features);
+    assert_eq!(secret.parity, config.parity);
     let sizes = secret.chunks;
     assert!((1 << 10..=1 << 20).contains(&sizes.min));
     assert!(sizes.min <= sizes.average && sizes.average <= 4 << 20);
@@ -70,7 +74,8 @@ pub fn key_slot(input: &[u8]) {
 /// Any object of any purpose: as it lies there, or its text before it is sealed.
 pub fn sealed(input: &[u8]) {
     let Some((&how, rest)) = input.split_first() else { return };
-    let purposes = [Purpose::Config, Purpose::SlotInfo, Purpose::Index, Purpose::Snapshot];
+    let purposes =
+        [Purpose::Config, Purpose::SlotInfo, Purpose::Index, Purpose::Snapshot, Purpose::Forgotten];
     let purpose = purposes[usize::from(how >> 1) % purposes.len()];
     let object = if how & 1 == 0 { rest.to_vec() } else { sealed_text(keys(), purpose, rest) };
     match purpose {
@@ -78,6 +83,7 @@ pub fn sealed(input: &[u8]) {
         Purpose::SlotInfo => drop(sealed::open::<SlotInfo>(keys(), purpose, object)),
         Purpose::Index => drop(sealed::open::<IndexData>(keys(), purpose, object)),
         Purpose::Snapshot => drop(sealed::open::<SnapshotData>(keys(), purpose, object)),
+        Purpose::Forgotten => drop(sealed::open::<ForgottenData>(keys(), purpose, object)),
     }
 }
 
@@ -164,7 +170,7 @@ fn check_retention(forged: &Snapshot) {
             RetentionPolicy::service(),
             RetentionPolicy { keep_last: Some(1), ..Default::default() },
         ] {
-            let decisions = retention::apply(&policy, &group, now, &TimeZone::UTC);
+            let decisions = retention::apply(&policy, &group, &HashSet::new(), now, &TimeZone::UTC);
             assert_eq!(decisions.len(), group.len());
             let newest = group.iter().max_by_key(|s| (s.data.time, s.id));
             let newest = decisions.iter().find(|d| Some(d.snapshot.id) == newest.map(|s| s.id));

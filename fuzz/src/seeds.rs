@@ -104,7 +104,7 @@ fn examples(target: &str) -> Vec<Vec<u8>> {
     let words = |list: &[&str]| list.iter().map(|w| w.as_bytes().to_vec()).collect();
     match target {
         "config" => {
-            let config = Config::new(keys(), time()).unwrap();
+            let config = Config::new(keys(), time(), None).unwrap();
             let secret = config.open_secret(keys()).unwrap();
             vec![encoded(&config), encoded(&secret)]
         }

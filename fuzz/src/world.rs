@@ -35,7 +35,7 @@ struct World {
 }
 
 pub fn init(store: &Store) -> Arc<Repository> {
-    let options = InitOptions { label: "test".into(), cost: COST };
+    let options = InitOptions { label: "test".into(), cost: COST, parity: None };
     Repository::init(store, &password(), &options).unwrap();
     open(store).unwrap()
 }
