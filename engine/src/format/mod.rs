@@ -7,6 +7,7 @@ mod pack;
 pub mod sealed;
 mod snapshot;
 mod tree;
+pub mod windows;
 
 pub use config::{ChunkSizes, Config, ConfigSecret, FORMAT_VERSION, KeySlot, SlotInfo};
 pub use ids::{BlobId, NotAnId, ObjectId, ObjectKind, ObjectName};
