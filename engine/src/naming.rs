@@ -184,25 +184,27 @@ pub fn node_name(windows: &[u8]) -> Vec<u8> {
     if is_so { node } else { windows.to_vec() }
 }
 
-/// A name with another spelling, for one of two that Windows takes for the same: the
-/// character at `nth` (of those that are ASCII) stands for itself. `None` if there are
-/// not so many.
-pub fn respelled(windows: &[u8], nth: usize) -> Option<Vec<u8>> {
-    let mut left = nth;
-    let mut name = Vec::with_capacity(windows.len() + 2);
-    let mut found = false;
+/// Another spelling, for one of several names that Windows takes for the same: of the
+/// characters, those whose bit is set are written as the bytes that they consist of.
+/// `None` if there are not so many.
+pub fn respelled(windows: &[u8], bits: u64) -> Option<Vec<u8>> {
+    let mut left = bits;
+    let mut name = Vec::with_capacity(windows.len() + 8);
     for piece in pieces(windows) {
-        match piece {
-            Piece::Char(code) if !found && (0x21..0x7f).contains(&code) => {
-                found = left == 0;
-                left = left.saturating_sub(1);
-                if found { push_byte(&mut name, code as u8) } else { push(&mut name, code) }
-            }
-            Piece::Char(code) => push(&mut name, code),
-            Piece::Byte(_) => return None,
+        let Piece::Char(code) = piece else { return None };
+        let mut own = Vec::new();
+        push(&mut own, code);
+        if BYTES.contains(&code) {
+            name.extend(own);
+            continue;
         }
+        match left & 1 {
+            0 => name.extend(own),
+            _ => own.iter().for_each(|byte| push_byte(&mut name, *byte)),
+        }
+        left >>= 1;
     }
-    found.then_some(name)
+    (left == 0).then_some(name)
 }
 
 #[cfg(test)]
@@ -260,10 +262,12 @@ mod tests {
 
     #[test]
     fn respelled_names_differ_and_mean_the_same() {
-        assert_eq!(respelled(b"readme", 0).unwrap(), "\u{f072}eadme".as_bytes());
-        assert_eq!(respelled(b"readme", 5).unwrap(), "readm\u{f065}".as_bytes());
-        assert_eq!(respelled(b"readme", 6), None);
-        assert_eq!(unescape(&respelled(b"readme", 3).unwrap()), b"readme");
+        assert_eq!(respelled(b"readme", 0).unwrap(), b"readme");
+        assert_eq!(respelled(b"readme", 1).unwrap(), "\u{f072}eadme".as_bytes());
+        assert_eq!(respelled(b"readme", 33).unwrap(), "\u{f072}eadm\u{f065}".as_bytes());
+        assert_eq!(respelled(b"readme", 64), None);
+        assert_eq!(respelled("ä".as_bytes(), 1).unwrap(), "\u{f0c3}\u{f0a4}".as_bytes());
+        assert_eq!(unescape(&respelled(b"readme", 5).unwrap()), b"readme");
     }
 
     /// Bytes that are likely to make trouble together.

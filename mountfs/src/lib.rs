@@ -10,4 +10,6 @@ pub mod fuse;
 pub mod read;
 
 pub use core::STATUS_FILE;
-pub use core::{Attr, DriveOptions, Entry, FsError, Ino, Layout, SnapshotFs};
+pub use core::{
+    Attr, DriveOptions, Entry, FsError, Ino, Layout, SnapshotFs, WindowsEntry, WindowsMeta,
+};

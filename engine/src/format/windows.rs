@@ -2,6 +2,7 @@
 //! attributes of these names, so that other systems can carry them (see docs/format.md).
 
 use super::node::{Node, Time};
+use crate::naming::{to_utf16, windows_name};
 
 /// `FILE_ATTRIBUTE_…`, 32 bits, little-endian.
 pub const ATTRIBUTES: &[u8] = b"user.win.attributes";
@@ -35,7 +36,43 @@ impl Time {
     }
 }
 
+/// Reparse tag of a symlink.
+pub const SYMLINK_TAG: u32 = 0xa000_000c;
+/// In the reparse data of a symlink whose target doesn't begin with a drive.
+pub const SYMLINK_RELATIVE: u32 = 1;
+/// More than this no reparse data can be, with its two names of the target.
+const MOST_TARGET: u16 = 8000;
+
+/// The reparse data of a symlink to this path, whose names are as in snapshots. `None` if
+/// Windows can't have such a link.
+fn symlink_data(target: &[u8]) -> Option<Vec<u8>> {
+    let own = |part: &[u8]| match part {
+        b"" | b"." | b".." => part.to_vec(),
+        part => windows_name(part),
+    };
+    let path = target.split(|b| *b == b'/').map(own).collect::<Vec<_>>().join(&b'\\');
+    let name: Vec<u8> = to_utf16(&path)?.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+    let len = u16::try_from(name.len()).ok().filter(|len| (1..MOST_TARGET).contains(len))?;
+    let mut data = SYMLINK_TAG.to_le_bytes().to_vec();
+    // The length of what follows, and nothing; then where the two names are, which are the same.
+    for number in [12 + 2 * len, 0, 0, len, len, len] {
+        data.extend(number.to_le_bytes());
+    }
+    data.extend(SYMLINK_RELATIVE.to_le_bytes());
+    data.extend([name.as_slice(), &name].concat());
+    Some(data)
+}
+
 impl Node {
+    /// The reparse data of a link: what was recorded, or for a link from another system
+    /// what leads to the same place. `None` if Windows can't have such a link.
+    pub fn windows_link(&self) -> Option<Vec<u8>> {
+        match self.xattr(REPARSE) {
+            Some(recorded) => Some(recorded.to_vec()),
+            None => symlink_data(self.target.as_deref()?),
+        }
+    }
+
     fn xattr(&self, name: &[u8]) -> Option<&[u8]> {
         self.xattrs().iter().find(|x| x.name == name).map(|x| x.value.as_slice())
     }
@@ -52,10 +89,6 @@ impl Node {
 
     pub fn windows_security(&self) -> Option<&[u8]> {
         self.xattr(SECURITY)
-    }
-
-    pub fn windows_reparse(&self) -> Option<&[u8]> {
-        self.xattr(REPARSE)
     }
 
     /// Names (WTF-8) and contents of alternate streams.

@@ -46,7 +46,8 @@ impl SourceDir for Machine {
     }
 
     fn details(&self, node: &mut Node) -> io::Result<()> {
-        metadata::read(&open(&node.name, READ_CONTROL)?, node)
+        let file = metadata::with_audit(|audit| open(&node.name, READ_CONTROL | audit))?;
+        metadata::read(&file, node)
     }
 
     fn open_dir(&self, name: &[u8]) -> io::Result<Arc<dyn SourceDir>> {

@@ -30,13 +30,21 @@ pub(super) fn audit_access() -> u32 {
     if privileges::may_audit() { ACCESS_SYSTEM_SECURITY } else { 0 }
 }
 
+/// Opens something so that its audit rules can be read, or else without: not every file
+/// system has such.
+pub(super) fn with_audit(open: impl Fn(u32) -> io::Result<File>) -> io::Result<File> {
+    match open(audit_access()) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied && audit_access() != 0 => open(0),
+        opened => opened,
+    }
+}
+
 /// Adds to an entry of a directory what `stat` hasn't told.
 pub(super) fn read_in(dir: &File, node: &mut Node) -> io::Result<()> {
-    let open = |access| super::open_existing(dir, &node.name, nt::Open::existing(access), false);
-    let file = match open(READ_CONTROL | audit_access()) {
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => open(READ_CONTROL)?,
-        opened => opened?,
-    };
+    let file = with_audit(|audit| {
+        let open = nt::Open::existing(READ_CONTROL | audit);
+        super::open_existing(dir, &node.name, open, false)
+    })?;
     read(&file, node)
 }
 

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io;
 
 use tresor_engine::format::Node;
-use tresor_engine::naming::{from_utf16, node_name, to_utf16, windows_name};
+use tresor_engine::format::windows::SYMLINK_RELATIVE;
+use tresor_engine::naming::{from_utf16, node_name};
 use windows_sys::Win32::System::Ioctl::{FSCTL_GET_REPARSE_POINT, FSCTL_SET_REPARSE_POINT};
 use windows_sys::Win32::System::SystemServices::{IO_REPARSE_TAG_MOUNT_POINT, IO_REPARSE_TAG_SYMLINK};
 
@@ -14,7 +15,6 @@ use super::nt;
 const LX_SYMLINK: u32 = 0xa000_001d;
 /// The longest reparse data that there is.
 const MOST: usize = 16 << 10;
-const RELATIVE: u32 = 1;
 
 /// Other reparse points are files and directories that are kept in an unusual way:
 /// compressed, deduplicated, in a cloud. The system shows them as what they are.
@@ -50,7 +50,7 @@ pub(super) fn target(data: &[u8]) -> Option<Vec<u8>> {
     let name = data.get(names_at + at..names_at + at + len)?;
     let wide: Vec<u16> = name.chunks_exact(2).map(|c| u16::from_le_bytes([c[0], c[1]])).collect();
     let name = from_utf16(&wide);
-    let is_relative = is_symlink && u32::from_le_bytes(number(data, 16)?) & RELATIVE != 0;
+    let is_relative = is_symlink && u32::from_le_bytes(number(data, 16)?) & SYMLINK_RELATIVE != 0;
     Some(if is_relative { relative(&name) } else { super::path::recorded_path(&name) })
 }
 
@@ -59,33 +59,10 @@ fn relative(name: &[u8]) -> Vec<u8> {
     parts.map(node_name).collect::<Vec<_>>().join(&b'/')
 }
 
-/// The data of a link: what was recorded, or for one from another system what leads to
-/// the same place.
+/// What makes a link of this node.
 pub(super) fn data(node: &Node) -> io::Result<Vec<u8>> {
-    if let Some(recorded) = node.windows_reparse() {
-        return Ok(recorded.to_vec());
-    }
-    let target = node.target.as_deref().unwrap_or_default();
     let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "a link can't have this target");
-    if target.is_empty() {
-        return Err(invalid());
-    }
-    let own = |part: &[u8]| match part {
-        b"" | b"." | b".." => part.to_vec(),
-        part => windows_name(part),
-    };
-    let path = target.split(|b| *b == b'/').map(own).collect::<Vec<_>>().join(&b'\\');
-    let wide = to_utf16(&path).ok_or_else(invalid)?;
-    let name: Vec<u8> = wide.iter().flat_map(|unit| unit.to_le_bytes()).collect();
-    let len = u16::try_from(name.len()).ok().filter(|len| *len < 8000).ok_or_else(invalid)?;
-    let mut data = IO_REPARSE_TAG_SYMLINK.to_le_bytes().to_vec();
-    // Length of what follows, nothing; then the two names, which are the same.
-    for number in [12 + 2 * len, 0, 0, len, len, len] {
-        data.extend(number.to_le_bytes());
-    }
-    data.extend(RELATIVE.to_le_bytes());
-    data.extend([name.as_slice(), &name].concat());
-    Ok(data)
+    node.windows_link().ok_or_else(invalid)
 }
 
 #[cfg(test)]

@@ -23,8 +23,16 @@ const OWN: u32 = OWNER_SECURITY_INFORMATION | GROUP_SECURITY_INFORMATION;
 
 /// Audit rules are left out unless this user may see them.
 pub(super) fn read(file: &File) -> io::Result<Vec<u8>> {
-    let audit = if privileges::may_audit() { SACL_SECURITY_INFORMATION } else { 0 };
-    let wanted = OWN | DACL_SECURITY_INFORMATION | audit;
+    let wanted = OWN | DACL_SECURITY_INFORMATION;
+    if privileges::may_audit()
+        && let Ok(all) = query(file, wanted | SACL_SECURITY_INFORMATION)
+    {
+        return Ok(all);
+    }
+    query(file, wanted)
+}
+
+fn query(file: &File, wanted: u32) -> io::Result<Vec<u8>> {
     let mut words = vec![0u64; 64];
     loop {
         let (to, len) = (words.as_mut_ptr().cast(), (words.len() * 8) as u32);
