@@ -13,7 +13,10 @@ mod unix;
 mod windows;
 
 pub use memory::{ALLOCATOR, Allocator};
-pub use process::{cache_folder, harden_process, host_name, raise_file_limit, user_name};
+pub use process::{
+    cache_folder, detach, harden_process, host_name, leave_streams, leave_terminal,
+    raise_file_limit, user_name,
+};
 pub use stream::stream_source;
 #[cfg(unix)]
 pub use unix::{absolute_path, open_sink, open_source, recorded_path, source_root};

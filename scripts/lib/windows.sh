@@ -72,3 +72,36 @@ build_windows() {
     env ${flags:+RUSTC_BOOTSTRAP=1} CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc \
         cargo "$@" --target "$windows_target" $flags
 }
+
+# build_test_driver FOLDER: the real DLL of WinFsp, which comes with the crate winfsp-sys,
+# and in front of it one that stands in for the driver (tests/windows/driver.c).
+build_test_driver() {
+    local folder=$1 crate real stand_in=tests/windows/driver.c tool=x86_64-w64-mingw32
+    crate=$(cargo metadata --format-version 1 --locked | python3 -c '
+import json, sys
+crates = json.load(sys.stdin)["packages"]
+print(next(c["manifest_path"] for c in crates if c["name"] == "winfsp-sys"))') || return 1
+    crate=$(dirname "$crate")/winfsp
+    real=$folder/winfsp_real.dll
+    cp "$crate/bin/winfsp-x64.dll" "$real"
+    # Everything it exports, but what the stand-in has itself, leads to it.
+    $tool-objdump -p "$real" | awk '/^\[Ordinal\/Name Pointer\] Table/ { on = 1; next }
+        on && NF < 2 { exit } on { print $NF }' >"$folder/names"
+    { echo "LIBRARY winfsp_real.dll"; echo EXPORTS; cat "$folder/names"; } >"$folder/real.def"
+    $tool-dlltool -d "$folder/real.def" -l "$folder/libwinfsp_real.a"
+    {
+        echo "LIBRARY winfsp-x64.dll"
+        echo EXPORTS
+        while read -r name; do
+            if grep -q "^FSP_API .*\b$name(" "$stand_in"; then
+                echo "$name"
+            else
+                echo "$name = winfsp_real.$name"
+            fi
+        done <"$folder/names"
+    } >"$folder/stand-in.def"
+    # Its headers are written for another compiler.
+    $tool-gcc -shared -O2 -w -Dstatic_assert=_Static_assert -DWINFSP_DLL_INTERNAL \
+        -I"$crate/inc" -o "$folder/winfsp-x64.dll" "$stand_in" "$folder/stand-in.def" \
+        -L"$folder" -lwinfsp_real -lws2_32 -ladvapi32
+}

@@ -168,6 +168,11 @@ impl SnapshotFs {
         self.attr_of(ino, &place)
     }
 
+    /// The one snapshot that is shown, unless all are.
+    pub fn shown(&self) -> Option<&Snapshot> {
+        self.shown.as_ref()
+    }
+
     /// Whether what is in this directory never changes.
     pub fn is_fixed(&self, ino: Ino) -> bool {
         self.inode(ino).is_ok_and(|i| matches!(i.place, Place::Node { .. } | Place::Snapshot(_)))

@@ -178,15 +178,20 @@ impl SnapshotFs {
         Ok(WindowsMeta { attributes, created, link })
     }
 
-    /// The recorded security descriptor.
-    pub fn windows_security(&self, ino: Ino) -> FsResult<Option<Vec<u8>>> {
-        match self.inode(ino)?.place {
-            Place::Node { page, number } => {
-                let node = NodeAt::load(&self.repo, &page, number)?;
-                Ok(node.windows_security().map(<[u8]>::to_vec))
-            }
-            _ => Ok(None),
-        }
+    /// Names (WTF-8) and lengths of alternate streams.
+    pub fn windows_streams(&self, ino: Ino) -> FsResult<Vec<(Vec<u8>, u64)>> {
+        let Place::Node { page, number } = self.inode(ino)?.place else { return Ok(Vec::new()) };
+        let node = NodeAt::load(&self.repo, &page, number)?;
+        Ok(node.windows_streams().map(|(name, value)| (name.to_vec(), value.len() as u64)).collect())
+    }
+
+    /// An alternate stream, whatever the case of its name: how it is called, and its content.
+    pub fn windows_stream(&self, ino: Ino, name: &[u8]) -> FsResult<Option<(Vec<u8>, Vec<u8>)>> {
+        let Place::Node { page, number } = self.inode(ino)?.place else { return Ok(None) };
+        let node = NodeAt::load(&self.repo, &page, number)?;
+        let folded = fold(name);
+        let found = node.windows_streams().find(|(other, _)| fold(other) == folded);
+        Ok(found.map(|(name, value)| (name.to_vec(), value.to_vec())))
     }
 
     fn virtual_link(&self, ino: Ino) -> FsResult<Node> {

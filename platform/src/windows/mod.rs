@@ -35,6 +35,7 @@ use windows_sys::Win32::Storage::FileSystem::{
 };
 
 pub use path::{absolute_path, recorded_path};
+pub(crate) use privileges::close_streams;
 pub use privileges::on_console_stop;
 
 const READ_DIR: u32 = FILE_LIST_DIRECTORY | FILE_TRAVERSE;

@@ -8,7 +8,10 @@ use windows_sys::Win32::Security::{
     AdjustTokenPrivileges, LUID_AND_ATTRIBUTES, LookupPrivilegeValueW, SE_PRIVILEGE_ENABLED,
     TOKEN_ADJUST_PRIVILEGES, TOKEN_PRIVILEGES, TOKEN_QUERY,
 };
-use windows_sys::Win32::System::Console::SetConsoleCtrlHandler;
+use windows_sys::Win32::System::Console::{
+    GetStdHandle, STD_ERROR_HANDLE, STD_INPUT_HANDLE, STD_OUTPUT_HANDLE, SetConsoleCtrlHandler,
+    SetStdHandle,
+};
 use windows_sys::Win32::System::Threading::{GetCurrentProcess, OpenProcessToken};
 use windows_sys::core::BOOL;
 
@@ -65,6 +68,19 @@ fn enable(name: &str) -> bool {
         let error = GetLastError();
         CloseHandle(token);
         done != 0 && error != ERROR_NOT_ALL_ASSIGNED
+    }
+}
+
+/// Closes standard input, output and errors: whoever reads them sees their end.
+pub(crate) fn close_streams() {
+    for stream in [STD_INPUT_HANDLE, STD_OUTPUT_HANDLE, STD_ERROR_HANDLE] {
+        // SAFETY: Rust asks for the handle at each use, and passes over one that isn't there.
+        unsafe {
+            let handle = GetStdHandle(stream);
+            if SetStdHandle(stream, null_mut()) != 0 && !handle.is_null() {
+                CloseHandle(handle);
+            }
+        }
     }
 }
 
