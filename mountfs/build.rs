@@ -23,7 +23,8 @@ fn main() {
     if !made {
         println!("cargo:warning=dlltool (of mingw-w64's binutils) is needed and failed");
     }
+    // Whole, since the crate that calls it comes later for the linker.
     println!("cargo:rustc-link-search=native={out}");
-    println!("cargo:rustc-link-lib=static:-bundle=winfsp_late");
+    println!("cargo:rustc-link-lib=static:+whole-archive,-bundle=winfsp_late");
     println!("cargo:rustc-link-lib=delayimp");
 }

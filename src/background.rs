@@ -24,7 +24,9 @@ pub fn start(args: &Args, globals: &Globals) -> Result<Exit> {
     let store = globals.existing_store()?;
     let (password, _) = password::current(&globals.password, &store.describe())?;
     let mut command = command(args, globals)?;
-    let mut child = tresor_platform::detach(&mut command).spawn().context("can't start the process that serves the drive")?;
+    let mut child = tresor_platform::detach(&mut command)
+        .spawn()
+        .context("can't start the process that serves the drive")?;
     if let Some(mut pipe) = child.stdin.take() {
         // If it has ended already, its exit code tells more.
         let _ = pipe.write_all(&password);

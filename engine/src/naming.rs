@@ -219,7 +219,18 @@ mod tests {
 
     #[test]
     fn names_that_windows_can_have_stay() {
-        for name in ["a", "letter.docx", "ä ö", ".hidden", "com", "com10", "console", "a.b.c", "~", "x\u{e000}"] {
+        for name in [
+            "a",
+            "letter.docx",
+            "ä ö",
+            ".hidden",
+            "com",
+            "com10",
+            "console",
+            "a.b.c",
+            "~",
+            "x\u{e000}",
+        ] {
             assert_eq!(windows(name.as_bytes()), name);
         }
     }

@@ -83,8 +83,21 @@ fn check(fs: &SnapshotFs, ino: Ino, item: &Item, rng: &mut Rng) {
 /// Puts names in that Windows has trouble with, each next to some of its own kind.
 fn spoil(tree: &mut Item, rng: &mut Rng) {
     let hard: [&[u8]; 15] = [
-        b"con", b"CON", b"Con.txt", b"x.", b"x ", b"X.", b"a:b", b"A:B", b"a\\b", b"readme",
-        b"README", b"ReadMe", "ä".as_bytes(), "Ä".as_bytes(), "a\u{f03a}b".as_bytes(),
+        b"con",
+        b"CON",
+        b"Con.txt",
+        b"x.",
+        b"x ",
+        b"X.",
+        b"a:b",
+        b"A:B",
+        b"a\\b",
+        b"readme",
+        b"README",
+        b"ReadMe",
+        "ä".as_bytes(),
+        "Ä".as_bytes(),
+        "a\u{f03a}b".as_bytes(),
     ];
     let Body::Dir(entries) = &mut tree.body else { return };
     for name in hard {
@@ -180,7 +193,8 @@ fn snapshots_in_folders_are_reached_too() {
 #[test]
 fn attributes_of_windows_and_of_others() {
     let with = |mut item: Item, xattrs: &[(&[u8], &[u8])]| {
-        let xattr = |(name, value): &(&[u8], &[u8])| Xattr { name: name.to_vec(), value: value.to_vec() };
+        let xattr =
+            |(name, value): &(&[u8], &[u8])| Xattr { name: name.to_vec(), value: value.to_vec() };
         item.node.xattrs = Some(xattrs.iter().map(xattr).collect());
         item
     };

@@ -58,7 +58,8 @@ pub(super) struct Indexes(Cache<Ino, Arc<Index>>);
 impl Default for Indexes {
     fn default() -> Self {
         let weight = |_: &Ino, index: &Arc<Index>| {
-            u32::try_from(index.places.len() * 16 + index.real.len() * 200 + 100).unwrap_or(u32::MAX)
+            u32::try_from(index.places.len() * 16 + index.real.len() * 200 + 100)
+                .unwrap_or(u32::MAX)
         };
         Self(Cache::builder().max_capacity(MOST).weigher(weight).build())
     }
@@ -166,7 +167,9 @@ impl SnapshotFs {
                     None => self.virtual_link(attr.ino)?.windows_link(),
                 };
                 let leads_to_directory = recorded.is_none()
-                    && self.windows_target(attr.ino, 0).is_ok_and(|kind| kind == NodeKind::Directory);
+                    && self
+                        .windows_target(attr.ino, 0)
+                        .is_ok_and(|kind| kind == NodeKind::Directory);
                 attributes |= if leads_to_directory { DIRECTORY } else { 0 };
                 attributes |= if link.is_some() { REPARSE_POINT } else { 0 };
             }
@@ -182,7 +185,10 @@ impl SnapshotFs {
     pub fn windows_streams(&self, ino: Ino) -> FsResult<Vec<(Vec<u8>, u64)>> {
         let Place::Node { page, number } = self.inode(ino)?.place else { return Ok(Vec::new()) };
         let node = NodeAt::load(&self.repo, &page, number)?;
-        Ok(node.windows_streams().map(|(name, value)| (name.to_vec(), value.len() as u64)).collect())
+        Ok(node
+            .windows_streams()
+            .map(|(name, value)| (name.to_vec(), value.len() as u64))
+            .collect())
     }
 
     /// An alternate stream, whatever the case of its name: how it is called, and its content.
@@ -283,30 +289,33 @@ impl SnapshotFs {
     }
 
     fn windows_index(&self, ino: Ino) -> FsResult<Arc<Index>> {
-        // Another snapshot may come to be shown under the root's number never.
+        // Folders of snapshots are small, and change.
         let is_fixed = self.is_fixed(ino);
         if let Some(known) = self.windows.0.get(&ino).filter(|_| is_fixed) {
             return Ok(known);
         }
-        let index = Arc::new(self.make_windows_index(ino)?);
-        if is_fixed {
+        let (index, is_whole) = self.make_windows_index(ino)?;
+        let index = Arc::new(index);
+        if is_fixed && is_whole {
             self.windows.0.insert(ino, index.clone());
         }
         Ok(index)
     }
 
-    fn make_windows_index(&self, ino: Ino) -> FsResult<Index> {
+    /// Of a damaged directory, what can be read: whatever else is looked up in it gives
+    /// the error then. Also whether it is whole.
+    fn make_windows_index(&self, ino: Ino) -> FsResult<(Index, bool)> {
         let mut places = Vec::new();
-        let mut from = 2;
-        // A listing that is not whole gives what it has first, and then its error.
+        let (mut from, mut is_whole) = (2, true);
         loop {
             let before = places.len();
-            self.read_dir(ino, from, false, &mut |entry| {
+            let listed = self.read_dir(ino, from, false, &mut |entry| {
                 places.push((hash(&fold(&windows_name(entry.name))), entry.next - 1));
                 from = entry.next;
                 true
-            })?;
-            if places.len() == before {
+            });
+            is_whole = listed.is_ok();
+            if !is_whole || places.len() == before {
                 break;
             }
         }
@@ -318,7 +327,7 @@ impl SnapshotFs {
         for offsets in same {
             self.respell(ino, &mut index, &offsets)?;
         }
-        Ok(index)
+        Ok((index, is_whole))
     }
 
     /// Of entries whose names are the same, all but the first are shown otherwise.

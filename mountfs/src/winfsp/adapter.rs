@@ -55,7 +55,9 @@ impl Adapter {
             }
             // SAFETY: the buffer was found to be long enough, and isn't ours.
             unsafe {
-                to.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(self.descriptor.as_ptr(), len);
+                to.as_mut_ptr()
+                    .cast::<u8>()
+                    .copy_from_nonoverlapping(self.descriptor.as_ptr(), len);
             }
         }
         Ok(len as u64)
@@ -117,13 +119,7 @@ impl FileSystemContext for Adapter {
         Ok(FileSecurity { reparse: false, sz_security_descriptor, attributes })
     }
 
-    fn open(
-        &self,
-        path: &U16CStr,
-        options: u32,
-        _: u32,
-        info: &mut OpenFileInfo,
-    ) -> Result<Found> {
+    fn open(&self, path: &U16CStr, options: u32, _: u32, info: &mut OpenFileInfo) -> Result<Found> {
         let found = self.find(path)?;
         if options & DELETE_ON_CLOSE != 0 || self.wants_to_change() {
             return Err(READ_ONLY);
@@ -160,8 +156,7 @@ impl FileSystemContext for Adapter {
         }
         let ino = found.attr.ino;
         self.fs.read_ahead(ino, offset, buffer.len());
-        let bytes =
-            self.fs.read_at(ino, offset, buffer.len()).map_err(|e| self.fail(ino, &e))?;
+        let bytes = self.fs.read_at(ino, offset, buffer.len()).map_err(|e| self.fail(ino, &e))?;
         buffer[..bytes.len()].copy_from_slice(&bytes);
         Ok(bytes.len() as u32)
     }
@@ -182,12 +177,16 @@ impl FileSystemContext for Adapter {
             if is_dots && ino == Ino::ROOT {
                 return true;
             }
-            let attr = if is_dots { self.fs.attr(entry.attr.ino).unwrap_or(entry.attr) } else { entry.attr };
+            let attr = if is_dots {
+                self.fs.attr(entry.attr.ino).unwrap_or(entry.attr)
+            } else {
+                entry.attr
+            };
             let meta = match self.fs.windows_meta(&attr) {
                 Ok(meta) => meta,
                 Err(_) if is_dots => WindowsMeta { attributes: 0x10, ..WindowsMeta::default() },
                 Err(e) => {
-                    failed = Some((attr.ino, e));
+                    failed = Some(e);
                     return false;
                 }
             };
@@ -201,13 +200,11 @@ impl FileSystemContext for Adapter {
             is_full = !info.append_to_buffer(buffer, &mut filled);
             !is_full
         });
-        match (done, failed) {
-            // What comes before the damage is given first.
-            (Err(e), _) | (_, Some((_, e))) if filled == 0 => return Err(self.fail(ino, &e)),
+        match done.err().or(failed) {
+            // What comes before the damage is given first; the next call fails.
+            Some(e) if filled == 0 => return Err(self.fail(ino, &e)),
+            None if !is_full => drop(DirInfo::<255>::finalize_buffer(buffer, &mut filled)),
             _ => {}
-        }
-        if !is_full {
-            DirInfo::<255>::finalize_buffer(buffer, &mut filled);
         }
         Ok(filled)
     }
@@ -240,12 +237,7 @@ impl FileSystemContext for Adapter {
         Ok(filled)
     }
 
-    fn get_reparse_point_by_name(
-        &self,
-        path: &U16CStr,
-        _: bool,
-        buffer: &mut [u8],
-    ) -> Result<u64> {
+    fn get_reparse_point_by_name(&self, path: &U16CStr, _: bool, buffer: &mut [u8]) -> Result<u64> {
         copy_link(&self.find(path)?.meta, buffer)
     }
 

@@ -10,7 +10,7 @@ use winfsp::host::{FileSystemHost, FineGuard, MountPoint, VolumeParams};
 
 use super::adapter::{ALLOCATION, Adapter};
 use super::signal::Signal;
-use super::{OnError, access, signal};
+use super::{OnError, access, library, signal};
 use crate::core::{Ino, SnapshotFs};
 
 /// How many milliseconds the driver keeps what it knows where snapshots come and go. It
@@ -142,14 +142,16 @@ pub fn mount(
     check(&point, options)?;
     let signal = Signal::new(&point).map_err(failed)?;
     let signal = signal.ok_or_else(|| MountError::Mounted(shown.clone()))?;
-    winfsp::winfsp_init().map_err(|_| MountError::NoWinFsp)?;
+    if !library::load() {
+        return Err(MountError::NoWinFsp);
+    }
     let descriptor = access::descriptor().map_err(failed)?;
     let label = label(&fs);
     let params = parameters(&label, letter(&point).is_some(), fs.is_fixed(Ino::ROOT));
     let adapter = Adapter { fs, on_error: options.on_error.clone(), descriptor, label };
     let no_driver = |e: &dyn std::fmt::Display| MountError::NoDriver(e.to_string());
-    let mut host = FileSystemHost::<_, FineGuard>::new(params, adapter)
-        .map_err(|e| no_driver(&e))?;
+    let mut host =
+        FileSystemHost::<_, FineGuard>::new(params, adapter).map_err(|e| no_driver(&e))?;
     host.mount(MountPoint::MountPoint(point.as_os_str())).map_err(|e| failed(e.into()))?;
     host.start().map_err(|e| failed(e.into()))?;
     Ok(Mounted { host, point, signal })

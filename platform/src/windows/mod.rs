@@ -66,7 +66,9 @@ pub fn open_sink(dir: &Path) -> io::Result<Arc<dyn SinkDir>> {
 fn open_root(dir: &Path, access: u32) -> io::Result<File> {
     let mut options = std::fs::OpenOptions::new();
     options.access_mode(access | FILE_READ_ATTRIBUTES | SYNCHRONIZE);
-    options.custom_flags(FILE_FLAG_BACKUP_SEMANTICS).open(dir)
+    options
+        .custom_flags(FILE_FLAG_BACKUP_SEMANTICS)
+        .open(dir)
         .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", dir.display())))
 }
 
@@ -98,7 +100,8 @@ fn open_existing(dir: &File, name: &[u8], open: nt::Open, follow: bool) -> io::R
 }
 
 fn open_dir(dir: &File, name: &[u8], access: u32) -> io::Result<File> {
-    let opened = open_existing(dir, name, nt::Open::existing(access).with(FILE_DIRECTORY_FILE), false)?;
+    let opened =
+        open_existing(dir, name, nt::Open::existing(access).with(FILE_DIRECTORY_FILE), false)?;
     let attributes = stat::basic(&opened)?.FileAttributes;
     if stat::link_tag(&opened, attributes)? != 0 {
         return Err(io::Error::new(io::ErrorKind::NotADirectory, "is a link"));

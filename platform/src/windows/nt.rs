@@ -51,8 +51,11 @@ impl Open {
 
     fn call(self, dir: &File, name: &[u16], follow: u32) -> io::Result<File> {
         let length = u16::try_from(name.len() * 2).map_err(|_| io::ErrorKind::InvalidFilename)?;
-        let text =
-            UNICODE_STRING { Length: length, MaximumLength: length, Buffer: name.as_ptr().cast_mut() };
+        let text = UNICODE_STRING {
+            Length: length,
+            MaximumLength: length,
+            Buffer: name.as_ptr().cast_mut(),
+        };
         let object = OBJECT_ATTRIBUTES {
             Length: size_of::<OBJECT_ATTRIBUTES>() as u32,
             RootDirectory: raw(dir),
@@ -159,7 +162,8 @@ pub(super) fn set_name(
     tail.extend(name.iter().flat_map(|unit| unit.to_le_bytes()));
     let len = 16 + tail.len();
     tail.resize(tail.len().next_multiple_of(8).max(8), 0);
-    buffer.extend(tail.chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().unwrap_or_default())));
+    buffer
+        .extend(tail.chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().unwrap_or_default())));
     // SAFETY: `len` is within the buffer.
     let bytes = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), len) };
     set_bytes(file, class, bytes)
@@ -226,7 +230,12 @@ pub(super) fn for_each(
 }
 
 /// A request of the file system; returns how many bytes it answered.
-pub(super) fn control(file: &File, code: u32, input: &[u8], output: &mut [u8]) -> io::Result<usize> {
+pub(super) fn control(
+    file: &File,
+    code: u32,
+    input: &[u8],
+    output: &mut [u8],
+) -> io::Result<usize> {
     let mut filled = 0;
     // SAFETY: both buffers are as long as we say, and it isn't overlapped.
     let done = unsafe {

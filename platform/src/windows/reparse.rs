@@ -7,7 +7,9 @@ use tresor_engine::format::Node;
 use tresor_engine::format::windows::SYMLINK_RELATIVE;
 use tresor_engine::naming::{from_utf16, node_name};
 use windows_sys::Win32::System::Ioctl::{FSCTL_GET_REPARSE_POINT, FSCTL_SET_REPARSE_POINT};
-use windows_sys::Win32::System::SystemServices::{IO_REPARSE_TAG_MOUNT_POINT, IO_REPARSE_TAG_SYMLINK};
+use windows_sys::Win32::System::SystemServices::{
+    IO_REPARSE_TAG_MOUNT_POINT, IO_REPARSE_TAG_SYMLINK,
+};
 
 use super::nt;
 

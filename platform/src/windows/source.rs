@@ -61,7 +61,8 @@ pub(super) fn open_file(dir: &File, name: &[u8]) -> io::Result<Box<dyn SourceFil
     }
     let is_sparse = attributes & FILE_ATTRIBUTE_SPARSE_FILE != 0;
     // What is kept in an unusual way must be opened so that the system shows its content.
-    let is_unusual = attributes & windows_sys::Win32::Storage::FileSystem::FILE_ATTRIBUTE_REPARSE_POINT != 0;
+    let is_unusual =
+        attributes & windows_sys::Win32::Storage::FileSystem::FILE_ATTRIBUTE_REPARSE_POINT != 0;
     let file = if is_unusual { super::open_existing(dir, name, open, true)? } else { file };
     Ok(Box::new(RegularFile { file, is_sparse }))
 }

@@ -86,7 +86,8 @@ pub(super) fn write(file: &File, node: &Node, problems: &mut Vec<MetadataProblem
     for (name, _) in list(file) {
         let name8 = from_utf16(&name);
         if node.windows_streams().all(|(wanted, _)| wanted != name8)
-            && let Err(e) = open(file, &name, nt::Open::existing(DELETE)).and_then(|s| remove::mark(&s))
+            && let Err(e) =
+                open(file, &name, nt::Open::existing(DELETE)).and_then(|s| remove::mark(&s))
         {
             problem(&name8, e);
         }
