@@ -114,8 +114,9 @@ class Handle:
         while True:
             data = self.thread.done(LIST, self.context, length=room, text=marker)[4]
             at, last = 0, None
-            while at + 104 <= len(data):
+            while at + 2 <= len(data):
                 size = struct.unpack_from("<H", data, at)[0]
+                # So it ends if nothing follows.
                 if size == 0:
                     return
                 last = data[at + 104:at + size]

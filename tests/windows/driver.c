@@ -39,6 +39,9 @@ static const UINT32 KINDS[] = {
 
 #define MOST (64u << 20)
 
+/* What follows the head of a request or response: `Buffer`, which gcc puts elsewhere. */
+#define TAIL(of) ((UINT8 *)(of) + sizeof *(of))
+
 static FSP_FILE_SYSTEM *served;
 static FSP_FSCTL_VOLUME_PARAMS parameters;
 static HANDLE token, accepting;
@@ -71,7 +74,7 @@ static int give(SOCKET socket, const void *from, UINT32 length)
 static FSP_FSCTL_TRANSACT_BUF part(FSP_FSCTL_TRANSACT_REQ *request, const void *bytes, UINT32 length)
 {
     FSP_FSCTL_TRANSACT_BUF at = { request->Size - sizeof *request, length + sizeof(WCHAR) };
-    memcpy(request->Buffer + at.Offset, bytes, length);
+    memcpy(TAIL(request) + at.Offset, bytes, length);
     request->Size = (UINT16)(request->Size + ((length + sizeof(WCHAR) + 7) & ~7u));
     return at;
 }
@@ -164,7 +167,7 @@ static void sort_out(const struct question *q, FSP_FSCTL_TRANSACT_RSP *r, struct
         a->context = r->Rsp.Create.Opened.UserContext2;
         a->info = r->Rsp.Create.Opened.FileInfo;
         a->name = r->Rsp.Create.Opened.FileName.Size;
-        *name = r->Buffer + r->Rsp.Create.Opened.FileName.Offset;
+        *name = TAIL(r) + r->Rsp.Create.Opened.FileName.Offset;
         break;
     case READ:
     case LIST:
@@ -184,7 +187,7 @@ static void sort_out(const struct question *q, FSP_FSCTL_TRANSACT_RSP *r, struct
     }
     if (at.Size) {
         a->data = at.Size;
-        *data = r->Buffer + at.Offset;
+        *data = TAIL(r) + at.Offset;
     }
 }
 

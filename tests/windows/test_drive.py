@@ -19,11 +19,20 @@ class Drive(Programs):
         self.env = {**env, "TRESOR_TEST_DRIVER": str(self.port)}
         self.served = self.windows("mount", *words, start=True)
         self.env = env
+        self.addCleanup(self.end)
         try:
             drive.wait_for(self.port, lambda: self.served.poll() is None)
         except AssertionError:
             self.served.kill()
             self.fail(str(self.served.communicate()))
+
+    def end(self):
+        """Whatever went wrong, the next test finds the letter free."""
+        if self.served.poll() is None:
+            for point in ("R:", "Y:"):
+                self.windows("umount", point, codes=(0, 1))
+            self.served.kill()
+            self.served.communicate()
 
     def unmount(self, point="R:"):
         self.windows("umount", point)

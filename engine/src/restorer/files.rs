@@ -159,7 +159,10 @@ fn write(
         }
         dir.remove_dir_all(&node.name)?;
     }
-    Ok(writing.file.finish(node)?)
+    let Writing { file, old, .. } = writing;
+    // Not every system replaces what is open.
+    drop(old);
+    Ok(file.finish(node)?)
 }
 
 /// A file being restored, and what lies under its name now.

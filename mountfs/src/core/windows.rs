@@ -306,19 +306,18 @@ impl SnapshotFs {
     /// the error then. Also whether it is whole.
     fn make_windows_index(&self, ino: Ino) -> FsResult<(Index, bool)> {
         let mut places = Vec::new();
-        let (mut from, mut is_whole) = (2, true);
-        loop {
+        let mut from = 2;
+        let is_whole = loop {
             let before = places.len();
             let listed = self.read_dir(ino, from, false, &mut |entry| {
                 places.push((hash(&fold(&windows_name(entry.name))), entry.next - 1));
                 from = entry.next;
                 true
             });
-            is_whole = listed.is_ok();
-            if !is_whole || places.len() == before {
-                break;
+            if listed.is_err() || places.len() == before {
+                break listed.is_ok();
             }
-        }
+        };
         places.sort_unstable();
         let mut index = Index { places, real: BTreeMap::new(), shown: BTreeMap::new() };
         let same = index.places.chunk_by(|a, b| a.0 == b.0).filter(|same| same.len() > 1);

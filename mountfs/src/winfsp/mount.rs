@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use windows_sys::Win32::Storage::FileSystem::GetLogicalDrives;
-use winfsp::host::{FileSystemHost, FineGuard, MountPoint, VolumeParams};
+use winfsp::host::{FileSystemHost, FineGuard, VolumeParams};
 
 use super::adapter::{ALLOCATION, Adapter};
 use super::signal::Signal;
@@ -152,7 +152,7 @@ pub fn mount(
     let no_driver = |e: &dyn std::fmt::Display| MountError::NoDriver(e.to_string());
     let mut host =
         FileSystemHost::<_, FineGuard>::new(params, adapter).map_err(|e| no_driver(&e))?;
-    host.mount(MountPoint::MountPoint(point.as_os_str())).map_err(|e| failed(e.into()))?;
+    host.mount(point.as_os_str().to_owned()).map_err(|e| failed(e.into()))?;
     host.start().map_err(|e| failed(e.into()))?;
     Ok(Mounted { host, point, signal })
 }

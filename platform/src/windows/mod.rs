@@ -92,7 +92,7 @@ fn open_existing(dir: &File, name: &[u8], open: nt::Open, follow: bool) -> io::R
     let own = wide(name)?;
     match call(&own) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => match to_utf16(name) {
-            Some(raw) if raw != own && !raw.iter().any(|c| *c == 0x5c || *c == 0x3a) => call(&raw),
+            Some(raw) if raw != own => call(&raw).map_err(|_| e),
             _ => Err(e),
         },
         opened => opened,

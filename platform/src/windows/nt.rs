@@ -160,7 +160,8 @@ pub(super) fn set_name(
     let mut buffer = vec![u64::from(flags), raw(dir) as u64];
     let mut tail = ((name.len() * 2) as u32).to_le_bytes().to_vec();
     tail.extend(name.iter().flat_map(|unit| unit.to_le_bytes()));
-    let len = 16 + tail.len();
+    // The system wants the whole structure, in which the name has room for two units.
+    let len = (16 + tail.len()).max(24);
     tail.resize(tail.len().next_multiple_of(8).max(8), 0);
     buffer
         .extend(tail.chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().unwrap_or_default())));
