@@ -154,8 +154,8 @@ class Drive(Programs):
         with Thread(self.port) as thread:
             for name, options, access, disposition in [
                 (file, 0, 0x2, 1), (file, 0, 0x4, 1), (file, 0, 0x10000, 1),
-                (file, 0, 0x40000000, 1), (file, 0, 0x40000, 1),
-                (file, drive.DELETE_ON_CLOSE, 0x10001, 1), (file, 0, 0x1, 5), (file, 0, 0x1, 4),
+                (file, 0, 0x40000, 1), (file, 0, 0x80000, 1), (file, 0, 0x100, 1),
+                (file, drive.DELETE_ON_CLOSE, 0x10001, 1),
                 (new, 0, 0x1, 2), (new, 0, 0x1, 3), (new, 0x1, 0x1, 2), (new, 0, 0x2, 5),
             ]:
                 status = thread.status_of(drive.OPEN, options=options | disposition << 24,
@@ -194,7 +194,7 @@ class Drive(Programs):
         _, path = self.saved(make)
         self.mount("R:")
         with Thread(self.port) as thread:
-            flags = struct.unpack_from("<I", thread.done(drive.PARAMETERS)[4], 44)[0]
+            flags = struct.unpack_from("<I", thread.done(drive.PARAMETERS)[4], 36)[0]
             # Names keep their case, which doesn't count; streams; read-only.
             self.assertEqual(flags & 0x257, 0x256)
             volume = thread.done(drive.VOLUME)[4]

@@ -48,8 +48,8 @@ struct Index {
     /// Hash of a folded name, and the offset of its entry; sorted.
     places: Vec<(u64, u64)>,
     /// Names that are shown otherwise, since another one takes theirs: from what is
-    /// shown to what they are in the snapshot, and back.
-    real: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// shown (folded) to what they are in the snapshot, and from that to what is shown.
+    real: BTreeMap<Vec<u16>, Vec<u8>>,
     shown: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
@@ -240,10 +240,10 @@ impl SnapshotFs {
 
     /// The name in the snapshot of the entry that this name means.
     fn windows_find(&self, ino: Ino, index: &Index, name: &[u8]) -> FsResult<Option<Vec<u8>>> {
-        if let Some(real) = index.real.get(name) {
+        let folded = fold(name);
+        if let Some(real) = index.real.get(&folded) {
             return Ok(Some(real.clone()));
         }
-        let folded = fold(name);
         let mut first = None;
         for offset in index.offsets(name) {
             let Some(real) = self.name_at(ino, offset)? else { continue };
@@ -340,14 +340,13 @@ impl SnapshotFs {
             }
             let is_free = |name: &Vec<u8>| {
                 !taken.contains(&fold(name))
-                    && !index.real.contains_key(name)
+                    && !index.real.contains_key(&fold(name))
                     && index.offsets(name).next().is_none()
             };
             let free = (1..).map_while(|bits| respelled(&own, bits)).find(is_free);
             if let Some(shown) = free {
-                taken.insert(fold(&shown));
-                index.shown.insert(real.clone(), shown.clone());
-                index.real.insert(shown, real);
+                index.real.insert(fold(&shown), real.clone());
+                index.shown.insert(real, shown);
             }
         }
         Ok(())

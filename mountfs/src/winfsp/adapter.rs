@@ -22,8 +22,6 @@ use crate::core::{Attr, FsError, Ino, SnapshotFs, WindowsMeta};
 pub(super) const ALLOCATION: u64 = 4096;
 /// Rights that are about changes.
 const TO_CHANGE: u32 = 0x0002 | 0x0004 | 0x0010 | 0x0040 | 0x0100 | 0x0001_0000 | 0x000c_0000;
-/// Everything, and to write.
-const GENERIC_TO_CHANGE: u32 = 0x1000_0000 | 0x4000_0000;
 const DELETE_ON_CLOSE: u32 = 0x1000;
 
 pub(super) struct Adapter {
@@ -68,7 +66,7 @@ impl Adapter {
     fn wants_to_change(&self) -> bool {
         // SAFETY: called while a request to open is answered, whose part `Create` is.
         let asked = unsafe { self.with_operation_request(|r| r.Req.Create.DesiredAccess) };
-        asked.is_some_and(|asked| asked & (TO_CHANGE | GENERIC_TO_CHANGE) != 0)
+        asked.is_some_and(|asked| asked & TO_CHANGE != 0)
     }
 }
 

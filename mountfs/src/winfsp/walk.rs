@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tresor_engine::format::NodeKind;
 use tresor_engine::naming::{from_utf16, to_utf16};
 
 use crate::core::{Attr, FsError, FsResult, Ino, SnapshotFs, WindowsMeta};
@@ -78,7 +79,11 @@ impl Found {
 
     /// Length of what is read from it.
     pub fn size(&self) -> u64 {
-        self.stream.as_ref().map_or(self.attr.size, |content| content.len() as u64)
+        match &self.stream {
+            Some(content) => content.len() as u64,
+            None if self.attr.kind == NodeKind::File => self.attr.size,
+            None => 0,
+        }
     }
 }
 
