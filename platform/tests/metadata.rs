@@ -148,6 +148,6 @@ fn what_windows_keeps_of_a_link_is_no_problem_here_and_that_of_a_file_is_kept() 
     let mut file = node("f", NodeKind::File);
     add_xattr(&mut file, "user.win.stream.Zone.Identifier", b"zone 3");
     write(&*sink, &file, b"x").unwrap();
-    let value = get_xattr(folder.path().join("f"), "user.win.stream.Zone.Identifier");
+    let value = get_xattr(&folder.path().join("f"), "user.win.stream.Zone.Identifier");
     assert_eq!(value.unwrap(), b"zone 3");
 }

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What it takes to build for Windows and macOS on Debian.
+# What it takes to build for Windows on Debian.
 
 windows_target=x86_64-pc-windows-gnu
 
