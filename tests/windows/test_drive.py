@@ -165,8 +165,8 @@ class Drive(Programs):
             with thread.open(file, access=drive.MAXIMUM) as handle:
                 self.assertEqual(handle.content(), b"x")
                 context = handle.context
-                for what in (drive.WRITE, drive.OVERWRITE):
-                    self.assertEqual(thread.status_of(what, context, length=1), drive.READ_ONLY)
+                status = thread.status_of(drive.WRITE, context, length=1)
+                self.assertEqual(status, drive.READ_ONLY)
                 for kind in (4, 13, 19, 20):
                     status = thread.status_of(drive.SET, context, options=kind)
                     self.assertEqual(status, drive.READ_ONLY, kind)
@@ -176,6 +176,9 @@ class Drive(Programs):
                 descriptor = thread.done(drive.SECURITY, context)[4]
                 status = thread.status_of(drive.SET_SECURITY, context, text=descriptor)
                 self.assertEqual(status, drive.READ_ONLY)
+            # To overwrite is the second half of opening: WinFsp closes what can't be.
+            context = thread.open(file).context
+            self.assertEqual(thread.status_of(drive.OVERWRITE, context), drive.READ_ONLY)
             status = thread.status_of(drive.SET_LABEL, text=wide("mine"))
             self.assertEqual(status, drive.READ_ONLY)
             self.assertEqual(self.inodes(thread), 2)
