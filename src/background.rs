@@ -24,7 +24,9 @@ pub fn start(args: &Args, globals: &Globals) -> Result<Exit> {
     let store = globals.existing_store()?;
     let (password, _) = password::current(&globals.password, &store.describe())?;
     let mut command = command(args, globals)?;
-    let mut child = command.spawn().context("can't start the process that serves the drive")?;
+    let mut child = tresor_platform::detach(&mut command)
+        .spawn()
+        .context("can't start the process that serves the drive")?;
     if let Some(mut pipe) = child.stdin.take() {
         // If it has ended already, its exit code tells more.
         let _ = pipe.write_all(&password);
@@ -85,9 +87,7 @@ fn command(args: &Args, globals: &Globals) -> Result<Command> {
 
 /// In the process that serves: opens the repository with the password from the pipe.
 pub fn open(globals: &Globals) -> Result<Arc<Repository>> {
-    // Not to be ended by the terminal of whoever started it.
-    #[cfg(unix)]
-    let _ = rustix::process::setsid();
+    tresor_platform::leave_terminal();
     let mut password = Password::default();
     std::io::stdin().take(MOST_PASSWORD).read_to_end(&mut password)?;
     globals.open_with(&password)
@@ -100,12 +100,5 @@ pub fn ready() -> Result<()> {
     out.write_all(READY)?;
     out.flush()?;
     let _ = std::env::set_current_dir("/");
-    #[cfg(unix)]
-    {
-        let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
-        rustix::stdio::dup2_stdin(&null)?;
-        rustix::stdio::dup2_stdout(&null)?;
-        rustix::stdio::dup2_stderr(&null)?;
-    }
-    Ok(())
+    Ok(tresor_platform::leave_streams()?)
 }

@@ -53,7 +53,7 @@ fn plain(path: &Path) -> Vec<u8> {
             part => plain.push(part),
         }
     }
-    plain.into_os_string().into_encoded_bytes()
+    tresor_platform::recorded_path(plain.as_os_str().as_encoded_bytes())
 }
 
 /// Every readable snapshot, oldest first. Damaged ones are named on standard error.

@@ -62,9 +62,7 @@ enum Command {
     Backup(c::backup::Args),
     Snapshots(c::snapshots::Args),
     Ls(c::ls::Args),
-    #[cfg(unix)]
     Mount(c::mount::Args),
-    #[cfg(unix)]
     Umount(c::umount::Args),
     Restore(c::restore::Args),
     Cat(c::cat::Args),
@@ -88,9 +86,7 @@ impl Command {
             Self::Backup(args) => c::backup::run(args, globals),
             Self::Snapshots(args) => c::snapshots::run(args, globals),
             Self::Ls(args) => c::ls::run(args, globals),
-            #[cfg(unix)]
             Self::Mount(args) => c::mount::run(args, globals),
-            #[cfg(unix)]
             Self::Umount(args) => c::umount::run(args, globals),
             Self::Restore(args) => c::restore::run(args, globals),
             Self::Cat(args) => c::cat::run(args, globals),

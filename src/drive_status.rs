@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use tresor_mountfs::STATUS_FILE;
-use tresor_mountfs::fuse::is_drive;
+use tresor_mountfs::system::{drive_root, is_drive};
 
 use crate::exit::Exit;
 use crate::globals::Globals;
@@ -28,11 +28,11 @@ struct Status {
 
 pub fn show(point: &Path, globals: &Globals) -> Result<Exit> {
     let shown = point.display();
-    let absolute = point.canonicalize().with_context(|| format!("can't look at {shown}"))?;
-    if !is_drive(&absolute) {
+    let root = drive_root(point).with_context(|| format!("can't look at {shown}"))?;
+    if !is_drive(&root) {
         bail!("no drive is mounted on {shown}");
     }
-    let text = std::fs::read(absolute.join(STATUS_FILE))
+    let text = std::fs::read(root.join(STATUS_FILE))
         .with_context(|| format!("the drive on {shown} doesn't answer"))?;
     if globals.json {
         let status: serde_json::Value = serde_json::from_slice(&text)?;

@@ -1,11 +1,9 @@
 //! The `tresor` command.
 
-#[cfg(unix)]
 mod background;
 mod choose;
 mod cli;
 mod commands;
-#[cfg(unix)]
 mod drive_status;
 mod exit;
 mod globals;

@@ -4,6 +4,8 @@ use std::sync::{Mutex, MutexGuard};
 
 use anyhow::Result;
 
+use crate::exit::Exit;
+
 type Hook = Box<dyn Fn() + Send>;
 
 struct State {
@@ -36,14 +38,24 @@ pub fn on_stop(hook: impl Fn() + Send + 'static) -> Guard {
     Guard(number)
 }
 
-#[cfg(unix)]
 fn arrived() {
     let mut state = state();
     if state.asked || state.hooks.is_empty() {
-        signal_hook::low_level::exit(crate::exit::Exit::Interrupted.code().into());
+        end();
     }
     state.asked = true;
     state.hooks.iter().for_each(|(_, hook)| hook());
+}
+
+/// Without tidying up, which could wait for what a signal has interrupted.
+#[cfg(unix)]
+fn end() -> ! {
+    signal_hook::low_level::exit(Exit::Interrupted.code().into())
+}
+
+#[cfg(not(unix))]
+fn end() -> ! {
+    std::process::exit(Exit::Interrupted.code().into())
 }
 
 /// Listens from now on. Without a hook, the first signal ends the program.
@@ -71,7 +83,7 @@ fn hangup_is_ignored() -> bool {
     mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok()).is_some_and(|m| m & 1 != 0)
 }
 
-#[cfg(not(unix))]
+#[cfg(windows)]
 pub fn install() -> Result<()> {
-    Ok(())
+    Ok(tresor_platform::on_console_stop(arrived)?)
 }

@@ -5,6 +5,7 @@
 //! A trailing `/` means directories only, a leading `!` takes back what an
 //! earlier pattern excluded.
 
+#[cfg(unix)]
 use std::ffi::OsStr;
 use std::path::Path;
 
@@ -83,7 +84,8 @@ impl Patterns {
         if self.paths.iter().any(|p| p == path) {
             return true;
         }
-        let path = Path::new(os_str(path));
+        let path = os_str(path);
+        let path = Path::new(&path);
         let hit = |rule: &&Rule| (is_dir || !rule.directories_only) && rule.glob.is_match(path);
         self.rules.iter().rev().find(hit).is_some_and(|rule| !rule.negated)
     }
@@ -94,9 +96,10 @@ fn os_str(bytes: &[u8]) -> &OsStr {
     std::os::unix::ffi::OsStrExt::from_bytes(bytes)
 }
 
+/// What is no text has something else in place of it, which `*` and `?` match too.
 #[cfg(not(unix))]
-fn os_str(bytes: &[u8]) -> &OsStr {
-    OsStr::new(std::str::from_utf8(bytes).unwrap_or(""))
+fn os_str(bytes: &[u8]) -> std::ffi::OsString {
+    String::from_utf8_lossy(bytes).into_owned().into()
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ pub mod history;
 pub mod index;
 pub mod maintenance;
 pub mod monitor;
+pub mod naming;
 pub mod pack;
 pub mod padding;
 pub mod parity;

@@ -2,12 +2,21 @@
 //!
 //! [`core`] is the file system without a kernel: names, attributes, handles.
 //! [`read`] is where a read on the drive becomes a fetch from the repository.
-//! [`fuse`] only translates.
+//! [`fuse`] and [`winfsp`] only translate; [`system`] is the one of them that this system has.
 
 pub mod core;
 #[cfg(unix)]
 pub mod fuse;
 pub mod read;
+#[cfg(windows)]
+pub mod winfsp;
+
+#[cfg(unix)]
+pub use fuse as system;
+#[cfg(windows)]
+pub use winfsp as system;
 
 pub use core::STATUS_FILE;
-pub use core::{Attr, DriveOptions, Entry, FsError, Ino, Layout, SnapshotFs};
+pub use core::{
+    Attr, DriveOptions, Entry, FsError, Ino, Layout, SnapshotFs, WindowsEntry, WindowsMeta,
+};

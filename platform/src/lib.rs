@@ -2,19 +2,25 @@
 //! that belongs to it (the engine's `SourceDir`), writing one (`SinkDir`), and
 //! a few facts about the machine and this process.
 //!
-//! `unix/` serves Linux and macOS; another system gets a room of its own beside
-//! it that provides the same functions.
+//! `unix/` serves Linux and macOS, `windows/` provides the same functions there.
 
 mod memory;
 mod process;
 mod stream;
 #[cfg(unix)]
 mod unix;
+#[cfg(windows)]
+mod windows;
 
 pub use memory::{ALLOCATOR, Allocator};
 pub use process::{
-    cache_folder, harden_process, host_name, raise_file_limit, state_folder, user_name,
+    cache_folder, detach, harden_process, host_name, leave_streams, leave_terminal,
+    raise_file_limit, state_folder, user_name,
 };
 pub use stream::stream_source;
 #[cfg(unix)]
-pub use unix::{absolute_path, open_sink, open_source, source_root};
+pub use unix::{absolute_path, open_sink, open_source, recorded_path, source_root};
+#[cfg(windows)]
+pub use windows::{
+    absolute_path, on_console_stop, open_sink, open_source, recorded_path, source_root,
+};

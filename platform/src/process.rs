@@ -82,6 +82,38 @@ pub fn harden_process() {
     }
 }
 
+/// Stays when the terminal of whoever started this process goes. On Windows whoever
+/// starts it says so.
+pub fn leave_terminal() {
+    #[cfg(unix)]
+    let _ = rustix::process::setsid();
+}
+
+/// Lets go of the streams of whoever started this process, who may wait for their end.
+pub fn leave_streams() -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        rustix::stdio::dup2_stdin(&null)?;
+        rustix::stdio::dup2_stdout(&null)?;
+        rustix::stdio::dup2_stderr(&null)?;
+    }
+    #[cfg(windows)]
+    crate::windows::close_streams();
+    Ok(())
+}
+
+/// A command that goes on without the console of this one.
+pub fn detach(command: &mut std::process::Command) -> &mut std::process::Command {
+    #[cfg(windows)]
+    {
+        use windows_sys::Win32::System::Threading::{CREATE_NEW_PROCESS_GROUP, DETACHED_PROCESS};
+        let flags = DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP;
+        std::os::windows::process::CommandExt::creation_flags(command, flags);
+    }
+    command
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

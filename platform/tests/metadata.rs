@@ -135,3 +135,19 @@ fn ownership_comes_before_setuid_and_capabilities() {
     assert_eq!(told(&sink.set_metadata(&file).unwrap()), [""; 0]);
     check(&file);
 }
+
+#[test]
+fn what_windows_keeps_of_a_link_is_no_problem_here_and_that_of_a_file_is_kept() {
+    let (sink, folder) = sink_and_folder();
+    let mut link = node("l", NodeKind::Symlink);
+    link.target = Some(b"f".to_vec());
+    add_xattr(&mut link, "user.win.reparse", b"data");
+    assert_eq!(told(&sink.make_special(&link).unwrap()), [""; 0]);
+    add_xattr(&mut link, "user.other", b"x");
+    assert_eq!(sink.make_special(&link).unwrap().len(), 1);
+    let mut file = node("f", NodeKind::File);
+    add_xattr(&mut file, "user.win.stream.Zone.Identifier", b"zone 3");
+    write(&*sink, &file, b"x").unwrap();
+    let value = get_xattr(&folder.path().join("f"), "user.win.stream.Zone.Identifier");
+    assert_eq!(value.unwrap(), b"zone 3");
+}

@@ -106,20 +106,18 @@ impl Matcher {
     }
 
     fn matches(&self, path: &[u8], node: &Node) -> bool {
-        let is_match = |set: &GlobSet, bytes: &[u8]| match os_str(bytes) {
-            Some(text) => !set.is_empty() && set.is_match(text),
-            None => false,
-        };
+        let is_match = |set: &GlobSet, bytes: &[u8]| !set.is_empty() && set.is_match(os_str(bytes));
         is_match(&self.names, &node.name) || is_match(&self.paths, path)
     }
 }
 
 #[cfg(unix)]
-fn os_str(bytes: &[u8]) -> Option<&std::ffi::OsStr> {
-    Some(std::os::unix::ffi::OsStrExt::from_bytes(bytes))
+fn os_str(bytes: &[u8]) -> &std::ffi::OsStr {
+    std::os::unix::ffi::OsStrExt::from_bytes(bytes)
 }
 
+/// What is no text has something else in place of it, which `*` and `?` match too.
 #[cfg(not(unix))]
-fn os_str(bytes: &[u8]) -> Option<&std::ffi::OsStr> {
-    std::str::from_utf8(bytes).ok().map(Into::into)
+fn os_str(bytes: &[u8]) -> std::ffi::OsString {
+    String::from_utf8_lossy(bytes).into_owned().into()
 }

@@ -10,7 +10,6 @@ pub mod forget;
 pub mod init;
 pub mod key;
 pub mod ls;
-#[cfg(unix)]
 pub mod mount;
 pub mod prune;
 pub mod repair;
@@ -18,6 +17,5 @@ pub mod restore;
 pub mod scrub;
 pub mod snapshots;
 pub mod stats;
-#[cfg(unix)]
 pub mod umount;
 pub mod versions;

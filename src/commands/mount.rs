@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use jiff::tz::TimeZone;
 use tresor_engine::repo::{Repository, Snapshot};
-use tresor_mountfs::fuse::{MountError, MountOptions, Mounted, mount, unmount};
+use tresor_mountfs::system::{MountError, MountOptions, Mounted, mount, mount_point, unmount};
 use tresor_mountfs::{DriveOptions, Layout, SnapshotFs};
 
 use crate::background;
@@ -21,6 +21,7 @@ Examples:
   tresor mount latest /mnt/restore              the newest snapshot
   tresor mount --background 2026-11-23 /mnt/r   the last one of that day; returns at once
   tresor umount /mnt/restore
+  tresor mount R:                               on Windows; * takes the next free letter
 
   tresor mount --status /mnt/restore            what it has fetched so far
 
@@ -36,7 +37,7 @@ const LAST_READS: Duration = Duration::from_secs(2);
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES, override_usage = "tresor mount [OPTIONS] [SNAPSHOT] MOUNTPOINT")]
 pub struct Args {
-    /// A snapshot, if only that one shall be shown, and an empty folder
+    /// A snapshot, if only that one shall be shown, and an empty folder (Windows: R:, *, or a new folder)
     #[arg(value_name = "[SNAPSHOT] MOUNTPOINT", num_args = 1..=2, required = true)]
     pub what: Vec<OsString>,
 
@@ -119,10 +120,11 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
         bail!("--layout is about a drive with all snapshots; leave it or the snapshot out");
     }
     let repo = if args.serve { background::open(globals)? } else { globals.open()? };
-    let point = std::path::absolute(args.point()?)?;
+    let point = mount_point(args.point()?)?;
+    let at = point.clone();
     // Before there is a drive: a signal must never leave one behind that nobody serves.
-    let _guard = signals::on_stop(move || leave(point.clone()));
-    let mounted = mount_drive(&args, globals, repo)?;
+    let _guard = signals::on_stop(move || leave(at.clone()));
+    let mounted = mount_drive(&args, &point, globals, repo)?;
     if args.serve {
         background::ready()?;
     } else if globals.wants_text() {
@@ -135,7 +137,12 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn mount_drive(args: &Args, globals: &Globals, repo: Arc<Repository>) -> Result<Mounted> {
+fn mount_drive(
+    args: &Args,
+    point: &Path,
+    globals: &Globals,
+    repo: Arc<Repository>,
+) -> Result<Mounted> {
     let snapshot = args.snapshot(&repo)?;
     let location = globals.location()?;
     let drive = DriveOptions {
@@ -153,7 +160,7 @@ fn mount_drive(args: &Args, globals: &Globals, repo: Arc<Repository>) -> Result<
         idle_exit: args.idle_exit.filter(|limit| !limit.is_zero()),
         on_error: Arc::new(output::complain),
     };
-    Ok(mount(fs, args.point()?, &options)?)
+    Ok(mount(fs, point, &options)?)
 }
 
 /// Unmounts after a signal, also if something is open there, and ends the

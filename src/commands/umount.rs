@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use tresor_mountfs::fuse::unmount;
+use tresor_mountfs::system::unmount;
 
 use crate::exit::Exit;
 use crate::globals::Globals;

@@ -9,6 +9,7 @@ mod parity;
 pub mod sealed;
 mod snapshot;
 mod tree;
+pub mod windows;
 
 pub use config::{ChunkSizes, Config, ConfigSecret, FORMAT_VERSION, KeySlot, SlotInfo};
 pub use forgotten::{Forgotten, ForgottenData};

@@ -160,8 +160,11 @@ fn write(
     if is_dir {
         dir.remove_dir_all(&node.name)?;
     }
+    let Writing { file, old, .. } = writing;
+    // Not every system replaces what is open.
+    drop(old);
     // A directory that has come meanwhile stays.
-    writing.file.finish(node).map_err(|e| match e.kind() {
+    file.finish(node).map_err(|e| match e.kind() {
         io::ErrorKind::IsADirectory => in_the_way().into(),
         _ => e.into(),
     })

@@ -1,7 +1,7 @@
 //! The system calls that change a local store, behind a seam: tests put faults
 //! and power losses between them.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -55,15 +55,12 @@ impl Disk for OsDisk {
     }
 
     fn make_dir(&self, path: &Path) -> io::Result<()> {
-        let mut builder = std::fs::DirBuilder::new();
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(path)
+        make_private_dir(path)
     }
 
     #[cfg(unix)]
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+        std::fs::File::open(path)?.sync_all()
     }
 
     /// Windows keeps names in its journal; there is nothing to call.
@@ -76,4 +73,16 @@ impl Disk for OsDisk {
         // Windows flushes only what is open for writing.
         OpenOptions::new().read(true).write(cfg!(windows)).open(path)?.sync_all()
     }
+}
+
+#[cfg(unix)]
+fn make_private_dir(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().mode(0o700).create(path)
+}
+
+/// Elsewhere a folder is as private as the one it is in.
+#[cfg(not(unix))]
+fn make_private_dir(path: &Path) -> io::Result<()> {
+    std::fs::create_dir(path)
 }

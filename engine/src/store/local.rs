@@ -27,7 +27,7 @@ pub struct LocalStore {
     unsettled: Mutex<BTreeSet<PathBuf>>,
     /// Held while settling.
     settling: Mutex<()>,
-    open_files: Mutex<LruCache<ObjectName, Arc<File>>>,
+    open_files: Mutex<LruCache<ObjectName, Arc<OpenFile>>>,
 }
 
 impl LocalStore {
@@ -115,11 +115,11 @@ impl LocalStore {
         result
     }
 
-    fn open_file(&self, name: &ObjectName) -> io::Result<Arc<File>> {
+    fn open_file(&self, name: &ObjectName) -> io::Result<Arc<OpenFile>> {
         if let Some(file) = lock(&self.open_files).get(name) {
             return Ok(file.clone());
         }
-        let file = Arc::new(open(&self.path(name))?.0);
+        let file = Arc::new(OpenFile::from(open(&self.path(name))?.0));
         lock(&self.open_files).put(*name, file.clone());
         Ok(file)
     }
@@ -132,7 +132,7 @@ impl LocalStore {
         let end = offset.checked_add(len as u64).filter(|end| *end <= i64::MAX as u64);
         let too_short = match end {
             None => true,
-            Some(end) => len > LARGE_READ && file.metadata()?.len() < end,
+            Some(end) => len > LARGE_READ && length(&file)? < end,
         };
         if too_short {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -488,8 +488,24 @@ fn open(path: &Path) -> io::Result<(File, u64)> {
     Err(io::Error::other("it is no file"))
 }
 
+/// Where reads have places of their own, they don't wait for each other.
 #[cfg(unix)]
-fn read_at(file: &File, len: usize, offset: u64) -> io::Result<Vec<u8>> {
+type OpenFile = File;
+#[cfg(not(unix))]
+type OpenFile = Mutex<File>;
+
+#[cfg(unix)]
+fn length(file: &OpenFile) -> io::Result<u64> {
+    Ok(file.metadata()?.len())
+}
+
+#[cfg(not(unix))]
+fn length(file: &OpenFile) -> io::Result<u64> {
+    Ok(lock(file).metadata()?.len())
+}
+
+#[cfg(unix)]
+fn read_at(file: &OpenFile, len: usize, offset: u64) -> io::Result<Vec<u8>> {
     // Not zeroed first: large reads are what restoring consists of.
     let mut buffer = Vec::with_capacity(len);
     while buffer.len() < len {
@@ -505,18 +521,13 @@ fn read_at(file: &File, len: usize, offset: u64) -> io::Result<Vec<u8>> {
     Ok(buffer)
 }
 
-#[cfg(windows)]
-fn read_at(file: &File, len: usize, mut offset: u64) -> io::Result<Vec<u8>> {
+#[cfg(not(unix))]
+fn read_at(file: &OpenFile, len: usize, offset: u64) -> io::Result<Vec<u8>> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = lock(file);
+    file.seek(SeekFrom::Start(offset))?;
     let mut buffer = vec![0; len];
-    let mut left = &mut buffer[..];
-    while !left.is_empty() {
-        let n = std::os::windows::fs::FileExt::seek_read(file, left, offset)?;
-        if n == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        left = &mut left[n..];
-        offset += n as u64;
-    }
+    file.read_exact(&mut buffer)?;
     Ok(buffer)
 }
 

@@ -10,6 +10,7 @@ mod inode;
 mod namespace;
 mod status;
 mod versions;
+mod windows;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ pub use error::{FsError, FsResult};
 pub use inode::{Folder, Ino, Inode, Place};
 pub use namespace::Layout;
 pub use status::NAME as STATUS_FILE;
+pub use windows::{WindowsEntry, WindowsMeta};
 
 use crate::read::{BlockCache, Prefetcher};
 use ahead::Ahead;
@@ -35,6 +37,7 @@ use dir::Listing;
 use inode::Inodes;
 use namespace::Namespace;
 use status::Failures;
+use windows::Indexes;
 
 pub struct DriveOptions {
     /// Show this snapshot at the root; otherwise all of them in folders.
@@ -73,6 +76,7 @@ pub struct SnapshotFs {
     ahead: Ahead,
     listings: Cache<Ino, Arc<Listing>>,
     failures: Failures,
+    windows: Indexes,
     shown: Option<Snapshot>,
 }
 
@@ -105,6 +109,7 @@ impl SnapshotFs {
             ahead: Ahead::default(),
             listings,
             failures: Failures::default(),
+            windows: Indexes::default(),
             shown: options.snapshot,
         })
     }
@@ -161,6 +166,11 @@ impl SnapshotFs {
             self.refresh()?;
         }
         self.attr_of(ino, &place)
+    }
+
+    /// The one snapshot that is shown, unless all are.
+    pub fn shown(&self) -> Option<&Snapshot> {
+        self.shown.as_ref()
     }
 
     /// Whether what is in this directory never changes.

@@ -7,4 +7,6 @@ mod idle;
 mod mount;
 mod pool;
 
-pub use mount::{MountError, MountOptions, Mounted, is_drive, mount, unmount};
+pub use mount::{
+    MountError, MountOptions, Mounted, drive_root, is_drive, mount, mount_point, unmount,
+};

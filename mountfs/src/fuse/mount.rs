@@ -204,6 +204,16 @@ fn resolve(point: &Path) -> io::Result<PathBuf> {
     }
 }
 
+/// What the user means by a mount point.
+pub fn mount_point(typed: &Path) -> io::Result<PathBuf> {
+    std::path::absolute(typed)
+}
+
+/// The root folder of what is mounted there.
+pub fn drive_root(point: &Path) -> io::Result<PathBuf> {
+    point.canonicalize()
+}
+
 /// Whether a tresor drive is mounted exactly there.
 #[cfg(target_os = "linux")]
 pub fn is_drive(point: &Path) -> bool {

@@ -9,7 +9,7 @@
 use std::io;
 
 use rustix::fs::{Gid, Stat, Timespec, Timestamps, Uid};
-use tresor_engine::format::{Node, NodeKind, Time};
+use tresor_engine::format::{Node, NodeKind, Time, Xattr, windows};
 use tresor_engine::sink::MetadataProblem;
 
 use super::handle::Handle;
@@ -151,7 +151,8 @@ impl Setter<'_> {
                 self.problem(format!("{} (to be removed)", shown(name)), e);
             }
         }
-        let (acls, others): (Vec<_>, Vec<_>) = node.xattrs().iter().partition(|x| is_acl(&x.name));
+        let wanted = node.xattrs().iter().filter(|x| can_have(node, x));
+        let (acls, others): (Vec<_>, Vec<_>) = wanted.partition(|x| is_acl(&x.name));
         for x in others.into_iter().chain(acls) {
             let is_right = there.contains(&x.name)
                 && holder.get(&x.name).is_ok_and(|now| now.as_ref() == Some(&x.value));
@@ -160,6 +161,11 @@ impl Setter<'_> {
             }
         }
     }
+}
+
+/// Linux keeps no such attributes of symlinks, and what Windows keeps of one means nothing here.
+fn can_have(node: &Node, xattr: &Xattr) -> bool {
+    node.kind != NodeKind::Symlink || !xattr.name.starts_with(windows::PREFIX)
 }
 
 fn shown(name: &[u8]) -> String {

@@ -25,7 +25,7 @@ use tresor_engine::sink::SinkDir;
 use tresor_engine::source::SourceDir;
 
 pub(crate) use owners::user;
-pub use path::absolute_path;
+pub use path::{absolute_path, recorded_path};
 
 /// A directory is opened only to reach what is in it, which needs no right to
 /// list it: `/home` may be closed to the user who backs up his part of it.

@@ -14,6 +14,11 @@ pub fn absolute_path(path: &Path) -> io::Result<Vec<u8>> {
     Ok(found.into_os_string().into_vec())
 }
 
+/// A path of this system as a backup records it: as it is.
+pub fn recorded_path(path: &[u8]) -> Vec<u8> {
+    path.to_vec()
+}
+
 fn resolve(path: &Path) -> io::Result<PathBuf> {
     let typed = path.as_os_str().as_bytes();
     let means_target = typed.ends_with(b"/") || typed.ends_with(b"/.");

@@ -94,7 +94,7 @@ pub(super) fn exclude_own(patterns: &mut Patterns, globals: &Globals) -> Result<
     for own in [Some(globals.location()?), globals.cache_folder()].into_iter().flatten() {
         // What isn't there needs not be left out.
         if let Ok(own) = own.canonicalize() {
-            patterns.add_path(own.as_os_str().as_encoded_bytes());
+            patterns.add_path(&tresor_platform::recorded_path(own.as_os_str().as_encoded_bytes()));
         }
     }
     Ok(())

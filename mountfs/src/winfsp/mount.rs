@@ -1,0 +1,238 @@
+//! Mounting and unmounting.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use windows_sys::Win32::Storage::FileSystem::GetLogicalDrives;
+use winfsp::host::{FileSystemHost, FineGuard, VolumeParams};
+
+use super::adapter::{ALLOCATION, Adapter};
+use super::signal::Signal;
+use super::{OnError, access, library, signal};
+use crate::core::{Ino, SnapshotFs};
+
+/// How many milliseconds the driver keeps what it knows where snapshots come and go. It
+/// has one limit for everything on a drive, and keeps content only if there is none.
+const FOLDERS: u32 = 1000;
+/// How long `unmount` waits for the drive to be gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Longer names of volumes are not allowed.
+const MOST_LABEL: usize = 32;
+const POLL: Duration = Duration::from_millis(50);
+
+pub struct MountOptions {
+    /// Not on Windows, where a drive is for the user who mounted it.
+    pub allow_other: bool,
+    /// Not on Windows, which shows the volume's label.
+    pub source: String,
+    /// Folder of the repository, if it is a local one.
+    pub repository: Option<PathBuf>,
+    /// Not on Windows yet.
+    pub idle_exit: Option<Duration>,
+    /// Told of each operation that fails for want of data.
+    pub on_error: OnError,
+}
+
+/// Why a drive could not be mounted or unmounted, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    #[error(
+        "drives need WinFsp 2.0 or newer, which is not installed here: get it with `winget install WinFsp.WinFsp`, or from winfsp.dev"
+    )]
+    NoWinFsp,
+    #[error(
+        "WinFsp is installed, but its driver doesn't answer ({0}); start the machine again, or install WinFsp 2.0 or newer"
+    )]
+    NoDriver(String),
+    #[error("the letter {0} is taken; choose another one, or `*` for the next that is free")]
+    Taken(String),
+    #[error("there is no drive letter left; name an empty folder to mount in")]
+    NoLetter,
+    #[error("a drive is mounted on {0} already; `tresor umount {0}` removes it")]
+    Mounted(String),
+    #[error("{0} exists; WinFsp makes the folder of a drive itself, so name one that isn't there")]
+    Exists(String),
+    #[error("the mount point {0} holds the repository, or lies in it; choose another folder")]
+    Repository(String),
+    #[error("{0} is not known on Windows")]
+    Option(&'static str),
+    #[error("no drive is mounted on {0}")]
+    NotMounted(String),
+    #[error("the drive on {0} is still there; it may be fetching something: try again")]
+    Busy(String),
+    #[error("{0}: {1}")]
+    Io(String, io::Error),
+}
+
+/// A mounted drive. Dropped, it is unmounted.
+pub struct Mounted {
+    host: FileSystemHost<Adapter, FineGuard>,
+    point: PathBuf,
+    signal: Signal,
+}
+
+impl Mounted {
+    pub fn point(&self) -> &Path {
+        &self.point
+    }
+
+    /// Waits until somebody unmounts it.
+    pub fn wait(self) -> io::Result<()> {
+        self.signal.wait()
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        self.host.unmount();
+        self.host.stop();
+    }
+}
+
+fn letter(point: &Path) -> Option<char> {
+    match point.as_os_str().as_encoded_bytes() {
+        [letter, b':'] | [letter, b':', b'\\' | b'/'] if letter.is_ascii_alphabetic() => {
+            Some(char::from(letter.to_ascii_uppercase()))
+        }
+        _ => None,
+    }
+}
+
+fn is_taken(letter: char) -> bool {
+    let bit = u32::from(letter).wrapping_sub(u32::from('A'));
+    // SAFETY: takes nothing.
+    bit < 26 && unsafe { GetLogicalDrives() } >> bit & 1 == 1
+}
+
+/// What the user means: `R:`, `*` for the next free letter, or a folder.
+pub fn mount_point(typed: &Path) -> io::Result<PathBuf> {
+    if typed == Path::new("*") {
+        // A and B are for floppy disks.
+        let free = ('D'..='Z').rev().find(|letter| !is_taken(*letter));
+        return match free {
+            Some(letter) => Ok(format!("{letter}:").into()),
+            None => Err(io::Error::other(MountError::NoLetter)),
+        };
+    }
+    match letter(typed) {
+        Some(letter) => Ok(format!("{letter}:").into()),
+        None => std::path::absolute(typed),
+    }
+}
+
+/// The root folder of what is mounted there: `R:` alone would be the folder that this
+/// process is in there.
+pub fn drive_root(point: &Path) -> io::Result<PathBuf> {
+    let mut root = mount_point(point)?.into_os_string();
+    root.push("\\");
+    Ok(root.into())
+}
+
+/// Mounts the drive; it answers when this returns.
+pub fn mount(
+    fs: Arc<SnapshotFs>,
+    point: &Path,
+    options: &MountOptions,
+) -> Result<Mounted, MountError> {
+    let point = mount_point(point).map_err(|e| MountError::Io(point.display().to_string(), e))?;
+    let shown = point.display().to_string();
+    let failed = |e: io::Error| MountError::Io(shown.clone(), e);
+    check(&point, options)?;
+    let signal = Signal::new(&point).map_err(failed)?;
+    let signal = signal.ok_or_else(|| MountError::Mounted(shown.clone()))?;
+    if !library::load() {
+        return Err(MountError::NoWinFsp);
+    }
+    let descriptor = access::descriptor().map_err(failed)?;
+    let label = label(&fs);
+    let params = parameters(&label, letter(&point).is_some(), fs.is_fixed(Ino::ROOT));
+    let adapter = Adapter { fs, on_error: options.on_error.clone(), descriptor, label };
+    let no_driver = |e: &dyn std::fmt::Display| MountError::NoDriver(e.to_string());
+    let mut host =
+        FileSystemHost::<_, FineGuard>::new(params, adapter).map_err(|e| no_driver(&e))?;
+    host.mount(point.as_os_str().to_owned()).map_err(|e| failed(e.into()))?;
+    host.start().map_err(|e| failed(e.into()))?;
+    Ok(Mounted { host, point, signal })
+}
+
+fn check(point: &Path, options: &MountOptions) -> Result<(), MountError> {
+    let shown = || point.display().to_string();
+    if options.allow_other {
+        return Err(MountError::Option("--allow-other"));
+    }
+    if options.idle_exit.is_some() {
+        return Err(MountError::Option("--idle-exit"));
+    }
+    if signal::is_served(point) {
+        return Err(MountError::Mounted(shown()));
+    }
+    match letter(point) {
+        Some(letter) if is_taken(letter) => Err(MountError::Taken(shown())),
+        Some(_) => Ok(()),
+        None if options.repository.as_ref().is_some_and(|r| point.starts_with(r)) => {
+            Err(MountError::Repository(shown()))
+        }
+        None if point.exists() => Err(MountError::Exists(shown())),
+        None => Ok(()),
+    }
+}
+
+/// The name of the volume: what the drive shows.
+fn label(fs: &SnapshotFs) -> String {
+    match fs.shown() {
+        Some(snapshot) => format!("tresor {} {}", snapshot.data.host, snapshot.id.short()),
+        None => "tresor".into(),
+    }
+    .chars()
+    .take(MOST_LABEL)
+    .collect()
+}
+
+/// What the driver is told of the drive. With a letter it is a network drive, which keeps
+/// Explorer from reading every file for a small picture of it; Windows has none in folders.
+fn parameters(label: &str, is_network: bool, is_fixed: bool) -> VolumeParams {
+    let mut params = VolumeParams::new();
+    if is_network {
+        let no_separators = |c: char| if matches!(c, '\\' | '/' | ':') { '-' } else { c };
+        let share: String = label.chars().map(no_separators).collect();
+        params.prefix(format!("\\tresor\\{share}"));
+    }
+    params
+        .filesystem_name("tresor")
+        .sector_size(ALLOCATION as u16)
+        .sectors_per_allocation_unit(1)
+        .max_component_length(255)
+        .file_info_timeout(if is_fixed { u32::MAX } else { FOLDERS })
+        .case_sensitive_search(false)
+        .case_preserved_names(true)
+        .unicode_on_disk(true)
+        .persistent_acls(true)
+        .reparse_points(true)
+        .named_streams(true)
+        .read_only_volume(true)
+        .post_cleanup_when_modified_only(true);
+    params
+}
+
+/// Whether a drive of this program is there, in this session.
+pub fn is_drive(point: &Path) -> bool {
+    mount_point(point).is_ok_and(|point| signal::is_served(&point))
+}
+
+/// Removes a drive. What is open there gets errors; there is no other way on Windows.
+pub fn unmount(point: &Path, lazy: bool) -> Result<(), MountError> {
+    let point = mount_point(point).map_err(|e| MountError::Io(point.display().to_string(), e))?;
+    if !signal::send(&point) {
+        return Err(MountError::NotMounted(point.display().to_string()));
+    }
+    let start = std::time::Instant::now();
+    while !lazy && signal::is_served(&point) {
+        if start.elapsed() > PATIENCE {
+            return Err(MountError::Busy(point.display().to_string()));
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(())
+}

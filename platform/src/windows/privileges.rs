@@ -1,0 +1,104 @@
+//! What this process may do, and what it is told.
+
+use std::ptr::null_mut;
+use std::sync::OnceLock;
+
+use windows_sys::Win32::Foundation::{CloseHandle, ERROR_NOT_ALL_ASSIGNED, GetLastError, LUID};
+use windows_sys::Win32::Security::{
+    AdjustTokenPrivileges, LUID_AND_ATTRIBUTES, LookupPrivilegeValueW, SE_PRIVILEGE_ENABLED,
+    TOKEN_ADJUST_PRIVILEGES, TOKEN_PRIVILEGES, TOKEN_QUERY,
+};
+use windows_sys::Win32::System::Console::{
+    GetStdHandle, STD_ERROR_HANDLE, STD_INPUT_HANDLE, STD_OUTPUT_HANDLE, SetConsoleCtrlHandler,
+    SetStdHandle,
+};
+use windows_sys::Win32::System::Threading::{GetCurrentProcess, OpenProcessToken};
+use windows_sys::core::BOOL;
+
+#[derive(Default)]
+struct Held {
+    restore: bool,
+    security: bool,
+}
+
+static HELD: OnceLock<Held> = OnceLock::new();
+
+/// Takes the rights that administrators and backup operators have: to read and write files
+/// that are closed to them, to give them away, to make links. Others go without.
+pub(super) fn take() {
+    held();
+}
+
+fn held() -> &'static Held {
+    HELD.get_or_init(|| {
+        enable("SeBackupPrivilege");
+        enable("SeCreateSymbolicLinkPrivilege");
+        Held { restore: enable("SeRestorePrivilege"), security: enable("SeSecurityPrivilege") }
+    })
+}
+
+pub(super) fn may_give_away() -> bool {
+    held().restore
+}
+
+pub(super) fn may_audit() -> bool {
+    held().security
+}
+
+fn enable(name: &str) -> bool {
+    let name: Vec<u16> = name.encode_utf16().chain([0]).collect();
+    let mut luid = LUID::default();
+    let mut token = null_mut();
+    // SAFETY: the name ends with a zero, every pointer is to something that lives, and
+    // the token is closed.
+    unsafe {
+        if LookupPrivilegeValueW(std::ptr::null(), name.as_ptr(), &mut luid) == 0
+            || OpenProcessToken(
+                GetCurrentProcess(),
+                TOKEN_ADJUST_PRIVILEGES | TOKEN_QUERY,
+                &mut token,
+            ) == 0
+        {
+            return false;
+        }
+        let one = LUID_AND_ATTRIBUTES { Luid: luid, Attributes: SE_PRIVILEGE_ENABLED };
+        let wanted = TOKEN_PRIVILEGES { PrivilegeCount: 1, Privileges: [one] };
+        let done = AdjustTokenPrivileges(token, 0, &wanted, 0, null_mut(), null_mut());
+        // It succeeds also if the user hasn't got the right.
+        let error = GetLastError();
+        CloseHandle(token);
+        done != 0 && error != ERROR_NOT_ALL_ASSIGNED
+    }
+}
+
+/// Closes standard input, output and errors: whoever reads them sees their end.
+pub(crate) fn close_streams() {
+    for stream in [STD_INPUT_HANDLE, STD_OUTPUT_HANDLE, STD_ERROR_HANDLE] {
+        // SAFETY: Rust asks for the handle at each use, and passes over one that isn't there.
+        unsafe {
+            let handle = GetStdHandle(stream);
+            if SetStdHandle(stream, null_mut()) != 0 && !handle.is_null() {
+                CloseHandle(handle);
+            }
+        }
+    }
+}
+
+static ON_STOP: OnceLock<fn()> = OnceLock::new();
+
+/// Has `stop` called when the user presses Ctrl-C, closes the window or logs off.
+pub fn on_console_stop(stop: fn()) -> std::io::Result<()> {
+    let _ = ON_STOP.set(stop);
+    // SAFETY: the handler is a function that is there for good.
+    if unsafe { SetConsoleCtrlHandler(Some(handler), 1) } == 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+unsafe extern "system" fn handler(_: u32) -> BOOL {
+    if let Some(stop) = ON_STOP.get() {
+        stop();
+    }
+    1
+}

@@ -1,0 +1,203 @@
+//! Writes a file tree. What replaces something gets a passing name first and the real one
+//! when it is complete, so that a name always stands for the old or the new.
+
+use std::fs::File;
+use std::io;
+use std::os::windows::fs::FileExt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tresor_engine::format::{Content, Node, NodeKind};
+use tresor_engine::sink::{MetadataProblem, SinkDir, SinkFile};
+use tresor_engine::source::SourceFile;
+use windows_sys::Wdk::Storage::FileSystem::{
+    FILE_DIRECTORY_FILE, FILE_NON_DIRECTORY_FILE, FILE_OPEN_IF, FileLinkInformation,
+};
+use windows_sys::Win32::Storage::FileSystem::{
+    DELETE, FILE_ATTRIBUTE_DIRECTORY, FILE_READ_DATA, FILE_WRITE_ATTRIBUTES, FILE_WRITE_DATA,
+    READ_CONTROL, WRITE_DAC, WRITE_OWNER,
+};
+use windows_sys::Win32::System::Ioctl::FSCTL_SET_SPARSE;
+
+use super::temp::{Temp, make_room};
+use super::{WRITE_DIR, metadata, nt, remove, reparse, source, stat, wide};
+
+/// What a new entry must be open for, to set all that belongs to it.
+const NEW: u32 = DELETE | READ_CONTROL | WRITE_DAC | WRITE_OWNER | FILE_WRITE_ATTRIBUTES;
+
+pub(super) struct Directory {
+    file: Arc<File>,
+    /// Held while listing, which moves a position.
+    listing: Mutex<()>,
+}
+
+impl Directory {
+    pub fn new(file: File) -> Self {
+        Self { file: Arc::new(file), listing: Mutex::new(()) }
+    }
+}
+
+impl SinkDir for Directory {
+    fn names(&self) -> io::Result<Vec<Vec<u8>>> {
+        let _one = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        super::names(&self.file)
+    }
+
+    fn stat(&self, name: &[u8]) -> io::Result<Option<Node>> {
+        match super::open_existing(&self.file, name, nt::Open::existing(0), false) {
+            Ok(file) => stat::node(name, &file).map(|(node, _)| Some(node)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn make_dir(&self, name: &[u8]) -> io::Result<Arc<dyn SinkDir>> {
+        let how = nt::Open { disposition: FILE_OPEN_IF, ..nt::Open::existing(WRITE_DIR) };
+        let opened = how.with(FILE_DIRECTORY_FILE).open_no_follow(&self.file, &wide(name)?);
+        let is_dir = |file: &File| {
+            let attributes = stat::basic(file)?.FileAttributes;
+            io::Result::Ok(stat::link_tag(file, attributes)? == 0)
+        };
+        match opened {
+            Ok(file) if is_dir(&file)? => Ok(Arc::new(Self::new(file))),
+            Err(e) if e.kind() != io::ErrorKind::NotADirectory => Err(e),
+            _ => {
+                let message = "there is something else of that name in the target";
+                Err(io::Error::new(io::ErrorKind::AlreadyExists, message))
+            }
+        }
+    }
+
+    fn open_dir(&self, name: &[u8]) -> io::Result<Arc<dyn SinkDir>> {
+        Ok(Arc::new(Self::new(super::open_dir(&self.file, name, WRITE_DIR)?)))
+    }
+
+    fn open_file(&self, name: &[u8]) -> io::Result<Box<dyn SourceFile>> {
+        source::open_file(&self.file, name)
+    }
+
+    fn create_file(&self, node: &Node) -> io::Result<Box<dyn SinkFile>> {
+        wide(&node.name)?;
+        let access = NEW | FILE_READ_DATA | FILE_WRITE_DATA;
+        let temp = Temp::make(&self.file, new(access, FILE_NON_DIRECTORY_FILE))?;
+        let mut file = NewFile { temp, len: 0, is_sparse: false };
+        if let Some(Content::Extents(extents)) = &node.content
+            && extents.iter().any(|e| e.id.is_none())
+        {
+            file.make_sparse();
+        }
+        Ok(Box::new(file))
+    }
+
+    fn make_special(&self, node: &Node) -> io::Result<Vec<MetadataProblem>> {
+        wide(&node.name)?;
+        if node.kind != NodeKind::Symlink {
+            let message = "Windows has no FIFOs, sockets and devices in folders";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+        }
+        let kind = if self.leads_to_directory(node) {
+            FILE_DIRECTORY_FILE
+        } else {
+            FILE_NON_DIRECTORY_FILE
+        };
+        let temp = Temp::make(&self.file, new(NEW, kind))?;
+        reparse::write(&temp.file, &reparse::data(node)?)?;
+        let problems = metadata::apply(&temp.file, node)?;
+        temp.rename_to(&node.name)?;
+        Ok(problems)
+    }
+
+    fn link(&self, name: &[u8], target: &dyn SinkDir, target_name: &[u8]) -> io::Result<()> {
+        let Some(target) = target.as_any().downcast_ref::<Self>() else {
+            let message = "a link can't lead to another kind of target";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        };
+        let open = nt::Open::existing(FILE_WRITE_ATTRIBUTES);
+        let file = super::open_existing(&target.file, target_name, open, false)?;
+        let name = wide(name)?;
+        make_room(&self.file, &name)?;
+        nt::set_name(&file, FileLinkInformation, 1, &self.file, &name)
+    }
+
+    fn set_metadata(&self, node: &Node) -> io::Result<Vec<MetadataProblem>> {
+        let file = metadata::open(&self.file, &node.name)?;
+        if stat::node(&node.name, &file)?.0.kind != node.kind {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "is of another kind now"));
+        }
+        metadata::apply(&file, node)
+    }
+
+    fn remove(&self, name: &[u8]) -> io::Result<()> {
+        remove::remove(&self.file, name)
+    }
+
+    fn remove_dir_all(&self, name: &[u8]) -> io::Result<()> {
+        remove::remove_dir_all(&self.file, name)
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+impl Directory {
+    /// Windows has two kinds of links. One from another system is of the kind of what it
+    /// leads to, if that is there already.
+    fn leads_to_directory(&self, node: &Node) -> bool {
+        match node.windows_attributes() {
+            Some(attributes) => attributes & FILE_ATTRIBUTE_DIRECTORY != 0,
+            None => {
+                let target = node.target.as_deref().unwrap_or_default();
+                matches!(self.stat(target), Ok(Some(there)) if there.is_dir())
+            }
+        }
+    }
+}
+
+fn new(access: u32, options: u32) -> nt::Open {
+    nt::Open::new(access | metadata::audit_access(), options)
+}
+
+/// A file that has only a passing name yet.
+struct NewFile {
+    temp: Temp,
+    /// End of what was written.
+    len: u64,
+    is_sparse: bool,
+}
+
+impl NewFile {
+    /// Where that can't be, holes take room and nothing else is lost.
+    fn make_sparse(&mut self) {
+        if !self.is_sparse {
+            self.is_sparse = true;
+            let _ = nt::control(&self.temp.file, FSCTL_SET_SPARSE, &[], &mut []);
+        }
+    }
+}
+
+impl SinkFile for NewFile {
+    fn write_at(&mut self, data: &[u8], offset: u64) -> io::Result<()> {
+        let mut done = 0;
+        while done < data.len() {
+            match self.temp.file.seek_write(&data[done..], offset + done as u64)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                n => done += n,
+            }
+        }
+        // An empty write makes a file no longer.
+        if !data.is_empty() {
+            self.len = self.len.max(offset + data.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, node: &Node) -> io::Result<Vec<MetadataProblem>> {
+        let Self { temp, len, .. } = *self;
+        if len != node.size {
+            temp.file.set_len(node.size)?;
+        }
+        let problems = metadata::apply(&temp.file, node)?;
+        temp.rename_to(&node.name)?;
+        Ok(problems)
+    }
+}
