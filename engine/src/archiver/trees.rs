@@ -69,10 +69,10 @@ pub(super) fn build(shared: &Shared, events: Receiver<Event>) -> Result<BlobId> 
                 dirs.push((Some((node, before)), DirWriter::default()));
                 continue;
             }
-            Event::Node(node) => Entry::New(*node),
+            Event::Node(node) => Entry::New(node),
             Event::Kept(node) => Entry::Kept(node),
             Event::Pending(reply) => match reply.recv() {
-                Ok(Some(node)) => Entry::New(*node),
+                Ok(Some(node)) => Entry::New(node),
                 Ok(None) => continue,
                 Err(_) => return Err(Error::Interrupted),
             },
@@ -83,7 +83,7 @@ pub(super) fn build(shared: &Shared, events: Receiver<Event>) -> Result<BlobId> 
                 node.tree = Some(dir.finish(&mut sink)?);
                 match before.filter(|before| before.tree == node.tree) {
                     Some(before) => Entry::Kept(before),
-                    None => Entry::New(*node),
+                    None => Entry::New(node),
                 }
             }
         };

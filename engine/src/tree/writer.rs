@@ -17,7 +17,7 @@ pub trait BlobSink {
 /// What a directory gets: a node, or one as it stands in an earlier tree. A page
 /// that would hold just what an earlier one holds is that page.
 pub enum Entry {
-    New(Node),
+    New(Box<Node>),
     Kept(NodeAt),
 }
 
@@ -35,7 +35,7 @@ impl std::ops::Deref for Entry {
 impl From<Entry> for Node {
     fn from(entry: Entry) -> Self {
         match entry {
-            Entry::New(node) => node,
+            Entry::New(node) => *node,
             Entry::Kept(node) => Node::clone(&node),
         }
     }
@@ -62,7 +62,7 @@ impl DirWriter {
     /// Adds the next node. Readers refuse pages whose names are out of order, so
     /// that must not be written.
     pub fn push(&mut self, node: Node, sink: &mut dyn BlobSink) -> Result<()> {
-        self.push_entry(Entry::New(node), sink)
+        self.push_entry(Entry::New(Box::new(node)), sink)
     }
 
     pub fn push_entry(&mut self, entry: Entry, sink: &mut dyn BlobSink) -> Result<()> {
