@@ -82,6 +82,6 @@ fn system_calls_of_each_file() {
     assert!(found[0] < 9.0, "new: {found:.2?}");
     // Nothing but its stat.
     assert!(found[1] < 1.3, "unchanged: {found:.2?}");
-    // Open, write, stat, attributes, mode, times, name, close.
-    assert!(found[2] < 9.5, "restored: {found:.2?}");
+    // Open, lock, write, stat, attributes, mode, times, name, close.
+    assert!(found[2] < 10.5, "restored: {found:.2?}");
 }

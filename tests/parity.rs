@@ -104,7 +104,7 @@ fn parity_is_chosen_when_a_repository_is_made() {
     fs::write(w.path("data/file"), vec![7; 100_000]).unwrap();
     w.ok("backup data -q");
     let all = |w: &World| {
-        ["packs", "index", "snapshots", "keys"]
+        ["packs", "index", "snapshots", "keys", "forgotten"]
             .iter()
             .map(|kind| w.objects(kind).len())
             .sum::<usize>()

@@ -10,6 +10,7 @@ mod kit;
 mod objects;
 mod packs;
 mod pages;
+mod parity;
 mod run;
 mod seeds;
 mod sink;
@@ -92,6 +93,8 @@ pub const TARGETS: &[Target] = &[
     new("index", objects::index, UNPACKER),
     new("snapshot", objects::snapshot, UNPACKER),
     new("pack", packs::pack, PACK),
+    // Tables of the code's arithmetic are made once, and work is done in shards of 4 KiB.
+    new("parity", parity::parity, (Bound::new(32 * MIB, 4 * KIB), Bound::new(64 * MIB, 16 * KIB))),
     new("segment", packs::segment, (Bound::new(36 * MIB, 8), Bound::new(80 * MIB, 64))),
     new("index_run", run::index_run, UNPACKER),
     new("tree_page", pages::tree_page, DECODER),

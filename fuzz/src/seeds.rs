@@ -136,6 +136,12 @@ fn examples(target: &str) -> Vec<Vec<u8>> {
             let pages = vec![ExtentPage { len: 12, id }; 2];
             vec![ContentPage::Extents(extents).encode(), ContentPage::Pages(pages).encode()]
         }
+        "parity" => (0..64u8)
+            .map(|how| {
+                let damage = [3, 7, 0, how, 90, 1, 255, 2, 9, how % 4, 5, 0];
+                [&[how, 64][..], &[how; 80], &[how * 3], &damage, &damage].concat()
+            })
+            .collect(),
         "pack" => {
             let table = encoded(&PackTable { segments: vec![segment()] });
             // After the length of the segment's bytes.

@@ -203,10 +203,13 @@ impl World {
         files::below(&self.path("repo")).iter().map(size).sum()
     }
 
-    /// Objects of a kind that are stored whole.
+    /// Objects of a kind that are stored whole. Some folders are made with their first one.
     pub fn objects(&self, kind: &str) -> BTreeSet<PathBuf> {
-        let all = files::below(&self.path("repo").join(kind)).into_iter();
-        all.filter(|file| file.file_name().is_some_and(|name| name.len() == 64)).collect()
+        let folder = self.path("repo").join(kind);
+        let all = if folder.exists() { files::below(&folder) } else { Default::default() };
+        all.into_iter()
+            .filter(|file| file.file_name().is_some_and(|name| name.len() == 64))
+            .collect()
     }
 
     /// The largest object of a kind.

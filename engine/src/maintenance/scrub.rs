@@ -48,7 +48,7 @@ const PIECE: u64 = 4 << 20;
 pub fn scrub(store: &Store, monitor: &dyn Monitor) -> Result<ScrubReport> {
     monitor.phase("reading objects");
     let mut report = ScrubReport::default();
-    let config = check_config(store, &mut report)?;
+    let (config, of_config) = check_config(store, &mut report)?;
     let mut objects = Vec::new();
     let mut folders = 0;
     // Before the others: an object is stored before its parity.
@@ -80,7 +80,7 @@ pub fn scrub(store: &Store, monitor: &dyn Monitor) -> Result<ScrubReport> {
     let has_parity: HashSet<_> = parity.iter().map(|(name, _)| name.id).collect();
     objects.extend(parity);
     monitor.progress().expect(objects.len() as u64, objects.iter().map(|o| o.1).sum());
-    let mut report = check_objects(store, &objects, report, &of, monitor)?;
+    let mut report = check_objects(store, &objects, report, (&of, of_config), monitor)?;
     if report.parity.is_some() {
         let bare = of.into_values().filter(|name| !has_parity.contains(&name.id));
         find_unprotected(store, bare, &mut report)?;
@@ -117,12 +117,14 @@ impl ScrubReport {
 }
 
 /// The config has no hash in its name: without parity only its plain part can be looked
-/// at. False if it isn't there.
-fn check_config(store: &Store, report: &mut ScrubReport) -> Result<bool> {
+/// at. Also tells of which bytes its parity must be, if that is known.
+fn check_config(store: &Store, report: &mut ScrubReport) -> Result<(bool, Option<ObjectId>)> {
     let name = ObjectName::CONFIG;
+    let mut hash = name.id;
     let (there, parsed) = match store.get(&name) {
         Ok(bytes) => {
             report.bytes += bytes.len() as u64;
+            hash = ObjectId(*blake3::hash(&bytes).as_bytes());
             (true, Config::parse(&bytes))
         }
         Err(e) if e.is_not_found() => {
@@ -136,27 +138,32 @@ fn check_config(store: &Store, report: &mut ScrubReport) -> Result<bool> {
     let should_be = whole.and_then(|whole| Config::parse(&whole.bytes).ok());
     let with_parity = should_be.as_ref().or(parsed.as_ref().ok());
     report.parity = with_parity.and_then(Config::parity_share);
+    let is_good = parsed.is_ok() && should_be.is_none();
     match parsed {
-        Ok(_) if should_be.is_none() => {}
+        Ok(_) if is_good => {}
         Ok(_) => report.add_damaged(store, &name, "its bytes are not what its parity says".into()),
         Err(e) if stops(&e) => return Err(e),
         Err(e) => report.add_damaged(store, &name, reason(e)),
     }
-    Ok(there)
+    Ok((there, is_good.then_some(hash)))
 }
 
 fn check_objects(
     store: &Store,
     objects: &[(ObjectName, u64)],
     report: ScrubReport,
-    of: &HashMap<ObjectId, ObjectName>,
+    (of, of_config): (&HashMap<ObjectId, ObjectName>, Option<ObjectId>),
     monitor: &dyn Monitor,
 ) -> Result<ScrubReport> {
     let found = Mutex::new(report);
     for_each(objects, |(name, size)| {
         monitor.progress().check()?;
         let outcome = match name.kind {
-            ObjectKind::Parity => check_parity(store, name, *size, monitor),
+            ObjectKind::Parity => {
+                let is_config = name.id == ObjectName::CONFIG.id;
+                let object = if is_config { of_config } else { Some(name.id) };
+                check_parity(store, name, object, *size, monitor)
+            }
             _ => check_object(store, name, *size, monitor),
         };
         let mut report = found.lock().unwrap_or_else(|e| e.into_inner());
@@ -201,12 +208,17 @@ fn check_object(store: &Store, name: &ObjectName, size: u64, monitor: &dyn Monit
     Err(Error::damaged(*name, "its bytes are not what its name says"))
 }
 
-fn check_parity(store: &Store, name: &ObjectName, size: u64, monitor: &dyn Monitor) -> Result<()> {
+/// `object`: of which it must be, if that is known.
+fn check_parity(
+    store: &Store,
+    name: &ObjectName,
+    object: Option<ObjectId>,
+    size: u64,
+    monitor: &dyn Monitor,
+) -> Result<()> {
     let bytes = store.get(name)?;
     monitor.progress().add(0, size);
-    let of_config = name.id == ObjectName::CONFIG.id;
-    parity::verify(&bytes, (!of_config).then_some(name.id))
-        .map_err(|message| Error::damaged(*name, message))
+    parity::verify(&bytes, object).map_err(|message| Error::damaged(*name, message))
 }
 
 /// Objects without parity, but for those that have just been stored or deleted.

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{AtFlags, Mode, OFlags, linkat, mkdirat, openat, symlinkat, unlinkat};
 use rustix::io::Errno;
@@ -14,16 +14,28 @@ use tresor_engine::sink::{MetadataProblem, SinkDir, SinkFile};
 use tresor_engine::source::SourceFile;
 
 use super::handle::{self, Handle};
-use super::temp::TempName;
+use super::temp::{self, TempName};
 use super::{check, metadata, stat};
 
 pub(super) struct Directory {
     fd: Arc<OwnedFd>,
+    /// For passing names; not asked for again for each file.
+    number: OnceLock<u64>,
 }
 
 impl Directory {
     pub fn new(fd: OwnedFd) -> Self {
-        Self { fd: Arc::new(fd) }
+        Self { fd: Arc::new(fd), number: OnceLock::new() }
+    }
+
+    /// Makes an entry under a passing name.
+    fn passing<T>(&self, make: impl FnMut(&[u8]) -> io::Result<T>) -> io::Result<(TempName, T)> {
+        let number = match self.number.get() {
+            Some(number) => *number,
+            None => temp::number(self.fd())?,
+        };
+        let _ = self.number.set(number);
+        TempName::make(&self.fd, number, make)
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
@@ -73,16 +85,15 @@ impl SinkDir for Directory {
         check(&node.name)?;
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let (temp, fd) = TempName::make(&self.fd, |temp| {
-            Ok(openat(self.fd(), temp, flags, Mode::RUSR | Mode::WUSR)?)
-        })?;
-        super::temp::claim(fd.as_fd());
+        let (temp, fd) =
+            self.passing(|temp| Ok(openat(self.fd(), temp, flags, Mode::RUSR | Mode::WUSR)?))?;
+        temp::claim(fd.as_fd());
         Ok(Box::new(NewFile { file: fd.into(), temp, len: 0 }))
     }
 
     fn make_special(&self, node: &Node) -> io::Result<Vec<MetadataProblem>> {
         check(&node.name)?;
-        let (temp, ()) = TempName::make(&self.fd, |temp| special(self.fd(), temp, node))?;
+        let (temp, ()) = self.passing(|temp| special(self.fd(), temp, node))?;
         let handle = Handle::open(self.fd(), temp.name(), node.kind)?;
         let problems = metadata::apply(&handle, node)?;
         drop(handle);
@@ -96,7 +107,7 @@ impl SinkDir for Directory {
         let Some(target) = target.as_any().downcast_ref::<Self>() else {
             return Err(invalid("a link can't lead to another kind of target"));
         };
-        let (temp, ()) = TempName::make(&self.fd, |temp| {
+        let (temp, ()) = self.passing(|temp| {
             let none = AtFlags::empty();
             Ok(linkat(target.fd(), target_name, self.fd(), temp, none)?)
         })?;
@@ -118,7 +129,7 @@ impl SinkDir for Directory {
     }
 
     fn remove_leftovers(&self) -> io::Result<u64> {
-        super::temp::remove_leftovers(self.fd())
+        temp::remove_leftovers(self.fd())
     }
 
     fn as_any(&self) -> &dyn std::any::Any {

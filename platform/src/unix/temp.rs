@@ -27,13 +27,13 @@ pub(super) struct TempName {
 }
 
 impl TempName {
-    /// Calls `make` with a name; it fails if that exists.
+    /// Calls `make` with a name; it fails if that exists. `number`: the directory's own.
     pub fn make<T>(
         dir: &Arc<OwnedFd>,
+        number: u64,
         mut make: impl FnMut(&[u8]) -> io::Result<T>,
     ) -> io::Result<(Self, T)> {
         let mut tries = 0;
-        let number = number(dir.as_fd())?;
         loop {
             let name = passing_name(random(), number);
             match make(&name) {
@@ -77,7 +77,7 @@ fn random() -> u32 {
 }
 
 /// A number of the directory's own.
-fn number(dir: BorrowedFd<'_>) -> io::Result<u64> {
+pub(super) fn number(dir: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(fstat(dir)?.st_ino)
 }
 
