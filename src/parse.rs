@@ -7,7 +7,6 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use tresor_engine::format::{ParityShare, Time};
 use tresor_engine::maintenance::Subset;
-use tresor_engine::repo::now;
 
 /// `1500`, `100K`, `1.5GiB`: units are powers of 1024.
 pub fn size(text: &str) -> Result<u64, String> {
@@ -103,13 +102,29 @@ pub fn local_time(text: &str) -> Result<Zoned, String> {
     time.to_zoned(TimeZone::system()).map_err(|_| wrong())
 }
 
-/// A time, or how long ago: `2d`, `2026-11-23 14:30:05`.
-pub fn since(text: &str) -> Result<Time, String> {
-    if let Ok(ago) = length(text) {
-        let ago = i64::try_from(ago.as_secs()).unwrap_or(i64::MAX);
-        return Ok(Time::new(now().seconds.saturating_sub(ago), 0));
+/// Since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    Time(Time),
+    /// So many seconds before now, by whatever clock counts.
+    Ago(i64),
+}
+
+impl Since {
+    pub fn at(self, now: Time) -> Time {
+        match self {
+            Self::Time(time) => time,
+            Self::Ago(seconds) => Time::new(now.seconds.saturating_sub(seconds), 0),
+        }
     }
-    local_time(text).map(|time| engine_time(&time)).map_err(|_| {
+}
+
+/// A time, or how long ago: `2d`, `2026-11-23 14:30:05`.
+pub fn since(text: &str) -> Result<Since, String> {
+    if let Ok(ago) = length(text) {
+        return Ok(Since::Ago(i64::try_from(ago.as_secs()).unwrap_or(i64::MAX)));
+    }
+    local_time(text).map(|time| Since::Time(engine_time(&time))).map_err(|_| {
         format!("{text:?} is no time: write how long ago, like 2d or 36h, or a time like \"2026-11-23 14:30:05\"")
     })
 }
@@ -173,10 +188,10 @@ mod tests {
 
     #[test]
     fn times_since() {
-        let ago = |text| now().seconds - since(text).unwrap().seconds;
-        assert!((7200..7210).contains(&ago("2h")) && (0..10).contains(&ago("0")));
+        assert_eq!((since("2h"), since("0")), (Ok(Since::Ago(7200)), Ok(Since::Ago(0))));
+        assert_eq!(Since::Ago(7200).at(Time::new(10_000, 5)), Time::new(2800, 0));
         let time = engine_time(&local_time("2026-11-23 14:30:05").unwrap());
-        assert_eq!(since("2026-11-23 14:30:05"), Ok(time));
+        assert_eq!(since("2026-11-23 14:30:05"), Ok(Since::Time(time)));
         assert!(since("9999999999999w").is_ok());
         for text in ["", "5", "yesterday", "2026-11-23", "-2d"] {
             assert!(since(text).is_err(), "{text}");

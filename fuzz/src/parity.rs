@@ -3,7 +3,6 @@
 use arbitrary::Unstructured;
 use tresor_engine::format::{ObjectKind, ParityShare, ParityTable};
 use tresor_engine::parity::{make, mend, verify};
-use tresor_engine::store::ObjectStore;
 
 use crate::kit::*;
 

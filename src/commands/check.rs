@@ -10,6 +10,7 @@ use crate::globals::Globals;
 use crate::human::{self, plural, size};
 use crate::progress::{Json, PACKS, Reporter};
 use crate::{output, parse};
+use parse::Since;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,7 +46,7 @@ pub struct Args {
 
     /// Only what came since: 2d or 36h ago, or "2026-11-23 14:30:05"
     #[arg(long, value_name = "DURATION|TIME", value_parser = parse::since)]
-    since: Option<Time>,
+    since: Option<Since>,
 }
 
 #[derive(Serialize)]
@@ -70,8 +71,10 @@ struct Problem<'a> {
 
 pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     let Args { read_data, read_data_subset: subset, since } = args;
-    let options = CheckOptions { read_data, subset, since };
     let repo = globals.open()?;
+    // What came is known by the store's clock.
+    let since = since.map(|since| since.at(repo.clock()));
+    let options = CheckOptions { read_data, subset, since };
     // What is noticed is said before there is a line of progress.
     repo.snapshot_ids()?;
     let reporter = Reporter::start(globals, PACKS, Json::Answer);

@@ -76,6 +76,12 @@ fn mend_one(store: &Store, name: &ObjectName) -> Result<bool> {
     let Ok(whole) = parity::mend(store, name)? else { return Ok(false) };
     if whole.was_damaged {
         store.replace(name, &whole.bytes)?;
+        // Who deletes an object deletes its parity first: it was deleted meanwhile, and
+        // must not come back.
+        let is_config = name.kind == ObjectKind::Config;
+        if !is_config && store.size(&name.parity()).is_err_and(|e| e.is_not_found()) {
+            store.delete(name)?;
+        }
     }
     Ok(true)
 }

@@ -102,7 +102,8 @@ pub fn repair_snapshots(
             }
         }
         report.forgotten = removed;
-        if !options.dry_run {
+        if !options.dry_run && !report.forgotten.is_empty() {
+            repo.refuse_older_state()?;
             repo.forget(&report.forgotten)?;
         }
     }

@@ -8,7 +8,8 @@ use super::workers::{for_each, reason, stops};
 use crate::error::{Error, Result};
 use crate::format::{Config, ObjectId, ObjectKind, ObjectName, ParityShare};
 use crate::monitor::Monitor;
-use crate::parity::{self, Whole};
+use crate::parity::{self, Unmendable, Whole};
+use crate::repo::read_slot;
 use crate::store::{Store, StoreError};
 
 #[derive(Clone, Debug, Default)]
@@ -116,6 +117,16 @@ impl ScrubReport {
     }
 }
 
+/// Whether a config is that of this repository, as far as key slots can tell.
+fn is_of_key_slots(store: &Store, config: &Config) -> Result<bool> {
+    for (name, _) in store.list(ObjectKind::Key)? {
+        if let Ok(slot) = read_slot(store, &name) {
+            return Ok(slot.repository == config.repository);
+        }
+    }
+    Ok(true)
+}
+
 /// The config has no hash in its name: without parity only its plain part can be looked
 /// at. Also tells of which bytes its parity must be, if that is known.
 fn check_config(store: &Store, report: &mut ScrubReport) -> Result<(bool, Option<ObjectId>)> {
@@ -134,18 +145,32 @@ fn check_config(store: &Store, report: &mut ScrubReport) -> Result<(bool, Option
         Err(e) => (true, Err(e.into())),
     };
     report.objects += u64::from(there);
-    let whole = parity::mend(store, &name)?.ok().filter(|whole| whole.was_damaged);
+    let by_parity = parity::mend(store, &name)?;
+    // Its table is of other bytes, and too little is left to make those.
+    let is_doubtful = matches!(by_parity, Err(Unmendable::TooMuch { .. } | Unmendable::Wrong));
+    let whole = by_parity.ok().filter(|whole| whole.was_damaged);
+    let is_mended = whole.is_some();
     let should_be = whole.and_then(|whole| Config::parse(&whole.bytes).ok());
-    let with_parity = should_be.as_ref().or(parsed.as_ref().ok());
+    let makes_no_config = is_mended && should_be.is_none();
+    let is_ours = match (&should_be, &parsed) {
+        (Some(by_parity), Ok(there)) => by_parity.repository == there.repository,
+        (Some(by_parity), Err(_)) => is_of_key_slots(store, by_parity)?,
+        (None, _) => true,
+    };
+    let with_parity = should_be.as_ref().filter(|_| is_ours).or(parsed.as_ref().ok());
     report.parity = with_parity.and_then(Config::parity_share);
-    let is_good = parsed.is_ok() && should_be.is_none();
-    match parsed {
-        Ok(_) if is_good => {}
-        Ok(_) => report.add_damaged(store, &name, "its bytes are not what its parity says".into()),
+    let is_good = parsed.is_ok() && should_be.is_none() && !is_doubtful;
+    let message = match parsed {
         Err(e) if stops(&e) => return Err(e),
-        Err(e) => report.add_damaged(store, &name, reason(e)),
+        Ok(_) if is_good => return Ok((there, Some(hash))),
+        Ok(_) => "its bytes are not what its parity says".to_owned(),
+        Err(e) => reason(e),
+    };
+    match (is_ours, makes_no_config) {
+        (true, false) => report.add_damaged(store, &name, message),
+        _ => report.add("config", format!("{message}; its parity is that of something else")),
     }
-    Ok((there, is_good.then_some(hash)))
+    Ok((there, None))
 }
 
 fn check_objects(

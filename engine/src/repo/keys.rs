@@ -45,8 +45,14 @@ impl Repository {
         let slot = KeySlot::new(self.keys(), &self.id(), password, cost, &info)?;
         let slot = encode(&slot)?;
         let name = ObjectName::new(ObjectKind::Key, object_id(&slot));
-        self.store().put(&name, &slot)?;
-        self.store().settle()?;
+        let added = self.store().put(&name, &slot).and_then(|()| self.store().settle());
+        if let Err(error) = added {
+            // A password that was reported as not added must not open the repository.
+            if self.store().size(&name).is_ok() {
+                let _ = self.remove_recorded(ObjectKind::Key, &[name.id]);
+            }
+            return Err(error.into());
+        }
         self.stored(ObjectKind::Key, name.id, None);
         Ok(name.id)
     }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 pub use fetch::{may_fetch, without_fetching};
 pub use keys::SlotDescription;
+pub(crate) use open::read_slot;
 pub use open::{InitOptions, OpenOptions, now};
 pub use seen::{Difference, Notice, Setback, StateOptions, Whole};
 pub use snapshots::{Damaged, Snapshot};

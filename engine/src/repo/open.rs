@@ -208,7 +208,7 @@ fn unlock(
     })
 }
 
-pub(super) fn read_slot(store: &Store, name: &ObjectName) -> Result<KeySlot> {
+pub(crate) fn read_slot(store: &Store, name: &ObjectName) -> Result<KeySlot> {
     let bytes = store.get(name)?;
     if object_id(&bytes) != name.id {
         return Err(Error::damaged(*name, "its bytes are not what its name says"));

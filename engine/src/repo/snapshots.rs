@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use super::Repository;
+use super::open::object_id;
 use crate::error::{Error, Result};
 use crate::format::{ObjectId, ObjectKind, ObjectName, Purpose, SnapshotData, sealed};
 
@@ -112,9 +113,16 @@ impl Repository {
     /// Writes a snapshot. Everything it needs must be in the store and indexed.
     pub fn save_snapshot(&self, data: &SnapshotData) -> Result<ObjectId> {
         let object = sealed::seal(self.keys(), Purpose::Snapshot, data)?;
-        let id = self.put_object(ObjectKind::Snapshot, &object)?;
-        self.store().settle()?;
-        self.stored(ObjectKind::Snapshot, id, Some(data));
-        Ok(id)
+        let name = ObjectName::new(ObjectKind::Snapshot, object_id(&object));
+        let saved = self.store().put(&name, &object).and_then(|()| self.store().settle());
+        if let Err(error) = saved {
+            // What nobody was told of, and nobody has confirmed, must not stay.
+            if self.store().size(&name).is_ok() {
+                let _ = self.take_back(name.id);
+            }
+            return Err(error.into());
+        }
+        self.stored(ObjectKind::Snapshot, name.id, Some(data));
+        Ok(name.id)
     }
 }

@@ -367,3 +367,40 @@ fn a_repository_without_parity_is_told_so() {
     let error = try_repair(&new_store(), false).unwrap_err().to_string();
     assert!(error.contains("--parity"), "{error}");
 }
+
+/// As when a copy of another repository is put back: all configs have one name.
+#[test]
+fn parity_of_another_repository_doesnt_replace_the_config() {
+    let (store, kept) = repository(5, &one_file(1000));
+    let (other, _) = repository(5, &one_file(1000));
+    let parity = ObjectName::CONFIG.parity();
+    store.replace(&parity, &other.get(&parity).unwrap()).unwrap();
+    let config = store.get(&ObjectName::CONFIG).unwrap();
+    let report = repair(&store);
+    assert_eq!(report.left.len(), 1, "{:?}", report.left);
+    assert!(store.get(&ObjectName::CONFIG).unwrap() == config);
+    kept.verify(&store, "with the parity of another repository");
+    // Nor if the config is damaged, too.
+    change_object(&store, &ObjectName::CONFIG, |bytes| bytes.truncate(20));
+    let damaged = store.get(&ObjectName::CONFIG).unwrap();
+    let _ = try_repair(&store, false);
+    assert!(store.get(&ObjectName::CONFIG).unwrap() == damaged);
+}
+
+/// Between the damage that was found and the replacement, it was deleted.
+#[test]
+fn what_is_deleted_while_it_is_mended_stays_away() {
+    let (base, _) = repository(5, &one_file(1000));
+    let slot = largest(&base, ObjectKind::Key);
+    change_object(&base, &slot, |bytes| bytes[5] ^= 1);
+    let inner = base.clone();
+    let store: Store = Arc::new(HookedStore::new(base.clone(), move |call| {
+        if matches!(call, Call::Replace(name) if *name == slot) {
+            inner.delete(&slot.parity())?;
+            inner.delete(&slot)?;
+        }
+        Ok(())
+    }));
+    repair(&store);
+    assert!(names(&base, ObjectKind::Key).is_empty(), "a removed key slot is there again");
+}

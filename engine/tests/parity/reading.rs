@@ -47,7 +47,8 @@ fn every_object_damaged_and_every_file_read() {
     let report =
         check(&repo, &CheckOptions { read_data: true, ..Default::default() }, &Quiet::default())
             .unwrap();
-    let named: Vec<_> = report.problems.iter().map(|p| p.object.clone()).collect();
+    let mut named: Vec<_> = report.problems.iter().map(|p| p.object.clone()).collect();
+    named.sort();
     let mut expected: Vec<_> = damaged.iter().map(ObjectName::path).collect();
     expected.sort();
     assert_eq!(named, expected, "{:#?}", report.problems);
@@ -119,4 +120,37 @@ fn check_names_what_has_no_parity() {
     repair(&store);
     let report = check(&open(&store), &CheckOptions::default(), &Quiet::default()).unwrap();
     assert!(report.problems.is_empty());
+}
+
+/// Files are named with what is lost, not with what parity makes up for.
+#[test]
+fn lost_files_are_named_beside_damage_that_is_made_up_for() {
+    for seed in 0..6 {
+        let mut rng = Rng::with_seed(seed);
+        let mut noise = |len| (0..len).map(|_| rng.u8(..)).collect::<Vec<_>>();
+        let store = new_store_with(share(5));
+        let mut kept = Kept::default();
+        kept.add(&open(&store), &Item::dir().with("one", Item::file(noise(100_000))));
+        let first: HashSet<_> = names(&store, ObjectKind::Pack);
+        kept.add(&open(&store), &Item::dir().with("two", Item::file(noise(200_000))));
+        let sizes = store.list(ObjectKind::Pack).unwrap();
+        let of_two = sizes.iter().filter(|(name, _)| !first.contains(&name.id));
+        let lost = of_two.max_by_key(|(_, size)| *size).unwrap().0;
+        let of_one = sizes.iter().filter(|(name, _)| first.contains(&name.id));
+        let damaged = of_one.max_by_key(|(_, size)| *size).unwrap().0;
+        store.delete(&lost).unwrap();
+        change_object(&store, &damaged, |bytes| bytes[10_000] ^= 1);
+        let options = CheckOptions { read_data: true, ..CheckOptions::default() };
+        let report = check(&open(&store), &options, &Quiet::default()).unwrap();
+        for problem in &report.problems {
+            let is_lost = problem.object == lost.path();
+            assert_eq!(problem.files.iter().any(|f| f.contains("two")), is_lost, "{problem:?}");
+            assert!(!problem.files.iter().any(|f| f.contains("one")), "{problem:?}");
+        }
+        assert!(
+            report.problems.iter().any(|p| p.object == damaged.path()),
+            "{:?}",
+            report.problems
+        );
+    }
 }

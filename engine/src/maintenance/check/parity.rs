@@ -7,7 +7,8 @@ use crate::error::Result;
 use crate::format::{ObjectKind, ObjectName};
 use crate::repo::Repository;
 
-/// Enters objects that were read with the help of their parity, and those without parity.
+/// Enters objects that were read with the help of their parity, and those without parity,
+/// after the problems that are there: what is lost is known by their places.
 pub(super) fn check_parity(repo: &Repository, view: &View, report: &mut CheckReport) -> Result<()> {
     if repo.guard().is_none() {
         return Ok(());
@@ -27,7 +28,9 @@ pub(super) fn check_parity(repo: &Repository, view: &View, report: &mut CheckRep
     let snapshots = view.snapshots.iter().map(|s| s.id).map(of(ObjectKind::Snapshot));
     let index = view.objects.iter().copied().map(of(ObjectKind::Index));
     let slots = repo.store().list(ObjectKind::Key)?.into_iter().map(|(name, _)| name);
-    let all = packs.chain(snapshots).chain(index).chain(slots).chain([ObjectName::CONFIG]);
+    let records = repo.store().list(ObjectKind::Forgotten)?.into_iter().map(|(name, _)| name);
+    let all = packs.chain(snapshots).chain(index).chain(slots).chain(records);
+    let all = all.chain([ObjectName::CONFIG]);
     let bare: HashSet<_> = all.filter(|name| !parity.contains(&name.id)).collect();
     for name in bare {
         // It may have been deleted meanwhile, or its parity stored.
@@ -36,6 +39,5 @@ pub(super) fn check_parity(repo: &Repository, view: &View, report: &mut CheckRep
             report.problems.push(CheckProblem::new(name, message));
         }
     }
-    report.problems.sort_by(|a, b| a.object.cmp(&b.object));
     Ok(())
 }

@@ -144,7 +144,12 @@ impl Watch {
 
     /// Writes down what is new. That it can't be kept is told once, and stops nothing.
     fn take_up(&self, sight: &Sight<'_>) {
-        let known = self.lock().state.clone();
+        let known = {
+            let mut watching = self.lock();
+            // The same listing may tell something new from now on.
+            watching.same = None;
+            watching.state.clone()
+        };
         let change = |state: &mut State| state.take_up(sight);
         let mut changed = State::clone(&known);
         change(&mut changed);
