@@ -19,6 +19,11 @@ pub struct ContentBuilder {
     pages: Vec<ExtentPage>,
 }
 
+/// Lengths that somebody has made up may have no sum; readers refuse the file then.
+fn total(lengths: impl Iterator<Item = u64>) -> u64 {
+    lengths.fold(0, u64::saturating_add)
+}
+
 impl ContentBuilder {
     /// Adds a run; neighbouring holes become one.
     pub fn push(&mut self, extent: Extent, sink: &mut dyn BlobSink) -> Result<()> {
@@ -28,7 +33,7 @@ impl ContentBuilder {
         if let (None, Some(last)) = (extent.id, self.extents.last_mut())
             && last.id.is_none()
         {
-            last.len += extent.len;
+            last.len = last.len.saturating_add(extent.len);
             return Ok(());
         }
         self.extents.push(extent);
@@ -44,7 +49,7 @@ impl ContentBuilder {
 
     fn flush(&mut self, sink: &mut dyn BlobSink) -> Result<()> {
         let extents = std::mem::take(&mut self.extents);
-        let len = extents.iter().map(|e| e.len).sum();
+        let len = total(extents.iter().map(|e| e.len));
         let id = sink.put(&ContentPage::Extents(extents).encode())?;
         self.pages.push(ExtentPage { len, id });
         Ok(())
@@ -61,7 +66,7 @@ impl ContentBuilder {
         while pages.len() > INLINE_EXTENTS {
             let mut above = Vec::new();
             for group in pages.chunks(PAGE_MAX) {
-                let len = group.iter().map(|p| p.len).sum();
+                let len = total(group.iter().map(|p| p.len));
                 above.push(ExtentPage {
                     len,
                     id: sink.put(&ContentPage::Pages(group.to_vec()).encode())?,

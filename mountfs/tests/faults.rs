@@ -146,12 +146,15 @@ impl World {
     }
 }
 
+/// Never cut, wherever the repository's own table would, and not put together with others.
+const ONE_BLOCK: usize = 64 << 10;
+
 /// A file, a warm one, and a folder of many, each of a block of its own.
 fn world() -> World {
     let mut rng = Rng::with_seed(5);
     let mut file = |len| Item::file(random_bytes(&mut rng, len));
-    let many = (0..40).fold(Item::dir(), |dir, n| dir.with(format!("{n:02}"), file(90_000)));
-    let tree = Item::dir().with("slow", file(90_000)).with("warm", file(90_000)).with("many", many);
+    let many = (0..40).fold(Item::dir(), |dir, n| dir.with(format!("{n:02}"), file(ONE_BLOCK)));
+    let tree = Item::dir().with("slow", file(ONE_BLOCK)).with("warm", file(ONE_BLOCK)).with("many", many);
     World::new(tree)
 }
 
