@@ -154,7 +154,8 @@ fn world() -> World {
     let mut rng = Rng::with_seed(5);
     let mut file = |len| Item::file(random_bytes(&mut rng, len));
     let many = (0..40).fold(Item::dir(), |dir, n| dir.with(format!("{n:02}"), file(ONE_BLOCK)));
-    let tree = Item::dir().with("slow", file(ONE_BLOCK)).with("warm", file(ONE_BLOCK)).with("many", many);
+    let tree =
+        Item::dir().with("slow", file(ONE_BLOCK)).with("warm", file(ONE_BLOCK)).with("many", many);
     World::new(tree)
 }
 
