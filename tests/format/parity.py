@@ -237,7 +237,7 @@ def parity_path(repository, name):
 def objects(repository):
     """(path, name in hexadecimal)"""
     yield "config", "0" * 64
-    for folder in "keys", "packs", "index", "snapshots":
+    for folder in "keys", "packs", "index", "snapshots", "forgotten":
         for at, _, files in os.walk(os.path.join(repository, folder)):
             for name in files:
                 if len(name) == 64:
