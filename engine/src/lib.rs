@@ -15,6 +15,7 @@ pub mod index;
 pub mod maintenance;
 pub mod monitor;
 pub mod naming;
+mod object;
 pub mod pack;
 pub mod padding;
 pub mod parity;

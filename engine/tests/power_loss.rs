@@ -71,6 +71,13 @@ struct Watched {
 }
 
 impl Watched {
+    fn new() -> Arc<Self> {
+        let passwords = vec!["correct horse"];
+        let reported = Reported { made: false, kept: Kept::default(), passwords };
+        let reported = Mutex::new(reported);
+        Arc::new(Self { platter: Mutex::default(), reported, images: Mutex::default() })
+    }
+
     fn change(&self, changes: impl FnOnce(&mut Platter)) {
         let mut platter = self.platter.lock().unwrap();
         changes(&mut platter);
@@ -179,28 +186,20 @@ fn assert_saved(store: &Store, reported: &Reported, what: &str) {
     }
 }
 
+fn init(store: &Store) -> tresor_engine::Result<()> {
+    let options = InitOptions { label: "test".into(), cost: COST, parity: None };
+    Repository::init(store, &password(), &options)
+}
+
 #[test]
 fn what_was_reported_is_there_whenever_the_power_fails() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("repo");
-    let disk = Arc::new(Watched {
-        platter: Mutex::default(),
-        reported: Mutex::new(Reported {
-            made: false,
-            kept: Kept::default(),
-            passwords: vec!["correct horse"],
-        }),
-        images: Mutex::default(),
-    });
+    let disk = Watched::new();
     let store: Store = Arc::new(LocalStore::with_disk(&root, disk.clone()));
     let report = |change: &dyn Fn(&mut Reported)| change(&mut disk.reported.lock().unwrap());
 
-    Repository::init(
-        &store,
-        &password(),
-        &InitOptions { label: "test".into(), cost: COST, parity: None },
-    )
-    .unwrap();
+    init(&store).unwrap();
     report(&|r| r.made = true);
     let mut rng = Rng::with_seed(5);
     let (repo, mut kept) = (open(&store), Kept::default());
@@ -255,22 +254,7 @@ fn folder_of_image(image: &BTreeMap<PathBuf, Entry>, root: &Path, to: &Path) {
 fn the_power_fails_during_init() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("repo");
-    let disk = Arc::new(Watched {
-        platter: Mutex::default(),
-        reported: Mutex::new(Reported {
-            made: false,
-            kept: Kept::default(),
-            passwords: vec!["correct horse"],
-        }),
-        images: Mutex::default(),
-    });
-    let init = |store: &Store| {
-        Repository::init(
-            store,
-            &password(),
-            &InitOptions { label: "test".into(), cost: COST, parity: None },
-        )
-    };
+    let disk = Watched::new();
     let store: Store = Arc::new(LocalStore::with_disk(&root, disk.clone()));
     init(&store).unwrap();
     disk.reported.lock().unwrap().made = true;

@@ -56,13 +56,9 @@ pub fn with_length(plain: &[u8]) -> Vec<u8> {
     out
 }
 
-pub fn object_id(bytes: &[u8]) -> ObjectId {
-    ObjectId(*blake3::hash(bytes).as_bytes())
-}
-
 /// Puts bytes under the name that is right for them.
 pub fn put(store: &dyn ObjectStore, kind: ObjectKind, bytes: &[u8]) -> ObjectName {
-    let name = ObjectName::new(kind, object_id(bytes));
+    let name = ObjectName::new(kind, ObjectId::of(bytes));
     store.put(&name, bytes).unwrap();
     name
 }

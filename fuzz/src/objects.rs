@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use tresor_engine::format::{
-    Config, ConfigSecret, ForgottenData, IndexData, KeySlot, ObjectKind, PackEntry, Purpose,
-    SlotInfo, SnapshotData, Time, sealed,
+    Config, ConfigSecret, ForgottenData, IndexData, KeySlot, ObjectId, ObjectKind, PackEntry,
+    Purpose, SlotInfo, SnapshotData, Time, sealed,
 };
 use tresor_engine::index::{RunBuilder, read_object};
 use tresor_engine::maintenance::retention::{self, GroupBy, RetentionPolicy, groups};
@@ -138,7 +138,7 @@ pub fn check_time(time: Time) {
 
 pub fn snapshot(input: &[u8]) {
     let object = seal(keys(), Purpose::Snapshot, input);
-    let id = object_id(&object);
+    let id = ObjectId::of(&object);
     let Ok(data) = sealed::open::<SnapshotData>(keys(), Purpose::Snapshot, object) else { return };
     assert_round_trip(&data);
     check_time(data.time);
@@ -161,7 +161,7 @@ pub fn snapshot(input: &[u8]) {
 fn check_retention(forged: &Snapshot) {
     let now = Time::new(1_800_000_000, 0);
     let honest = Snapshot {
-        id: object_id(b"honest"),
+        id: ObjectId::of(b"honest"),
         data: Arc::new(SnapshotData { time: now, saved: now, ..(*forged.data).clone() }),
     };
     let all = [honest, forged.clone()];

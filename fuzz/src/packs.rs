@@ -28,7 +28,7 @@ pub fn pack(input: &[u8]) {
             sealed_pack(segments, &with_length(input.take_rest()), Some(trailer))
         }
     };
-    let id = object_id(&pack);
+    let id = ObjectId::of(&pack);
     let read = read_table(keys(), id, &pack);
     let (store, _) = store_of(tresor_engine::format::ObjectKind::Pack, &pack);
     let fetched = fetch_table(&store, keys(), id, pack.len() as u64);

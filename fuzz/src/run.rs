@@ -45,7 +45,7 @@ static ORIGINAL: LazyLock<Original> = LazyLock::new(|| {
     for number in 0..PACKS {
         let data = IndexData { packs: vec![pack(number)], replaces: Vec::new() };
         let object = sealed::seal(keys(), Purpose::Index, &data).unwrap();
-        builder.covered.push(object_id(&object));
+        builder.covered.push(ObjectId::of(&object));
         builder.add(&data.packs[0]);
         objects.push(object);
     }

@@ -8,7 +8,7 @@ use tresor_engine::format::{
     SnapshotData, Summary, Time, TreePage, Xattr,
 };
 
-use crate::kit::{encoded, keys, object_id, with_length};
+use crate::kit::{encoded, keys, with_length};
 
 /// Inputs for a target of this name.
 pub fn seeds(target: &str) -> Vec<Vec<u8>> {
@@ -156,7 +156,7 @@ fn examples(target: &str) -> Vec<Vec<u8>> {
                     [(payload.len() as u32).to_le_bytes(), (plain.len() as u32).to_le_bytes()];
                 [[&lengths.concat(), payload.as_slice()].concat()]
             })
-            .chain([object_id(b"").0.to_vec()])
+            .chain([ObjectId::of(b"").0.to_vec()])
             .collect(),
         "segment" => [&b"abc"[..], &[0; 5000], &b"tresor ".repeat(40)]
             .iter()

@@ -229,7 +229,7 @@ fn meddle(how: u8, objects: &mut BTreeMap<ObjectName, Vec<u8>>, input: &mut Unst
         if how & 0x40 != 0 {
             objects.remove(&name);
         }
-        objects.insert(ObjectName::new(kind, object_id(&bytes)), bytes);
+        objects.insert(ObjectName::new(kind, ObjectId::of(&bytes)), bytes);
     }
 }
 
@@ -263,7 +263,7 @@ fn forge(
     if how & 2 == 0 {
         objects.remove(&old);
     }
-    objects.insert(ObjectName::new(kind, object_id(&new)), new);
+    objects.insert(ObjectName::new(kind, ObjectId::of(&new)), new);
 }
 
 fn number(input: &mut Unstructured<'_>) -> u32 {

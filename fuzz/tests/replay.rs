@@ -27,9 +27,10 @@ fn alone() -> MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-fn corpus(target: &str) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
-    let files = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+/// The inputs for a target in a folder of this crate.
+fn inputs(folder: &str, target: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(target);
+    let files = fs::read_dir(&folder).into_iter().flatten();
     files.map(|f| fs::read(f.unwrap().path()).unwrap()).collect()
 }
 
@@ -37,10 +38,11 @@ fn replay(names: &[&str]) {
     let _alone = alone();
     for name in names {
         let target = target(name).unwrap();
-        let inputs = corpus(name);
-        assert!(!inputs.is_empty(), "{name} has no corpus");
+        let corpus = inputs("corpus", name);
+        assert!(!corpus.is_empty(), "{name} has no corpus");
         target.check(&[]);
-        inputs.iter().chain(&seeds(name)).for_each(|input| target.check(input));
+        let found = inputs("found-before", name);
+        corpus.iter().chain(&found).chain(&seeds(name)).for_each(|input| target.check(input));
     }
 }
 

@@ -55,6 +55,7 @@ KINDS = {
                 "TRESOR_REPOSITORY": "{repository}",
                 "TRESOR_PASSWORD_FILE": "{password}",
                 "TRESOR_CACHE_DIR": "{room}/cache",
+                "TRESOR_STATE_DIR": "{room}/state",
             },
         ),
         Kind(

@@ -61,7 +61,8 @@ need_kernel() {
     if [ ! -e "$archive" ]; then
         echo "Fetching linux-source-6.1 $version into $peer_cache" >&2
         folder=$(mktemp -d) || return 1
-        if ! (cd "$folder" && apt-get download -qq -o APT::Sandbox::User=root "linux-source-6.1=$version" && dpkg -x ./*.deb .) >&2; then
+        # Lists that are old or empty know nothing of it.
+        if ! { unpack_kernel "$folder" "$version" || { as_root apt-get update -qq && unpack_kernel "$folder" "$version"; }; } >&2; then
             rm -rf "$folder"
             echo "The mirror has no linux-source-6.1 $version (any more); name an archive with $variable" >&2
             return 1
@@ -72,6 +73,11 @@ need_kernel() {
     export "$variable=$archive"
 }
 
+# unpack_kernel FOLDER VERSION
+unpack_kernel() {
+    (cd "$1" && apt-get download -qq -o APT::Sandbox::User=root "linux-source-6.1=$2" && dpkg -x ./*.deb .)
+}
+
 need_bupstash() {
     peer_from_cache BENCH_BUPSTASH "bupstash-$BUPSTASH_VERSION" bin/bupstash install_bupstash
 }
@@ -79,43 +85,17 @@ need_bupstash() {
 # Debian 12 has a restic from 2022. The one from sid is a single static program, so it is
 # unpacked, not installed; the machine's own package lists stay as they are.
 install_restic() {
-    local folder=$1 apt=$1/apt mirror file
+    local folder=$1 apt=$1/apt config file
     command -v dpkg >/dev/null 2>&1 || {
         echo "restic $RESTIC_VERSION comes from Debian's packages; elsewhere name one with BENCH_RESTIC" >&2
         return 1
     }
-    mirror=$(debian_mirror) || return 1
-    mkdir -p "$apt/lists/partial" "$apt/archives/partial" || return 1
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror sid main" >"$apt/sources.list"
-    cat >"$apt/apt.conf" <<END
-Dir::State "$apt";
-Dir::State::lists "$apt/lists";
-Dir::State::status "/var/lib/dpkg/status";
-Dir::Cache "$apt";
-Dir::Cache::archives "$apt/archives";
-Dir::Etc::sourcelist "$apt/sources.list";
-Dir::Etc::sourceparts "-";
-Acquire::Languages "none";
-APT::Sandbox::User "root";
-END
-    APT_CONFIG=$apt/apt.conf apt-get update -qq >&2 || return 1
-    if ! (cd "$apt" && APT_CONFIG=$apt/apt.conf apt-get download -qq "restic=$RESTIC_VERSION-*") >&2; then
+    config=$(debian_apart "$apt" sid) || return 1
+    if ! (cd "$apt" && APT_CONFIG=$config apt-get download -qq "restic=$RESTIC_VERSION-*") >&2; then
         echo "Debian sid has no restic $RESTIC_VERSION any more; name one with BENCH_RESTIC" >&2
         return 1
     fi
     file=$(compgen -G "$apt/restic_*.deb") && dpkg -x "$file" "$folder" && rm -rf "$apt"
-}
-
-# Where this machine gets Debian's packages from.
-debian_mirror() {
-    # shellcheck disable=SC2016 # apt's, not the shell's
-    local format='$(ORIGIN)|$(RELEASE)|$(REPO_URI)' found
-    found=$(apt-get indextargets --format "$format" | awk -F'|' '$1 == "Debian" && $2 !~ /security/ { print $3; exit }')
-    if [ -z "$found" ]; then
-        echo "This machine gets no packages from a Debian mirror (after 'apt-get update'?)" >&2
-        return 1
-    fi
-    echo "$found"
 }
 
 install_borg() {

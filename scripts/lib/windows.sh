@@ -29,25 +29,14 @@ need_rust_source() {
     rust_source_of_debian "$place"
 }
 
-# Reads from a later Debian, without changing what this machine installs from.
+# rust_source_of_debian FOLDER: fills that folder of the toolchain.
 rust_source_of_debian() {
-    local place=$1 scratch mirror version package
+    local place=$1 scratch config version
     version=$(rustc --version | cut -d ' ' -f 2)
     scratch=$(mktemp -d "${TMPDIR:-/tmp}/rust-src.XXXXXX")
-    mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -n 1)
-    mkdir -p "$scratch/lists/partial" "$scratch/cache/archives/partial" "$scratch/parts"
-    echo "deb $mirror trixie-backports main" >"$scratch/sources.list"
-    cat >"$scratch/apt.conf" <<END
-Dir::Etc::SourceList "$scratch/sources.list";
-Dir::Etc::SourceParts "$scratch/parts";
-Dir::State::Lists "$scratch/lists";
-Dir::Cache "$scratch/cache";
-APT::Sandbox::User "root";
-END
-    (
-        export APT_CONFIG=$scratch/apt.conf
+    config=$(debian_apart "$scratch" trixie-backports) && (
+        export APT_CONFIG=$config
         cd "$scratch" &&
-            apt-get update -qq &&
             package=$(apt-cache madison rust-src | tr -d ' ' | cut -d '|' -f 2 | grep -m 1 "^$version") &&
             apt-get download -qq "rust-src=$package" &&
             dpkg -x rust-src_*.deb tree &&

@@ -55,7 +55,8 @@ class Programs(unittest.TestCase):
         """Runs tresor.exe; paths of this system become those of Windows."""
         words = [self.windows_path(w) if isinstance(w, Path) else w for w in words]
         line = ["wine", os.environ["TRESOR_EXE"], "-r", self.windows_path(self.repo),
-                "--cache-dir", self.windows_path(self.here / "cache-w"), *words]
+                "--cache-dir", self.windows_path(self.here / "cache-w"),
+                "--state-dir", self.windows_path(self.here / "state-w"), *words]
         if start:
             return subprocess.Popen(line, env=self.env, stdout=subprocess.PIPE,
                                     stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
@@ -63,7 +64,7 @@ class Programs(unittest.TestCase):
 
     def linux(self, *words, codes=(0,)):
         line = [os.environ["TRESOR"], "-r", self.repo, "--cache-dir", self.here / "cache-l",
-                *words]
+                "--state-dir", self.here / "state-l", *words]
         return self.run_line(line, codes)
 
     def run_line(self, line, codes):

@@ -75,6 +75,13 @@ id_type!(
     BlobId
 );
 
+impl ObjectId {
+    /// The id of an object with these bytes: of all but the config and parity.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+}
+
 /// The text is not a 64-digit hexadecimal id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an id of 64 hexadecimal digits")]

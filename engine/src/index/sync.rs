@@ -10,6 +10,7 @@ use super::run_writer::{RunBuilder, TEMP_PREFIX, merge};
 use crate::crypto::Keys;
 use crate::error::{Error, Result};
 use crate::format::{IndexData, ObjectId, ObjectKind, ObjectName, PackEntry, Purpose, sealed};
+use crate::object;
 use crate::store::Store;
 
 /// Entries gathered before they become a run.
@@ -218,11 +219,8 @@ impl<'a> Sync<'a> {
 /// Reads one index object.
 pub fn read_object(store: &Store, keys: &Keys, id: &ObjectId) -> Result<IndexData> {
     let name = ObjectName::new(ObjectKind::Index, *id);
-    let bytes = store.get(&name)?;
-    // An old object under another name would escape being replaced.
-    if blake3::hash(&bytes).as_bytes() != &id.0 {
-        return Err(Error::damaged(name, "its bytes are not what its name says"));
-    }
+    // Checked against its name: an old object under another one would escape being replaced.
+    let bytes = object::read(store, &name)?;
     let data: IndexData =
         sealed::open(keys, Purpose::Index, bytes).map_err(|e| Error::damaged(name, e))?;
     if data.packs.iter().all(PackEntry::is_sane) {

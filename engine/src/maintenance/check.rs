@@ -18,10 +18,11 @@ use walk::{name_files, walk_all};
 
 use super::used::Packs;
 use super::workers::{self, stops};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::{BlobId, ObjectId, ObjectKind, ObjectName, Time};
 use crate::index::read_object;
 use crate::monitor::Monitor;
+use crate::object;
 use crate::repo::{Repository, Snapshot};
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -278,20 +279,12 @@ fn check_expected(repo: &Repository, report: &mut CheckReport) {
 fn check_snapshots(repo: &Repository, view: &View, report: &mut CheckReport) -> Result<()> {
     let mut damaged = view.damaged_snapshots.clone();
     for snapshot in view.wanted_snapshots() {
-        match repo.store().get(&ObjectName::new(ObjectKind::Snapshot, snapshot.id)) {
-            Ok(bytes) if blake3::hash(&bytes).as_bytes() == &snapshot.id.0 => {}
-            Ok(_) => {
-                damaged.push((snapshot.id, "its bytes are not what its name says".to_owned()));
-            }
+        match object::read(repo.store(), &ObjectName::new(ObjectKind::Snapshot, snapshot.id)) {
+            Ok(_) => {}
             // Forgotten meanwhile.
             Err(e) if e.is_not_found() => {}
-            Err(e) => {
-                let e = Error::from(e);
-                if stops(&e) {
-                    return Err(e);
-                }
-                damaged.push((snapshot.id, e.to_string()));
-            }
+            Err(e) if stops(&e) => return Err(e),
+            Err(e) => damaged.push((snapshot.id, workers::reason(e))),
         }
     }
     for (id, reason) in damaged {

@@ -32,6 +32,7 @@ use crate::error::{Error, Result};
 use crate::format::{ObjectId, ObjectKind, ObjectName, PackEntry};
 use crate::index::{Location, SegmentAddr, read_object};
 use crate::monitor::Monitor;
+use crate::object;
 use crate::pack::{NewSegment, PackWriter, Packed, open_segment, read_table};
 use crate::repo::Repository;
 
@@ -210,10 +211,7 @@ fn repack(
 /// Reads a whole pack and checks it against its name.
 fn read_pack(repo: &Repository, id: &ObjectId) -> Result<(PackEntry, Vec<u8>)> {
     let name = ObjectName::new(ObjectKind::Pack, *id);
-    let bytes = repo.store().get(&name)?;
-    if blake3::hash(&bytes).as_bytes() != &id.0 {
-        return Err(Error::damaged(name, "its bytes are not what its name says"));
-    }
+    let bytes = object::read(repo.store(), &name)?;
     Ok((read_table(repo.keys(), *id, &bytes)?, bytes))
 }
 

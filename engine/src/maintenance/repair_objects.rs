@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::scrub::{Cure, ScrubProblem, scrub};
 use crate::error::{Error, Result};
-use crate::format::{Config, ObjectKind, ObjectName, ParityShare};
+use crate::format::{Config, ObjectId, ObjectKind, ObjectName, ParityShare};
 use crate::monitor::Monitor;
 use crate::parity::{self, Guarded};
 use crate::repo::Repository;
@@ -97,7 +97,7 @@ fn whole_object(store: &Store, name: &ObjectName) -> Result<Option<Vec<u8>>> {
     };
     let is_whole = match name.kind {
         ObjectKind::Config => Config::parse(&bytes).is_ok(),
-        _ => blake3::hash(&bytes).as_bytes() == &name.id.0,
+        _ => ObjectId::of(&bytes) == name.id,
     };
     Ok(is_whole.then_some(bytes))
 }

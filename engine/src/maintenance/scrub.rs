@@ -8,6 +8,7 @@ use super::workers::{for_each, reason, stops};
 use crate::error::{Error, Result};
 use crate::format::{Config, ObjectId, ObjectKind, ObjectName, ParityShare};
 use crate::monitor::Monitor;
+use crate::object::ALTERED;
 use crate::parity::{self, Unmendable, Whole};
 use crate::repo::read_slot;
 use crate::store::{Store, StoreError};
@@ -117,58 +118,82 @@ impl ScrubReport {
     }
 }
 
-/// Whether a config is that of this repository, as far as key slots can tell.
-fn is_of_key_slots(store: &Store, config: &Config) -> Result<bool> {
-    for (name, _) in store.list(ObjectKind::Key)? {
-        if let Ok(slot) = read_slot(store, &name) {
-            return Ok(slot.repository == config.repository);
+/// What a config's parity says of it.
+enum ByParity {
+    /// Nothing against it; perhaps there is none.
+    Nothing,
+    /// It must be this one.
+    Other(Config),
+    /// The parity is of something else: of another object, or of another repository's config.
+    Foreign,
+    /// Its bytes are not those that the parity is of, and there is too little left to make them.
+    Doubtful,
+}
+
+impl ByParity {
+    fn of(store: &Store, there: Option<&Config>) -> Result<Self> {
+        let whole = match parity::mend(store, &ObjectName::CONFIG)? {
+            Err(Unmendable::NoParity) => return Ok(Self::Nothing),
+            Err(Unmendable::TooMuch { .. } | Unmendable::Wrong) => return Ok(Self::Doubtful),
+            Ok(whole) if !whole.was_damaged => return Ok(Self::Nothing),
+            Ok(whole) => whole,
+        };
+        match Config::parse(&whole.bytes) {
+            Ok(config) if is_ours(store, &config, there)? => Ok(Self::Other(config)),
+            _ => Ok(Self::Foreign),
         }
     }
-    Ok(true)
+}
+
+/// Whether a config is that of this repository, as far as key slots can tell, or else the
+/// config that is there.
+fn is_ours(store: &Store, config: &Config, there: Option<&Config>) -> Result<bool> {
+    let slots = match store.list(ObjectKind::Key) {
+        Err(e) if e.is_not_found() => Vec::new(),
+        other => other?,
+    };
+    let slot = slots.iter().find_map(|(name, _)| read_slot(store, name).ok());
+    let known = slot.map(|slot| slot.repository).or(there.map(|there| there.repository));
+    Ok(known.is_none_or(|known| known == config.repository))
 }
 
 /// The config has no hash in its name: without parity only its plain part can be looked
 /// at. Also tells of which bytes its parity must be, if that is known.
 fn check_config(store: &Store, report: &mut ScrubReport) -> Result<(bool, Option<ObjectId>)> {
     let name = ObjectName::CONFIG;
-    let mut hash = name.id;
-    let (there, parsed) = match store.get(&name) {
-        Ok(bytes) => {
-            report.bytes += bytes.len() as u64;
-            hash = ObjectId(*blake3::hash(&bytes).as_bytes());
-            (true, Config::parse(&bytes))
-        }
+    let bytes = match store.get(&name) {
+        Ok(bytes) => Ok(bytes),
         Err(e) if e.is_not_found() => {
-            let message = "it is missing, so nobody can open the repository";
-            (false, Err(Error::damaged(name, message)))
+            Err(Error::damaged(name, "it is missing, so nobody can open the repository"))
         }
-        Err(e) => (true, Err(e.into())),
+        Err(e) => {
+            report.objects += 1;
+            Err(e.into())
+        }
     };
-    report.objects += u64::from(there);
-    let by_parity = parity::mend(store, &name)?;
-    // Its table is of other bytes, and too little is left to make those.
-    let is_doubtful = matches!(by_parity, Err(Unmendable::TooMuch { .. } | Unmendable::Wrong));
-    let whole = by_parity.ok().filter(|whole| whole.was_damaged);
-    let is_mended = whole.is_some();
-    let should_be = whole.and_then(|whole| Config::parse(&whole.bytes).ok());
-    let makes_no_config = is_mended && should_be.is_none();
-    let is_ours = match (&should_be, &parsed) {
-        (Some(by_parity), Ok(there)) => by_parity.repository == there.repository,
-        (Some(by_parity), Err(_)) => is_of_key_slots(store, by_parity)?,
-        (None, _) => true,
+    let hash = bytes.as_ref().ok().map(|bytes| {
+        report.objects += 1;
+        report.bytes += bytes.len() as u64;
+        ObjectId::of(bytes)
+    });
+    let there = report.objects > 0;
+    let parsed = bytes.and_then(|bytes| Config::parse(&bytes));
+    let by_parity = ByParity::of(store, parsed.as_ref().ok())?;
+    let right = match &by_parity {
+        ByParity::Other(config) => Some(config),
+        _ => parsed.as_ref().ok(),
     };
-    let with_parity = should_be.as_ref().filter(|_| is_ours).or(parsed.as_ref().ok());
-    report.parity = with_parity.and_then(Config::parity_share);
-    let is_good = parsed.is_ok() && should_be.is_none() && !is_doubtful;
-    let message = match parsed {
-        Err(e) if stops(&e) => return Err(e),
-        Ok(_) if is_good => return Ok((there, Some(hash))),
-        Ok(_) => "its bytes are not what its parity says".to_owned(),
-        Err(e) => reason(e),
-    };
-    match (is_ours, makes_no_config) {
-        (true, false) => report.add_damaged(store, &name, message),
-        _ => report.add("config", format!("{message}; its parity is that of something else")),
+    report.parity = right.and_then(Config::parity_share);
+    match (parsed, by_parity) {
+        (Err(e), _) if stops(&e) => return Err(e),
+        (Ok(_), ByParity::Nothing | ByParity::Foreign) => return Ok((there, hash)),
+        (Ok(_), _) => {
+            report.add_damaged(store, &name, "its bytes are not what its parity says".into());
+        }
+        (Err(e), ByParity::Foreign) => {
+            report.add("config", format!("{}; its parity is of something else", reason(e)));
+        }
+        (Err(e), _) => report.add_damaged(store, &name, reason(e)),
     }
     Ok((there, None))
 }
@@ -230,7 +255,7 @@ fn check_object(store: &Store, name: &ObjectName, size: u64, monitor: &dyn Monit
     if hasher.finalize().as_bytes() == &name.id.0 {
         return Ok(());
     }
-    Err(Error::damaged(*name, "its bytes are not what its name says"))
+    Err(Error::damaged(*name, ALTERED))
 }
 
 /// `object`: of which it must be, if that is known.

@@ -106,7 +106,7 @@ impl PackBuilder {
         self.seal(Piece::Padding, &vec![0; padding]);
         let table_len = self.seal(Piece::Table, &payload);
         self.seal(Piece::Trailer, &table_len.to_le_bytes());
-        let id = ObjectId(*blake3::hash(&self.bytes).as_bytes());
+        let id = ObjectId::of(&self.bytes);
         let size = self.bytes.len() as u64;
         let entry = PackEntry { id, salt: self.salt, size, segments: table.segments, marked: None };
         if plain.len() > MAX_SEGMENT || size > MAX_PACK {

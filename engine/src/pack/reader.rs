@@ -12,6 +12,7 @@ use crate::format::{
     PACK_MAGIC, PACK_TRAILER_LEN, PackEntry, PackTable, Piece,
 };
 use crate::index::{Location, SegmentAddr};
+use crate::object::ALTERED;
 use crate::store::Store;
 
 /// A decrypted, decompressed segment.
@@ -149,8 +150,8 @@ fn decode_table(text: &mut [u8]) -> Option<PackTable> {
 /// Returns its table.
 pub fn verify_pack(keys: &Arc<Keys>, id: ObjectId, pack: &mut [u8]) -> Result<PackEntry> {
     let name = ObjectName::new(ObjectKind::Pack, id);
-    if blake3::hash(pack).as_bytes() != &id.0 {
-        return Err(Error::damaged(name, "its bytes are not what its name says"));
+    if ObjectId::of(pack) != id {
+        return Err(Error::damaged(name, ALTERED));
     }
     let entry = read_table(keys, id, pack)?;
     for (offset, segment) in entry.placed() {

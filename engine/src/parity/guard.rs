@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use lru::LruCache;
 
-use super::{make, mend};
-use crate::format::{ObjectKind, ObjectName, ParityShare, Time};
+use super::{is_damage, make, mend};
+use crate::format::{ObjectId, ObjectKind, ObjectName, ParityShare, Time};
 use crate::store::{ObjectStore, Store, StoreError, StoreErrorKind};
 
 /// Mended objects that are kept, as a damaged pack is read piece by piece.
@@ -82,12 +82,7 @@ impl Guarded {
 /// Whether these are other bytes than the name says, as far as it does.
 fn is_damaged(name: &ObjectName, bytes: &[u8]) -> bool {
     let is_named_by_hash = !matches!(name.kind, ObjectKind::Config | ObjectKind::Parity);
-    is_named_by_hash && blake3::hash(bytes).as_bytes() != &name.id.0
-}
-
-/// Errors that tell of damage to one object.
-fn is_damage(error: &StoreError) -> bool {
-    matches!(error.kind, StoreErrorKind::Truncated | StoreErrorKind::Unreadable)
+    is_named_by_hash && ObjectId::of(bytes) != name.id
 }
 
 impl ObjectStore for Guarded {

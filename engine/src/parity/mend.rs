@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use super::code;
+use super::{code, is_damage};
 use crate::format::{
-    MAX_SHARD, ObjectKind, ObjectName, ParityShape, ParityTable, ShardHash, shard_hash,
+    MAX_SHARD, ObjectId, ObjectKind, ObjectName, ParityShape, ParityTable, ShardHash, shard_hash,
 };
-use crate::store::{Store, StoreError, StoreErrorKind};
+use crate::store::{Store, StoreError};
 
 /// Why an object can't be mended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub fn mend(store: &Store, name: &ObjectName) -> Result<Result<Whole, Unmendable
         Err(e) if e.is_not_found() && is_config => Vec::new(),
         other => other?,
     };
-    if blake3::hash(&object).as_bytes() == &table.shape.object.0 {
+    if ObjectId::of(&object) == table.shape.object {
         return Ok(Ok(Whole { bytes: object, was_damaged: false }));
     }
     let mended = Remains::new(table, object, &parity).mend();
@@ -85,10 +85,9 @@ fn read_piece(
     piece: &mut [u8],
     smaller: &[usize],
 ) -> Result<(), StoreError> {
-    use StoreErrorKind::{Truncated, Unreadable};
     match store.get_range(name, at, piece.len()) {
         Ok(bytes) => piece.copy_from_slice(&bytes),
-        Err(e) if !matches!(e.kind, Truncated | Unreadable) => return Err(e),
+        Err(e) if !is_damage(&e) => return Err(e),
         Err(_) => {
             let Some((len, smaller)) = smaller.split_first() else { return Ok(()) };
             let mut at = at;
@@ -176,7 +175,7 @@ impl<'a> Remains<'a> {
                 .map_err(|_| Unmendable::Wrong)?;
         }
         let bytes = &self.object[..self.shape.len as usize];
-        let is_it = blake3::hash(bytes).as_bytes() == &self.shape.object.0;
+        let is_it = ObjectId::of(bytes) == self.shape.object;
         if is_it { Ok(()) } else { Err(Unmendable::Wrong) }
     }
 }

@@ -14,6 +14,12 @@ use crate::error::{Error, Result};
 use crate::format::{
     MAX_PROTECTED, ObjectId, ParityShape, ParityShare, ParityTable, ShardHash, shard_hash,
 };
+use crate::store::{StoreError, StoreErrorKind};
+
+/// Errors that tell of damage to one object.
+fn is_damage(error: &StoreError) -> bool {
+    matches!(error.kind, StoreErrorKind::Truncated | StoreErrorKind::Unreadable)
+}
 
 /// Makes the parity object of an object with these bytes.
 pub fn make(bytes: &[u8], share: ParityShare) -> Result<Vec<u8>> {
@@ -23,7 +29,7 @@ pub fn make(bytes: &[u8], share: ParityShare) -> Result<Vec<u8>> {
             bytes.len()
         )));
     }
-    let id = ObjectId(*blake3::hash(bytes).as_bytes());
+    let id = ObjectId::of(bytes);
     let shape = ParityShape::new(id, bytes.len() as u64, share);
     let parity = code::encode(&shape, bytes)
         .map_err(|e| Error::Invalid(format!("can't make parity: {e}; please report it")))?;

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::{
     Forgotten, ForgottenData, ObjectId, ObjectKind, ObjectName, Purpose, Time, sealed,
 };
+use crate::object;
 
 /// So many records are replaced by one.
 const MANY: usize = 16;
@@ -156,10 +157,7 @@ impl Repository {
             return Ok(data);
         }
         let name = ObjectName::new(ObjectKind::Forgotten, *id);
-        let bytes = self.store().get(&name)?;
-        if blake3::hash(&bytes).as_bytes() != &id.0 {
-            return Err(Error::damaged(name, "its bytes are not what its name says"));
-        }
+        let bytes = object::read(self.store(), &name)?;
         let data: ForgottenData = sealed::open(self.keys(), Purpose::Forgotten, bytes)
             .map_err(|e| Error::damaged(name, e))?;
         let data = Arc::new(data);

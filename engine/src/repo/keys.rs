@@ -3,7 +3,7 @@
 use std::sync::MutexGuard;
 
 use super::Repository;
-use super::open::{encode, now, object_id, read_slot};
+use super::open::{encode, now, read_slot};
 use crate::crypto::{KdfCost, Password};
 use crate::error::{Error, Result};
 use crate::format::{KeySlot, ObjectId, ObjectKind, ObjectName, Purpose, SlotInfo, sealed};
@@ -44,7 +44,7 @@ impl Repository {
         let info = SlotInfo { created: now(), label: label.to_owned() };
         let slot = KeySlot::new(self.keys(), &self.id(), password, cost, &info)?;
         let slot = encode(&slot)?;
-        let name = ObjectName::new(ObjectKind::Key, object_id(&slot));
+        let name = ObjectName::new(ObjectKind::Key, ObjectId::of(&slot));
         let added = self.store().put(&name, &slot).and_then(|()| self.store().settle());
         if let Err(error) = added {
             // A password that was reported as not added must not open the repository.

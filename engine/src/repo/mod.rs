@@ -126,7 +126,7 @@ impl Repository {
 
     /// Stores an object under the hash of its bytes.
     pub fn put_object(&self, kind: ObjectKind, bytes: &[u8]) -> Result<ObjectId> {
-        let id = ObjectId(*blake3::hash(bytes).as_bytes());
+        let id = ObjectId::of(bytes);
         self.store.put(&ObjectName::new(kind, id), bytes)?;
         Ok(id)
     }

@@ -13,6 +13,7 @@ use crate::format::{
     Config, KeySlot, ObjectId, ObjectKind, ObjectName, ParityShare, SlotInfo, Time,
 };
 use crate::index::Index;
+use crate::object;
 use crate::parity::{self, Guarded, OnMended};
 use crate::store::{Store, StoreErrorKind};
 
@@ -56,7 +57,7 @@ impl Repository {
         let info = SlotInfo { created: now, label: options.label.clone() };
         let slot = KeySlot::new(&keys, &config.repository, password, options.cost, &info)?;
         let slot = encode(&slot)?;
-        store.put(&ObjectName::new(ObjectKind::Key, object_id(&slot)), &slot)?;
+        store.put(&ObjectName::new(ObjectKind::Key, ObjectId::of(&slot)), &slot)?;
         store.settle()?;
         match store.put(&ObjectName::CONFIG, &encode(&config)?) {
             Err(e) if e.kind == StoreErrorKind::AlreadyExists => return Err(exists()),
@@ -114,8 +115,7 @@ impl Repository {
         let (store, guard) = guarded(store, &config, options.on_mended.clone());
         let watch = options.state.as_ref().map(|state| Watch::new(state, config.repository));
         let before = Before::of(watch.as_ref());
-        let mut slots = store.list(ObjectKind::Key)?;
-        slots.sort();
+        let slots = store.list(ObjectKind::Key)?;
         let (slot, keys) = without_traces(|| unlock(&store, &slots, &config.repository, password))?;
         let secret = config.open_secret(&keys)?;
         let folder: String = config.repository.iter().map(|b| format!("{b:02x}")).collect();
@@ -164,6 +164,7 @@ fn mended_config(store: &Store) -> Option<Config> {
     let whole = parity::mend(store, &ObjectName::CONFIG).ok()?.ok()?;
     Config::parse(&whole.bytes).ok().filter(|_| whole.was_damaged)
 }
+
 /// Length of a wrapped master key; a longer one doesn't open.
 const WRAPPED: usize = 32 + TAG_LEN;
 
@@ -209,15 +210,8 @@ fn unlock(
 }
 
 pub(crate) fn read_slot(store: &Store, name: &ObjectName) -> Result<KeySlot> {
-    let bytes = store.get(name)?;
-    if object_id(&bytes) != name.id {
-        return Err(Error::damaged(*name, "its bytes are not what its name says"));
-    }
+    let bytes = object::read(store, name)?;
     minicbor::decode(&bytes).map_err(|e| Error::damaged(*name, format!("it can't be decoded: {e}")))
-}
-
-pub(super) fn object_id(bytes: &[u8]) -> ObjectId {
-    ObjectId(*blake3::hash(bytes).as_bytes())
 }
 
 pub(super) fn encode<T: minicbor::Encode<()>>(value: &T) -> Result<Vec<u8>> {

@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use super::Repository;
-use super::open::object_id;
 use crate::error::{Error, Result};
 use crate::format::{ObjectId, ObjectKind, ObjectName, Purpose, SnapshotData, sealed};
+use crate::object;
 
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -103,17 +103,14 @@ impl Repository {
 
     fn read_snapshot(&self, id: &ObjectId) -> Result<SnapshotData> {
         let name = ObjectName::new(ObjectKind::Snapshot, *id);
-        let bytes = self.store().get(&name)?;
-        if blake3::hash(&bytes).as_bytes() != &id.0 {
-            return Err(Error::damaged(name, "its bytes are not what its name says"));
-        }
+        let bytes = object::read(self.store(), &name)?;
         sealed::open(self.keys(), Purpose::Snapshot, bytes).map_err(|e| Error::damaged(name, e))
     }
 
     /// Writes a snapshot. Everything it needs must be in the store and indexed.
     pub fn save_snapshot(&self, data: &SnapshotData) -> Result<ObjectId> {
         let object = sealed::seal(self.keys(), Purpose::Snapshot, data)?;
-        let name = ObjectName::new(ObjectKind::Snapshot, object_id(&object));
+        let name = ObjectName::new(ObjectKind::Snapshot, ObjectId::of(&object));
         let saved = self.store().put(&name, &object).and_then(|()| self.store().settle());
         if let Err(error) = saved {
             // What nobody was told of, and nobody has confirmed, must not stay.

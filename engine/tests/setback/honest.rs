@@ -8,7 +8,7 @@ fn junk_is_not_missed() {
     let history = History::new(8, 2);
     let store = history.store.clone();
     let client = Client::new();
-    let junk = ObjectName::new(ObjectKind::Snapshot, ObjectId(*blake3::hash(b"junk").as_bytes()));
+    let junk = ObjectName::new(ObjectKind::Snapshot, ObjectId::of(b"junk"));
     store.put(&junk, b"junk").unwrap();
     client.is_content(&store, "with junk");
     store.delete(&junk).unwrap();

@@ -200,7 +200,7 @@ impl Watch {
 #[derive(Default)]
 struct Compared {
     difference: Difference,
-    removed: HashSet<ObjectId>,
+    removed: Vec<ObjectId>,
     evidence: Option<Evidence>,
 }
 
@@ -259,11 +259,11 @@ impl Repository {
         let place = self.store().describe();
         watch.take_up(&Sight {
             there,
-            removed: &removed,
+            removed,
             records: evidence.as_ref(),
             accepted: if accept { &all } else { &[] },
             whole_at: is_whole.then_some(place.as_str()),
-            ..Sight::empty(kind, now, &HashSet::new())
+            ..Sight::empty(kind, now)
         });
         if kind == ObjectKind::Snapshot {
             // With something left to read, the next listing isn't the same.
@@ -303,17 +303,16 @@ impl Repository {
     /// What this client has stored, for good; with its data, if it is a snapshot.
     pub(super) fn stored(&self, kind: ObjectKind, id: ObjectId, data: Option<&SnapshotData>) {
         let Some(watch) = &self.watch else { return };
-        let (now, none) = (now(), HashSet::new());
+        let now = now();
         let state = watch.lock().state.clone();
         let there = vec![(id, data.map(|data| seen(&state, data, now)).unwrap_or_default())];
-        watch.take_up(&Sight { there, ..Sight::empty(kind, now, &none) });
+        watch.take_up(&Sight { there, ..Sight::empty(kind, now) });
     }
 
     /// What this client has removed, for good.
     pub(super) fn removed(&self, kind: ObjectKind, ids: &[ObjectId]) {
         let Some(watch) = &self.watch else { return };
-        let (removed, none) = (ids.iter().copied().collect(), HashSet::new());
-        watch.take_up(&Sight { removed: &removed, ..Sight::empty(kind, now(), &none) });
+        watch.take_up(&Sight { removed: ids.to_vec(), ..Sight::empty(kind, now()) });
     }
 }
 
@@ -326,10 +325,7 @@ impl Compared {
         // What can't be read proves nothing, but must not keep anybody from a restore.
         let evidence = found.unwrap_or_else(|e| Evidence::unreadable(&e));
         let forgotten = evidence.of(kind);
-        let (removed, left) = lost.drain(..).partition(|id| forgotten.contains(id));
-        let removed: Vec<ObjectId> = removed;
-        self.removed.extend(removed);
-        *lost = left;
+        self.removed.extend(lost.extract_if(.., |id| forgotten.contains(id)));
         self.evidence = Some(evidence);
     }
 }

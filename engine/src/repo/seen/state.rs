@@ -73,7 +73,7 @@ pub(super) struct Sight<'a> {
     /// Those that are there.
     pub there: Vec<(ObjectId, Seen)>,
     /// Those that were there, are no longer, and were removed on purpose.
-    pub removed: &'a HashSet<ObjectId>,
+    pub removed: Vec<ObjectId>,
     /// Records that were looked at for that.
     pub records: Option<&'a Evidence>,
     /// What is missing, or there against expectation, and shall be taken as it is.
@@ -82,11 +82,10 @@ pub(super) struct Sight<'a> {
     pub whole_at: Option<&'a str>,
 }
 
-impl<'a> Sight<'a> {
-    /// `none`: something to borrow.
-    pub fn empty(kind: ObjectKind, now: Time, none: &'a HashSet<ObjectId>) -> Self {
-        let there = Vec::new();
-        Self { now, kind, there, removed: none, records: None, accepted: &[], whole_at: None }
+impl Sight<'_> {
+    pub fn empty(kind: ObjectKind, now: Time) -> Self {
+        let (there, removed) = (Vec::new(), Vec::new());
+        Self { now, kind, there, removed, records: None, accepted: &[], whole_at: None }
     }
 }
 
@@ -114,7 +113,7 @@ impl State {
             track.seen.remove(id);
             track.gone.remove(id);
         }
-        for id in sight.removed {
+        for id in &sight.removed {
             track.seen.remove(id);
             track.gone.insert(*id, sight.now);
         }
