@@ -59,7 +59,7 @@ build_windows() {
     flags=$(std_flags "$windows_target") || return 1
     # shellcheck disable=SC2086 # no option rather than an empty one
     env ${flags:+RUSTC_BOOTSTRAP=1} CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc \
-        cargo "$@" --target "$windows_target" $flags
+        cargo "$1" --target "$windows_target" $flags "${@:2}"
 }
 
 # build_test_driver FOLDER: the real DLL of WinFsp, which comes with the crate winfsp-sys,
@@ -75,7 +75,7 @@ print(next(c["manifest_path"] for c in crates if c["name"] == "winfsp-sys"))') |
     cp "$crate/bin/winfsp-x64.dll" "$real"
     # Everything it exports, but what the stand-in has itself, leads to it.
     $tool-objdump -p "$real" | awk '/^\[Ordinal\/Name Pointer\] Table/ { on = 1; next }
-        on && NF < 2 { exit } on { print $NF }' >"$folder/names"
+        on && NF < 2 { on = 0 } on { print $NF }' >"$folder/names"
     { echo "LIBRARY winfsp_real.dll"; echo EXPORTS; cat "$folder/names"; } >"$folder/real.def"
     $tool-dlltool -d "$folder/real.def" -l "$folder/libwinfsp_real.a"
     {

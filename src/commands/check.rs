@@ -8,9 +8,9 @@ use tresor_engine::maintenance::{CheckOptions, CheckProblem, CheckReport, Subset
 use crate::exit::Exit;
 use crate::globals::Globals;
 use crate::human::{self, plural, size};
+use crate::parse::Since;
 use crate::progress::{Json, PACKS, Reporter};
 use crate::{output, parse};
-use parse::Since;
 
 const EXAMPLES: &str = "\
 Examples:
