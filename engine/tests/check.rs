@@ -9,9 +9,11 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use fastrand::Rng;
 use tresor_engine::crypto::KdfCost;
-use tresor_engine::format::{IndexData, ObjectKind, ObjectName, Time};
+use tresor_engine::format::{IndexData, ObjectKind, ObjectName, PackEntry, Time};
 use tresor_engine::index::read_object;
-use tresor_engine::maintenance::{CheckOptions, CheckProblem, CheckReport, Subset, check};
+use tresor_engine::maintenance::{
+    CheckOptions, CheckProblem, CheckReport, RepairIndexOptions, Subset, check, repair_index,
+};
 use tresor_engine::monitor::{Monitor, Quiet};
 use tresor_engine::repo::{InitOptions, Repository};
 use tresor_engine::store::{LocalStore, Store, StoreError, StoreErrorKind};
@@ -287,25 +289,63 @@ fn a_marked_pack_that_is_gone() {
     assert!(look(&open(&store), &ALL).problems.is_empty());
 }
 
-/// The index says of a pack what isn't so.
+type Lie = (&'static str, fn(&mut PackEntry));
+
+/// What an index object may say of a pack that isn't so.
+const LIES: [Lie; 5] = [
+    ("two blobs have changed places", |pack| {
+        let segments = pack.segments.iter_mut();
+        let segment = segments.max_by_key(|s| s.blob_count()).unwrap();
+        let (first, second) = segment.blobs[..72].split_at_mut(36);
+        first.swap_with_slice(second);
+    }),
+    ("the salt is another", |pack| pack.salt[0] ^= 1),
+    ("a blob is there that isn't", |pack| {
+        // In front: what is behind it seems to begin later than it does.
+        let len = pack.segments[0].blobs[32..36].to_vec();
+        let blob = [&[7; 32][..], &len].concat();
+        pack.segments[0].blobs.splice(..0, blob);
+    }),
+    ("the last blob is missing", |pack| {
+        let segments = pack.segments.iter_mut();
+        let segment = segments.max_by_key(|s| s.blob_count()).unwrap();
+        segment.blobs.truncate(segment.blobs.len() - 36);
+    }),
+    ("a segment is as long as another one", |pack| {
+        pack.segments[0].sealed_len -= 1;
+    }),
+];
+
+/// The index says of a pack what isn't so, instead of what is so or beside it.
 #[test]
 fn an_index_that_lies() {
-    let (store, _) = two_snapshots();
-    let repo = open(&store);
+    let (store, kept) = two_snapshots();
     let id = *names(&store, ObjectKind::Index).iter().next().unwrap();
-    let mut data = read_object(&store, repo.keys(), &id).unwrap();
-    let segments = data.packs.iter_mut().flat_map(|p| &mut p.segments);
-    let segment = segments.max_by_key(|s| s.blob_count()).unwrap();
-    assert!(segment.blob_count() > 1);
-    // The first two blobs change places.
-    let (first, second) = segment.blobs[..72].split_at_mut(36);
-    first.swap_with_slice(second);
-    put_index(&repo, &IndexData { replaces: vec![id], ..data });
-    let report = look(&open(&store), &ALL);
-    assert_eq!(report.problems.len(), 1, "{:#?}", report.problems);
-    let message = &report.problems[0].message;
-    assert!(message.contains("the index is wrong about 2 blobs"), "{message}");
-    assert!(!report.problems[0].files.is_empty());
+    for ((what, lie), beside) in LIES.into_iter().flat_map(|lie| [(lie, false), (lie, true)]) {
+        let store = copy(&store);
+        let repo = open(&store);
+        let mut data = read_object(&store, repo.keys(), &id).unwrap();
+        let most = |pack: &PackEntry| pack.segments.iter().map(|s| s.blob_count()).max();
+        let pack = data.packs.iter_mut().max_by_key(|p| most(p)).unwrap();
+        let name = ObjectName::new(ObjectKind::Pack, pack.id);
+        lie(pack);
+        let false_one = IndexData { packs: vec![pack.clone()], replaces: Vec::new() };
+        let instead = IndexData { replaces: vec![id], ..data };
+        put_index(&repo, if beside { &false_one } else { &instead });
+
+        let report = look(&open(&store), &ALL);
+        let problem = about(&report, &name.path());
+        assert!(problem.message.contains("the index is wrong about it"), "{what}: {problem:?}");
+        let unreadable = unreadable(&open(&store), &kept);
+        assert_eq!(unreadable.is_empty(), beside, "{what}: what is right must be found");
+        names_what_is_lost(&store, &kept, &report);
+
+        let options = RepairIndexOptions { read_all: true, dry_run: false };
+        repair_index(&open(&store), &options, &Quiet::default()).unwrap();
+        let report = look(&open(&store), &ALL);
+        assert!(report.problems.is_empty(), "{what}, beside {beside}: {:#?}", report.problems);
+        kept.verify(&store, what);
+    }
 }
 
 fn calls_of_a_check(store: &Store, options: &CheckOptions) -> usize {

@@ -14,6 +14,7 @@ mod parity;
 mod run;
 mod seeds;
 mod sink;
+mod state;
 mod text;
 mod visit;
 mod world;
@@ -97,6 +98,7 @@ pub const TARGETS: &[Target] = &[
     new("parity", parity::parity, (Bound::new(32 * MIB, 4 * KIB), Bound::new(64 * MIB, 16 * KIB))),
     new("segment", packs::segment, (Bound::new(36 * MIB, 8), Bound::new(80 * MIB, 64))),
     new("index_run", run::index_run, UNPACKER),
+    new("state_file", state::state_file, REPOSITORY),
     new("tree_page", pages::tree_page, DECODER),
     new("content_page", pages::content_page, DECODER),
     new("patterns", text::patterns, (Bound::new(MIB, 16 * KIB), Bound::new(4 * MIB, 256 * KIB))),

@@ -9,12 +9,15 @@ use tresor_engine::format::{
 };
 
 use crate::kit::{encoded, keys, with_length};
+use crate::state;
 
 /// Inputs for a target of this name.
 pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     let mut seeds = examples(target);
-    if matches!(target, "config" | "key_slot" | "index" | "snapshot" | "tree_page" | "content_page")
-    {
+    if matches!(
+        target,
+        "config" | "key_slot" | "index" | "snapshot" | "state_file" | "tree_page" | "content_page"
+    ) {
         let unkind: Vec<_> = seeds.iter().flat_map(|s| unkind(s)).collect();
         seeds.extend(unkind);
         seeds.extend(nested());
@@ -53,6 +56,32 @@ fn index() -> IndexData {
         packs: vec![pack(1, None), pack(2, Some(time()))],
         replaces: vec![ObjectId([3; 32])],
     }
+}
+
+/// What a client has seen: the snapshot that is there and one that isn't, a key slot that
+/// isn't there, what was removed, and a record of that. The engine keeps it to itself.
+fn state() -> Vec<u8> {
+    let time = encoded(&time());
+    let id = |id: &[u8]| [&[0x58, 32], id].concat();
+    let map = |pairs: &[(Vec<u8>, &[u8])]| -> Vec<u8> {
+        let all = pairs.iter().flat_map(|(key, value)| [key, *value].concat());
+        [0xa0 | pairs.len() as u8].into_iter().chain(all).collect()
+    };
+    let number = |n: u8| vec![n];
+    let seen = [&[0x82], &time[..], &[0xf4]].concat();
+    let track = |there: &[&[u8]], gone: &[&[u8]]| {
+        let there: Vec<_> = there.iter().map(|of| (id(of), &seen[..])).collect();
+        let gone: Vec<_> = gone.iter().map(|of| (id(of), &time[..])).collect();
+        map(&[(number(0), &map(&there)), (number(1), &map(&gone))])
+    };
+    map(&[
+        (number(0), &[&[0x50], &state::REPOSITORY[..]].concat()),
+        (number(1), &time),
+        (number(2), &[&[0x82], &time[..], &[0x62], b"/r"].concat()),
+        (number(3), &track(&[&state::SNAPSHOT, &[1; 32]], &[&[2; 32]])),
+        (number(4), &track(&[&[3; 32]], &[])),
+        (number(5), &[&[0x81], &id(&[4; 32])[..]].concat()),
+    ])
 }
 
 fn snapshot() -> SnapshotData {
@@ -204,6 +233,7 @@ fn examples(target: &str) -> Vec<Vec<u8>> {
             "tresor:/srv/repo\0/mnt\0-o\0rw,allow_other,snapshot=latest,cache_dir=/c\0-f",
             "/r\0/m\0-t\0fuse.tresor\0-o\0idle-exit=5m,x-systemd.automount",
         ]),
+        "state_file" => vec![state(), b"tresor state 1\n".to_vec()],
         // Lists of choices; the last one says of a pack's blobs that they are in another.
         "repository" => (0..16u8)
             .flat_map(|op| {

@@ -47,7 +47,7 @@ fn replay(names: &[&str]) {
 }
 
 /// Those that take milliseconds each.
-const WHOLE: [&str; 3] = ["index_run", "repository", "hostile"];
+const WHOLE: [&str; 4] = ["index_run", "state_file", "repository", "hostile"];
 
 #[test]
 fn parsers() {
@@ -58,6 +58,11 @@ fn parsers() {
 #[test]
 fn local_copies_of_the_index() {
     replay(&["index_run"]);
+}
+
+#[test]
+fn what_a_client_has_seen() {
+    replay(&["state_file"]);
 }
 
 #[test]

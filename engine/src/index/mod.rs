@@ -48,7 +48,7 @@ impl SegmentAddr {
 }
 
 /// Where a blob lies: `segment[start..start + len]` once decompressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Location {
     pub segment: SegmentAddr,
     pub start: u32,
@@ -297,9 +297,7 @@ fn settle_marks(places: &mut Vec<Found>) {
     for place in places.iter_mut() {
         place.marked = marks[&place.location.segment.pack];
     }
-    places.sort_by_key(|p| {
-        let at = p.location.segment;
-        (p.marked.is_some(), std::cmp::Reverse(p.marked), at.pack, at.offset, p.location.start)
-    });
-    places.dedup_by_key(|p| (p.location.segment.pack, p.location.segment.offset, p.location.start));
+    // Entries that contradict each other about a pack are different places: one may be right.
+    places.sort_by_key(|p| (p.marked.is_some(), std::cmp::Reverse(p.marked), p.location));
+    places.dedup_by_key(|p| p.location);
 }

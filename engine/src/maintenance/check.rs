@@ -226,7 +226,7 @@ fn examine(
     }
     check_expected(repo, &mut report);
     check_snapshots(repo, view, &mut report)?;
-    let bad = check_packs(repo, view, read, &mut report);
+    let bad = check_packs(repo, view, read, &mut report)?;
     monitor.phase("checking snapshots");
     let lost = walk_all(repo, view, &bad, &mut report, monitor)?;
     parity::check_parity(repo, view, &mut report)?;

@@ -11,6 +11,7 @@ mod repair_snapshots;
 pub mod retention;
 mod scrub;
 mod stats;
+mod tables;
 mod used;
 mod workers;
 

@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex};
 use super::index_writer::{IndexWriter, delete_index, disown};
 use super::prune::mend;
 use super::repair_objects::tidy_parity;
+use super::tables::{Tables, digest};
 use super::used::Packs;
 use super::workers::{cannot_be_read_now, for_each, reason, stops};
 use crate::error::{Error, Result};
 use crate::format::{ObjectId, ObjectKind, ObjectName, PackEntry};
-use crate::index::read_object;
 use crate::monitor::Monitor;
 use crate::pack::{fetch_table, read_table};
 use crate::repo::Repository;
@@ -83,7 +83,7 @@ pub fn repair_index(
     let missing = known.iter().filter(|p| p.marked == 0 && !listed.contains_key(&p.id));
     let missing: HashSet<_> = missing.map(|p| p.id).collect();
     report.packs_missing = missing.len() as u64;
-    let wrong = wrong_entries(repo, &known, &said)?;
+    let wrong = wrong_entries(repo, &said)?;
     report.packs_corrected = wrong.len() as u64;
     for (id, reason) in damaged {
         let name = ObjectName::new(ObjectKind::Index, id);
@@ -126,19 +126,6 @@ fn still_missing(repo: &Repository, mut missing: HashSet<ObjectId>) -> Result<Ha
     Ok(missing)
 }
 
-/// What a pack's table says, in short.
-type Digest = [u8; 32];
-
-fn digest(entry: &PackEntry) -> Digest {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&entry.salt).update(&entry.size.to_le_bytes());
-    for segment in &entry.segments {
-        hasher.update(&[segment.kind as u8]).update(&segment.sealed_len.to_le_bytes());
-        hasher.update(&(segment.blobs.len() as u64).to_le_bytes()).update(&segment.blobs);
-    }
-    hasher.finalize().into()
-}
-
 /// Tables on their way into the index: none is kept in memory for long.
 struct Entering<'a> {
     repo: &'a Repository,
@@ -146,13 +133,13 @@ struct Entering<'a> {
     writer: IndexWriter<'a>,
     dry_run: bool,
     /// What the tables say of packs that the index knows.
-    said: HashMap<ObjectId, Digest>,
+    said: Tables,
 }
 
 impl<'a> Entering<'a> {
     fn new(repo: &'a Repository, known: &'a Packs, dry_run: bool) -> Self {
         let writer = IndexWriter::new(repo);
-        Self { repo, known, writer, dry_run, said: HashMap::new() }
+        Self { repo, known, writer, dry_run, said: Tables::default() }
     }
 
     fn read_tables(
@@ -190,7 +177,7 @@ impl<'a> Entering<'a> {
     fn enter(&mut self, table: PackEntry, report: &mut RepairIndexReport) -> Result<()> {
         report.tables_read += 1;
         if self.known.get(&table.id).is_some() {
-            self.said.insert(table.id, digest(&table));
+            self.said.insert(&table);
             return Ok(());
         }
         report.packs_added += 1;
@@ -203,29 +190,13 @@ impl<'a> Entering<'a> {
 }
 
 /// Packs of which an index object says what their tables don't.
-fn wrong_entries(
-    repo: &Repository,
-    known: &Packs,
-    said: &HashMap<ObjectId, Digest>,
-) -> Result<HashSet<ObjectId>> {
-    let mut wrong = HashSet::new();
-    if !said.keys().any(|id| known.get(id).is_some()) {
-        return Ok(wrong);
-    }
-    for id in repo.index().objects() {
-        let data = match read_object(repo.store(), repo.keys(), &id) {
-            // A prune has replaced it.
-            Err(e) if e.is_not_found() => continue,
-            other => other?,
-        };
-        let is_wrong = |p: &&PackEntry| said.get(&p.id).is_some_and(|said| *said != digest(p));
-        wrong.extend(data.packs.iter().filter(is_wrong).map(|p| p.id));
-    }
+fn wrong_entries(repo: &Repository, said: &Tables) -> Result<HashSet<ObjectId>> {
+    let wrong = said.contradicted(repo)?;
     // If other bytes lie there, it is the pack that is wrong, and may be put back.
     let mut whole = HashSet::new();
     for id in wrong {
         match repo.store().get(&ObjectName::new(ObjectKind::Pack, id)).map_err(Error::from) {
-            Ok(bytes) if says(repo, &id, &said[&id], &bytes) => drop(whole.insert(id)),
+            Ok(bytes) if says(repo, &id, said, &bytes) => drop(whole.insert(id)),
             Err(e) if stops(&e) => return Err(e),
             _ => {}
         }
@@ -235,9 +206,9 @@ fn wrong_entries(
 
 /// Whether these are the bytes of a pack, and its table is this one: it may have been read
 /// from other bytes, if those that are there are damaged.
-fn says(repo: &Repository, id: &ObjectId, table: &Digest, bytes: &[u8]) -> bool {
+fn says(repo: &Repository, id: &ObjectId, said: &Tables, bytes: &[u8]) -> bool {
     ObjectId::of(bytes) == *id
-        && read_table(repo.keys(), *id, bytes).is_ok_and(|own| digest(&own) == *table)
+        && read_table(repo.keys(), *id, bytes).is_ok_and(|own| said.get(id) == Some(&digest(&own)))
 }
 
 /// A prune may have taken packs for garbage that no index object named: what it has

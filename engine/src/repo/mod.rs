@@ -70,7 +70,7 @@ pub struct Repository {
     refreshed: Mutex<Instant>,
     tree_pages: Cache<BlobId, TreePage>,
     content_pages: Cache<BlobId, ContentPage>,
-    tree_segments: Cache<(ObjectId, u32), Segment>,
+    tree_segments: Cache<SegmentAddr, Segment>,
     snapshots: snapshots::Known,
     records: forgotten::Records,
     watch: Option<seen::Watch>,
@@ -210,8 +210,7 @@ impl Repository {
         mut work: impl FnMut(&[u8], &Location) -> Result<T>,
     ) -> Result<T> {
         self.try_places(id, |at| {
-            let key = (at.segment.pack, at.segment.offset);
-            let segment = self.tree_segments.get_or(key, || {
+            let segment = self.tree_segments.get_or(at.segment, || {
                 let segment = self.read_segment(&at.segment)?;
                 let weight = segment.len();
                 Ok::<_, Error>((Arc::new(segment), weight))
@@ -234,11 +233,10 @@ impl Repository {
                 self.refresh_index()?;
             }
             for found in self.index.find_all(id) {
-                let place = (found.location.segment.pack, found.location.segment.offset);
-                if tried.contains(&place) {
+                if tried.contains(&found.location) {
                     continue;
                 }
-                tried.push(place);
+                tried.push(found.location);
                 match read(&found.location) {
                     Ok(value) => return Ok(value),
                     Err(e) if e.is_damage() => first_error = first_error.or(Some(e)),

@@ -7,7 +7,7 @@ use super::fetch::{PARALLEL, runs_of};
 use super::files::FileJob;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
-use crate::format::{Content, ObjectId};
+use crate::format::Content;
 use crate::index::SegmentAddr;
 use crate::pack::Segment;
 use crate::repo::Repository;
@@ -17,16 +17,10 @@ const MOST: usize = 32 << 20;
 /// Of what is fetched ahead for files handed out together, decompressed.
 const AHEAD: u64 = 2 << 20;
 
-type Key = (ObjectId, u32);
-
-fn key(addr: &SegmentAddr) -> Key {
-    (addr.pack, addr.offset)
-}
-
 pub(super) struct Segments {
-    cache: Cache<Key, Segment>,
+    cache: Cache<SegmentAddr, Segment>,
     /// Those that somebody is fetching ahead.
-    coming: Mutex<HashSet<Key>>,
+    coming: Mutex<HashSet<SegmentAddr>>,
     arrived: Condvar,
 }
 
@@ -36,15 +30,15 @@ impl Segments {
         Self { cache, coming: Mutex::default(), arrived: Condvar::new() }
     }
 
-    fn coming(&self) -> MutexGuard<'_, HashSet<Key>> {
+    fn coming(&self) -> MutexGuard<'_, HashSet<SegmentAddr>> {
         self.coming.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// A segment, fetched if nobody has done so.
     pub fn get(&self, repo: &Repository, addr: &SegmentAddr) -> Result<Arc<Segment>> {
-        let waits = |coming: &mut HashSet<Key>| coming.contains(&key(addr));
+        let waits = |coming: &mut HashSet<SegmentAddr>| coming.contains(addr);
         drop(self.arrived.wait_while(self.coming(), waits).unwrap_or_else(|e| e.into_inner()));
-        self.cache.get_or(key(addr), || weighed(repo.read_segment(addr)?))
+        self.cache.get_or(*addr, || weighed(repo.read_segment(addr)?))
     }
 
     /// Fetches what files need that can't be there already. Errors are left to those
@@ -57,13 +51,13 @@ impl Segments {
         wanted.retain(|addr| {
             let fits = left.checked_sub(u64::from(addr.raw_len));
             left = fits.unwrap_or(left);
-            fits.is_some() && self.cache.get_or(key(addr), || Err(())).is_err()
+            fits.is_some() && self.cache.get_or(*addr, || Err(())).is_err()
         });
         let claim = self.claim(wanted);
         for run in runs_of(&claim.addrs) {
             let Ok(segments) = repo.read_segments(&run) else { continue };
             for (addr, segment) in run.iter().zip(segments) {
-                let _ = self.cache.get_or(key(addr), || weighed(segment));
+                let _ = self.cache.get_or(*addr, || weighed(segment));
             }
         }
     }
@@ -71,7 +65,7 @@ impl Segments {
     /// Those that nobody else is fetching.
     fn claim(&self, mut addrs: Vec<SegmentAddr>) -> Claim<'_> {
         let mut coming = self.coming();
-        addrs.retain(|addr| coming.insert(key(addr)));
+        addrs.retain(|addr| coming.insert(*addr));
         drop(coming);
         Claim { segments: self, addrs }
     }
@@ -102,7 +96,7 @@ impl Drop for Claim<'_> {
     fn drop(&mut self) {
         let mut coming = self.segments.coming();
         for addr in &self.addrs {
-            coming.remove(&key(addr));
+            coming.remove(addr);
         }
         self.segments.arrived.notify_all();
     }

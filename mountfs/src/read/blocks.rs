@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use tresor_engine::format::{BlobId, BlobKind, ObjectId, ObjectKind, ObjectName};
-use tresor_engine::index::Location;
+use tresor_engine::format::{BlobId, BlobKind, ObjectKind, ObjectName};
+use tresor_engine::index::{Location, SegmentAddr};
 use tresor_engine::pack::Segment;
 use tresor_engine::repo::{Repository, may_fetch};
 use tresor_engine::{Error, Result};
@@ -40,7 +40,7 @@ impl Block {
 
 pub struct BlockCache {
     repo: Arc<Repository>,
-    segments: Cache<(ObjectId, u32), Arc<Segment>>,
+    segments: Cache<SegmentAddr, Arc<Segment>>,
     hits: AtomicU64,
     fetched: AtomicU64,
 }
@@ -80,21 +80,20 @@ impl BlockCache {
     }
 
     pub fn holds(&self, id: &BlobId) -> bool {
-        self.repo.index().find(id).is_some_and(|found| {
-            let at = found.location.segment;
-            self.segments.contains_key(&(at.pack, at.offset))
-        })
+        self.repo
+            .index()
+            .find(id)
+            .is_some_and(|found| self.segments.contains_key(&found.location.segment))
     }
 
     fn segment(&self, at: &Location) -> Result<Arc<Segment>> {
-        let key = (at.segment.pack, at.segment.offset);
-        if let Some(segment) = self.segments.get(&key) {
+        if let Some(segment) = self.segments.get(&at.segment) {
             self.hits.fetch_add(1, Relaxed);
             return Ok(segment);
         }
         may_fetch()?;
         self.segments
-            .try_get_with(key, || {
+            .try_get_with(at.segment, || {
                 self.fetched.fetch_add(1, Relaxed);
                 self.repo.read_segment(&at.segment).map(Arc::new)
             })

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::{CheckOptions, CheckProblem, CheckReport, View};
 use crate::error::{Error, Result};
 use crate::format::{ObjectId, ObjectKind, ObjectName, PackEntry};
+use crate::maintenance::tables::Tables;
 use crate::maintenance::workers::{for_each, reason, stops};
 use crate::monitor::Monitor;
 use crate::pack::verify_pack;
@@ -57,8 +58,13 @@ impl Subset {
 #[derive(Default)]
 pub(super) struct PacksRead {
     pub damaged: HashMap<ObjectId, String>,
+    /// Of those that are whole.
+    pub tables: Tables,
     pub bytes: u64,
 }
+
+const CONTRADICTED: &str =
+    "the index is wrong about it (`tresor repair index --read-all-packs` corrects that)";
 
 /// Compares the index with the packs in the store; returns the ones that are wrong.
 pub(super) fn check_packs(
@@ -66,8 +72,10 @@ pub(super) fn check_packs(
     view: &View,
     read: &PacksRead,
     report: &mut CheckReport,
-) -> HashSet<ObjectId> {
+) -> Result<HashSet<ObjectId>> {
     let mut bad = HashSet::new();
+    // The index may have changed since they were read; the tables have not.
+    let contradicted = read.tables.contradicted(repo)?;
     for pack in view.packs.iter() {
         report.packs += 1;
         let problem = match view.listed.get(&pack.id) {
@@ -76,6 +84,7 @@ pub(super) fn check_packs(
             Some(size) if *size != pack.size => {
                 Some(format!("it is {size} bytes long and must be {}", pack.size))
             }
+            Some(_) if contradicted.contains(&pack.id) => Some(CONTRADICTED.to_owned()),
             Some(_) => read.damaged.get(&pack.id).cloned(),
             None => Some("it is missing".to_owned()),
         };
@@ -90,7 +99,7 @@ pub(super) fn check_packs(
     report.problems.sort_by(|a, b| a.object.cmp(&b.object));
     let unused = view.listed.keys().filter(|id| view.packs.get(id).is_none());
     report.unused_packs = unused.count() as u64;
-    bad
+    Ok(bad)
 }
 
 fn is_mended(repo: &Repository, id: &ObjectId) -> bool {
@@ -115,10 +124,13 @@ pub(super) fn read_packs(
     let found = Mutex::new(PacksRead::default());
     for_each(&packs, |(id, size)| {
         monitor.progress().check()?;
-        let problem = read_pack(repo, id);
+        let table = read_pack(repo, id);
         let mut found = found.lock().unwrap_or_else(|e| e.into_inner());
-        match problem {
-            Ok(()) => found.bytes += size,
+        match table {
+            Ok(table) => {
+                found.bytes += size;
+                found.tables.insert(&table);
+            }
             Err(e) if stops(&e) => return Err(e),
             // Deleted meanwhile, or it will be missed.
             Err(Error::Store(e)) if e.is_not_found() => {}
@@ -133,31 +145,8 @@ pub(super) fn read_packs(
     Ok(found.into_inner().unwrap_or_else(|e| e.into_inner()))
 }
 
-/// Checks a pack, and that the index says of it what its own table says.
-fn read_pack(repo: &Arc<Repository>, id: &ObjectId) -> Result<()> {
-    let name = ObjectName::new(ObjectKind::Pack, *id);
-    let mut bytes = repo.store().get(&name)?;
-    let table = verify_pack(repo.keys(), *id, &mut bytes)?;
-    match unlike_index(repo, &table) {
-        0 => Ok(()),
-        n => Err(Error::damaged(name, format!("the index is wrong about {n} blobs in it"))),
-    }
-}
-
-/// How many blobs of a pack the index doesn't know, or where they are not.
-fn unlike_index(repo: &Repository, table: &PackEntry) -> usize {
-    let placed = table.placed().flat_map(|(offset, segment)| {
-        segment.blobs().map(move |(id, start, len)| (id, (offset, segment.sealed_len, start, len)))
-    });
-    placed
-        .filter(|(id, place)| {
-            let found = repo.index().find_all(id);
-            let here = found.iter().map(|f| f.location).filter(|l| l.segment.pack == table.id);
-            let as_place = |l: crate::index::Location| {
-                (l.segment.offset, l.segment.sealed_len, l.start, l.len)
-            };
-            // The index may be a newer one, without this pack.
-            !here.clone().any(|l| as_place(l) == *place) && here.count() > 0
-        })
-        .count()
+/// Checks a pack; returns its own table.
+fn read_pack(repo: &Arc<Repository>, id: &ObjectId) -> Result<PackEntry> {
+    let mut bytes = repo.store().get(&ObjectName::new(ObjectKind::Pack, *id))?;
+    verify_pack(repo.keys(), *id, &mut bytes)
 }

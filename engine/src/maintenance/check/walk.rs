@@ -7,6 +7,7 @@ use super::{CheckProblem, CheckReport, MOST_FILES, View};
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::format::{BlobId, BlobKind, ObjectId, ObjectKind, ObjectName, display_name};
+use crate::index::SegmentAddr;
 use crate::maintenance::reach::{Reached, walk_reachable};
 use crate::maintenance::used::{Inserted, UsedBlobs};
 use crate::maintenance::workers::{reason, stops};
@@ -63,7 +64,7 @@ struct Walk<'a> {
     report: &'a mut CheckReport,
     monitor: &'a dyn Monitor,
     /// Of damaged packs: what the repository keeps may be from before the damage.
-    segments: Cache<(ObjectId, u32), Segment>,
+    segments: Cache<SegmentAddr, Segment>,
     lost: Lost,
     /// Of these, what the medium can't read now.
     not_now: HashSet<BlobId>,
@@ -106,7 +107,7 @@ impl Walk<'_> {
             if !self.view.listed.contains_key(&at.segment.pack) {
                 continue;
             }
-            let segment = self.segments.get_or((at.segment.pack, at.segment.offset), || {
+            let segment = self.segments.get_or(at.segment, || {
                 let segment = self.repo.read_segment(&at.segment)?;
                 let weight = segment.len();
                 Ok::<_, Error>((Arc::new(segment), weight))
