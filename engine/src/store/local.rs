@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use lru::LruCache;
 
@@ -17,6 +17,9 @@ use crate::format::{ObjectId, ObjectKind, ObjectName, Time};
 /// Files being written are called so until they are whole.
 const TEMP_PREFIX: &str = ".tmp-";
 const OPEN_FILES: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// After this time it is looked whether another process has put another file in a kept
+/// one's place.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Before this much is allocated, the file is asked whether it is so long.
 const LARGE_READ: usize = 1 << 20;
 
@@ -27,7 +30,21 @@ pub struct LocalStore {
     unsettled: Mutex<BTreeSet<PathBuf>>,
     /// Held while settling.
     settling: Mutex<()>,
-    open_files: Mutex<LruCache<ObjectName, Arc<OpenFile>>>,
+    open_files: Mutex<LruCache<ObjectName, Kept>>,
+}
+
+/// An open file.
+struct Kept {
+    file: Arc<OpenFile>,
+    stamp: Stamp,
+    looked: Instant,
+}
+
+/// What files differ in of which one has replaced the other.
+type Stamp = (u64, Option<SystemTime>);
+
+fn stamp(meta: &Metadata) -> Stamp {
+    (meta.len(), meta.modified().ok())
 }
 
 impl LocalStore {
@@ -116,12 +133,26 @@ impl LocalStore {
     }
 
     fn open_file(&self, name: &ObjectName) -> io::Result<Arc<OpenFile>> {
-        if let Some(file) = lock(&self.open_files).get(name) {
-            return Ok(file.clone());
+        if let Some(kept) = lock(&self.open_files).get_mut(name) {
+            if kept.looked.elapsed() < LOOK_AGAIN {
+                return Ok(kept.file.clone());
+            }
+            kept.looked = Instant::now();
+            let (file, stamp) = (kept.file.clone(), kept.stamp);
+            if !self.is_replaced(name, stamp) {
+                return Ok(file);
+            }
         }
-        let file = Arc::new(OpenFile::from(open(&self.path(name))?.0));
-        lock(&self.open_files).put(*name, file.clone());
+        let (file, meta) = open(&self.path(name))?;
+        let file = Arc::new(OpenFile::from(file));
+        let kept = Kept { file: file.clone(), stamp: stamp(&meta), looked: Instant::now() };
+        lock(&self.open_files).put(*name, kept);
         Ok(file)
+    }
+
+    /// One that is gone is not: as long as it is kept open, it can be read.
+    fn is_replaced(&self, name: &ObjectName, before: Stamp) -> bool {
+        std::fs::metadata(self.path(name)).is_ok_and(|meta| stamp(&meta) != before)
     }
 
     fn read_range(&self, name: &ObjectName, offset: u64, len: usize) -> io::Result<Vec<u8>> {
@@ -274,7 +305,8 @@ impl ObjectStore for LocalStore {
     fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StoreError> {
         let path = self.path(name);
         let fail = |e: io::Error| StoreError::io("read", path.display().to_string(), &e);
-        let (file, len) = open(&path).map_err(fail)?;
+        let (file, meta) = open(&path).map_err(fail)?;
+        let len = meta.len();
         let most = name.kind.max_len();
         let mut bytes = Vec::with_capacity(len.min(most) as usize);
         if len <= most {
@@ -328,7 +360,8 @@ impl ObjectStore for LocalStore {
 
     /// The time that a file written now gets: on a share that of its server.
     fn clock(&self) -> Option<Time> {
-        let temp = self.temp_in(&self.root).ok()?;
+        // Where everybody writes who writes anything.
+        let temp = self.temp_in(&self.root.join(ObjectKind::Index.folder())).ok()?;
         let time = self.disk.write_new(&temp, b"").and_then(|()| std::fs::metadata(&temp));
         let _ = self.disk.remove(&temp);
         Time::from_system(time.and_then(|meta| meta.modified()).ok()?)
@@ -472,7 +505,7 @@ impl ObjectStore for LocalStore {
 
 /// Opens an object, and tells its length. A FIFO or a device in its place is an error,
 /// and nothing to wait for.
-fn open(path: &Path) -> io::Result<(File, u64)> {
+fn open(path: &Path) -> io::Result<(File, Metadata)> {
     let mut options = File::options();
     options.read(true);
     #[cfg(unix)]
@@ -483,7 +516,7 @@ fn open(path: &Path) -> io::Result<(File, u64)> {
     let file = options.open(path)?;
     let meta = file.metadata()?;
     if meta.is_file() {
-        return Ok((file, meta.len()));
+        return Ok((file, meta));
     }
     Err(io::Error::other("it is no file"))
 }

@@ -122,7 +122,7 @@ pub struct StoreError {
 fn hint(kind: StoreErrorKind) -> &'static str {
     match kind {
         StoreErrorKind::NoSpace => {
-            " (the repository's disk is full: free some space there or run `tresor forget` and `tresor prune`, then run this again; nothing already saved is lost)"
+            " (the repository's disk is full: make a few megabytes of room there: `tresor forget` and `tresor prune` can then free more; then run this again. Nothing already saved is lost)"
         }
         StoreErrorKind::ReadOnly => " (the repository's file system is mounted read-only)",
         StoreErrorKind::Unreadable => {
