@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex};
 use fastrand::Rng;
 use tresor_engine::Error;
 use tresor_engine::crypto::{KdfCost, Password};
-use tresor_engine::format::{ObjectId, ObjectKind, ObjectName};
-use tresor_engine::maintenance::{CheckOptions, check};
+use tresor_engine::format::{ObjectId, ObjectKind, ObjectName, ParityShare};
+use tresor_engine::maintenance::{CheckOptions, RepairObjectsOptions, check, repair_objects};
 use tresor_engine::monitor::Quiet;
 use tresor_engine::repo::{InitOptions, OpenOptions, Repository};
 use tresor_engine::store::{Disk, LocalStore, MemoryStore, OsDisk, Store};
@@ -186,20 +186,29 @@ fn assert_saved(store: &Store, reported: &Reported, what: &str) {
     }
 }
 
-fn init(store: &Store) -> tresor_engine::Result<()> {
-    let options = InitOptions { label: "test".into(), cost: COST, parity: None };
+fn init(store: &Store, parity: Option<ParityShare>) -> tresor_engine::Result<()> {
+    let options = InitOptions { label: "test".into(), cost: COST, parity };
     Repository::init(store, &password(), &options)
 }
 
 #[test]
 fn what_was_reported_is_there_whenever_the_power_fails() {
+    whenever_the_power_fails(None);
+}
+
+#[test]
+fn so_it_is_with_parity() {
+    whenever_the_power_fails(Some(ParityShare::new(50).unwrap()));
+}
+
+fn whenever_the_power_fails(parity: Option<ParityShare>) {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("repo");
     let disk = Watched::new();
     let store: Store = Arc::new(LocalStore::with_disk(&root, disk.clone()));
     let report = |change: &dyn Fn(&mut Reported)| change(&mut disk.reported.lock().unwrap());
 
-    init(&store).unwrap();
+    init(&store, parity).unwrap();
     report(&|r| r.made = true);
     let mut rng = Rng::with_seed(5);
     let (repo, mut kept) = (open(&store), Kept::default());
@@ -229,7 +238,17 @@ fn what_was_reported_is_there_whenever_the_power_fails() {
             let image = platter.clone().after(&mut Rng::with_seed(n as u64), share);
             if reported.made {
                 let what = format!("change {n} of {}, {share} kept", images.len());
-                assert_saved(&store_of_image(&image, &root), reported, &what);
+                let store = store_of_image(&image, &root);
+                if parity.is_some() {
+                    // What isn't reported yet may lack its parity.
+                    let options = RepairObjectsOptions::default();
+                    let report = repair_objects(&store, &options, &Quiet::default()).unwrap();
+                    assert!(
+                        report.left.is_empty() && report.mended.is_empty(),
+                        "{what}: {report:#?}"
+                    );
+                }
+                assert_saved(&store, reported, &what);
             }
         }
     }
@@ -256,7 +275,7 @@ fn the_power_fails_during_init() {
     let root = folder.path().join("repo");
     let disk = Watched::new();
     let store: Store = Arc::new(LocalStore::with_disk(&root, disk.clone()));
-    init(&store).unwrap();
+    init(&store, None).unwrap();
     disk.reported.lock().unwrap().made = true;
     disk.change(|_| {});
     let images = std::mem::take(&mut *disk.images.lock().unwrap());
@@ -271,7 +290,7 @@ fn the_power_fails_during_init() {
             let to = folder.path().join(format!("{n}-{round}"));
             folder_of_image(&image, &root, &to);
             let store: Store = Arc::new(LocalStore::new(&to));
-            match init(&store) {
+            match init(&store, None) {
                 Ok(()) => {
                     assert!(!reported.made, "{what}: it was reported as made, and is gone");
                     again += 1;
