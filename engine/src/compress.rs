@@ -9,36 +9,40 @@ pub const RAW: u8 = 0;
 pub const ZSTD: u8 = 1;
 
 const LEVEL: i32 = 3;
+/// Of the room for what is compressed.
+const MOST_KEPT: usize = 1 << 20;
 /// zstd makes at most 128 KiB out of a block, which takes at least four bytes. So
 /// nobody makes us reserve room for more than there can be.
 const MAX_RATIO: usize = (128 << 10) / 4;
 
 thread_local! {
     static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    /// Room for the worst case, kept: what comes out is mostly much shorter.
+    static COMPRESSED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     static SAMPLER: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
 /// Appends the method byte and the bytes, compressed where that saves at least 3 %.
 pub fn compress_into(data: &[u8], out: &mut Vec<u8>) {
-    let start = out.len();
-    out.push(ZSTD);
-    if data.len() >= 64 && looks_compressible(data) {
-        let room = zstd::zstd_safe::compress_bound(data.len());
-        out.resize(start + 1 + room, 0);
-        let done = with(
-            &COMPRESSOR,
-            || Compressor::new(LEVEL),
-            |c| c.compress_to_buffer(data, &mut out[start + 1..]),
-        );
-        if let Some(len) = done.filter(|len| *len < data.len() - data.len() / 32) {
-            out.truncate(start + 1 + len);
-            return;
-        }
+    let mut append = |method, bytes: &[u8]| {
+        out.reserve(1 + bytes.len());
+        out.push(method);
+        out.extend_from_slice(bytes);
+    };
+    if data.len() < 64 || !looks_compressible(data) {
+        return append(RAW, data);
     }
-    out.truncate(start);
-    out.push(RAW);
-    out.extend_from_slice(data);
+    COMPRESSED.with_borrow_mut(|room| {
+        room.clear();
+        room.reserve(zstd::zstd_safe::compress_bound(data.len()));
+        let compress = |c: &mut Compressor| c.compress_to_buffer(data, room);
+        match with(&COMPRESSOR, || Compressor::new(LEVEL), compress) {
+            Some(len) if len < data.len() - data.len() / 32 => append(ZSTD, room),
+            _ => append(RAW, data),
+        }
+        room.shrink_to(MOST_KEPT);
+    });
 }
 
 /// Undoes `compress_into`. `len` is the exact length expected; anything else is `None`.

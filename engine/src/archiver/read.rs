@@ -33,7 +33,7 @@ pub(super) fn reader(
     let mut reader = Reader {
         shared,
         segments,
-        small: NewSegment::new(BlobKind::Data),
+        small: gathering(),
         pages: TreeSink::new(shared),
         buffer: Vec::new(),
     };
@@ -50,6 +50,11 @@ pub(super) fn reader(
     }
     reader.send_small()?;
     reader.pages.flush()
+}
+
+/// A segment for small chunks.
+fn gathering() -> NewSegment {
+    NewSegment::with_room(BlobKind::Data, SEGMENT + OWN_SEGMENT)
 }
 
 struct Reader<'a> {
@@ -197,7 +202,7 @@ impl Reader<'_> {
         if self.small.blobs.is_empty() {
             return Ok(());
         }
-        let segment = std::mem::replace(&mut self.small, NewSegment::new(BlobKind::Data));
+        let segment = std::mem::replace(&mut self.small, gathering());
         self.send(segment)
     }
 

@@ -12,6 +12,8 @@ use crate::padding::padme;
 pub const PACK_PURPOSE: &str = "pack";
 /// A pack is closed once it is this long.
 const PACK_TARGET: usize = 16 << 20;
+/// What a pack mostly takes: the last segment, padding and table come on top.
+const PACK_ROOM: usize = PACK_TARGET + (1 << 20);
 
 /// Blobs that are stored together: their list and their bytes one after the other.
 pub struct Segment {
@@ -23,6 +25,11 @@ pub struct Segment {
 impl Segment {
     pub fn new(kind: BlobKind) -> Self {
         Self { kind, blobs: Vec::new(), bytes: Vec::new() }
+    }
+
+    /// For blobs of so many bytes together.
+    pub fn with_room(kind: BlobKind, bytes: usize) -> Self {
+        Self { kind, blobs: Vec::new(), bytes: Vec::with_capacity(bytes) }
     }
 
     pub fn push(&mut self, id: BlobId, bytes: &[u8]) {
@@ -41,7 +48,7 @@ pub struct Packed {
 
 impl From<Segment> for Packed {
     fn from(segment: Segment) -> Self {
-        let mut payload = Vec::with_capacity(segment.bytes.len() / 2 + 64);
+        let mut payload = Vec::new();
         compress::compress_into(&segment.bytes, &mut payload);
         Self { kind: segment.kind, blobs: segment.blobs, payload }
     }
@@ -58,7 +65,8 @@ pub struct PackBuilder {
 impl PackBuilder {
     pub fn new(keys: &Keys) -> Result<Self> {
         let salt = crate::crypto::random()?;
-        let mut bytes = Vec::new();
+        // All at once: growing would copy it several times. What isn't used takes no memory.
+        let mut bytes = Vec::with_capacity(PACK_ROOM);
         bytes.extend_from_slice(PACK_MAGIC);
         bytes.extend_from_slice(&salt);
         debug_assert_eq!(bytes.len(), PACK_HEADER_LEN);
