@@ -78,7 +78,9 @@ pub fn of(error: &Error) -> Exit {
         }
         match cause.downcast_ref::<Engine>() {
             Some(Engine::NoRepository(_)) => return Exit::NoRepository,
-            Some(Engine::WrongPassword(_)) => return Exit::WrongPassword,
+            Some(Engine::WrongPassword(_) | Engine::UnreadableSlots { others: true, .. }) => {
+                return Exit::WrongPassword;
+            }
             Some(Engine::Interrupted) => return Exit::Interrupted,
             Some(Engine::Io { error, .. }) if error.kind() == io::ErrorKind::BrokenPipe => {
                 return Exit::BrokenPipe;

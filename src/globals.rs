@@ -111,7 +111,9 @@ impl Globals {
             let (password, from) = password::current(&self.password, &store.describe())?;
             asked += 1;
             match open(store.clone(), &password, &options) {
-                Err(Error::WrongPassword(_)) if from.is_prompt() && asked < password::ATTEMPTS => {
+                Err(Error::WrongPassword(_) | Error::UnreadableSlots { others: true, .. })
+                    if from.is_prompt() && asked < password::ATTEMPTS =>
+                {
                     password::try_again()?;
                 }
                 other => return Ok(other?),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use common::files::*;
 use common::*;
+use serde_json::Value;
 
 /// A world with two files in packs of their own; the pack of the file `bad`.
 fn world() -> (World, PathBuf) {
@@ -54,6 +55,10 @@ fn a_broken_pack_costs_what_is_in_it() {
     flip(&pack, middle(&pack));
     w.ok("check");
     found("check --read-data");
+    // All snapshots that it touches are named, the newest first.
+    let checked = lines(&w.run("check --read-data --json").expect(1).out).remove(0);
+    let latest = w.json("snapshots latest")[0]["id"].clone();
+    assert_eq!(checked["problems"][0]["snapshots"], Value::Array(vec![latest]));
     assert_rest_is_restored(&w, &name);
     says(&w.fails(1, &format!("cat latest:{}", w.path("src/bad").display())), &[&name, "damaged"]);
 
@@ -71,6 +76,19 @@ fn a_broken_pack_costs_what_is_in_it() {
 
     // Put back from another copy, as `check` says, it is of use again.
     fs::write(&pack, &whole).unwrap();
+    w.ok("check -q --read-data");
+
+    // Or as `repair --help` says: what is lost and still on the disk is stored again.
+    flip(&pack, middle(&pack));
+    let repaired = w.run("repair index --read-all-packs --json").expect(3);
+    assert_eq!(lines(&repaired.out).remove(0)["packs_damaged"], 1);
+    w.ok("backup -q src");
+    w.ok("restore latest -t healed");
+    assert_same(&w.path("src"), &w.path("healed").join(w.inside("src")));
+    w.ok("restore latest~1 -t healed --overwrite");
+    assert_same(&w.path("src"), &w.path("healed").join(w.inside("src")));
+    // And when nothing needs it any more, it goes.
+    w.ok("prune -q --grace 0 --max-unused 0");
     w.ok("check -q --read-data");
     w.ok("restore latest -t out");
     assert_same(&w.path("src"), &w.path("out").join(w.inside("src")));
@@ -155,8 +173,19 @@ fn damaged_configs_and_keys() {
     let (w, _) = world();
     spoil(&w, &w.path("repo/config"), &["config"]);
     let key = w.largest("keys");
-    spoil(&w, &key, &["key"]);
-    fs::remove_file(&key).unwrap();
+    let name = object_name(&w, &key);
+    spoil(&w, &key, &[&name]);
+    // With another one beside it that can be read.
+    fs::write(w.path("second"), "battery staple").unwrap();
+    w.ok("key add -q --new-password-file second");
+    let whole = fs::read(&key).unwrap();
+    fs::write(&key, "").unwrap();
+    says(&w.fails(12, "snapshots"), &[&name, "that can be read"]);
+    w.ok("snapshots --password-file second");
+    fs::write(&key, whole).unwrap();
+    for key in w.objects("keys") {
+        fs::remove_file(&key).unwrap();
+    }
     says(&w.fails(1, "snapshots"), &["no key slot left", "keys/"]);
 }
 

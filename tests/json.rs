@@ -227,5 +227,5 @@ fn forget_prune_and_check() {
     }
     let checked = lines(&w.run("check --json").expect(1).out).remove(0);
     has(&checked, fields, "");
-    has(&checked["problems"][0], "object message files more_files", "");
+    has(&checked["problems"][0], "object message snapshots files more_files", "");
 }

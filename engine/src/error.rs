@@ -22,6 +22,17 @@ pub enum Error {
     )]
     WrongPassword(String),
 
+    /// The password opens none of those that can be read, and may be that of another one.
+    #[error(
+        "the password opens no key slot of {place} that can be read, and it may be that of one that can't: {reasons}"
+    )]
+    UnreadableSlots {
+        place: String,
+        reasons: String,
+        /// Whether there are others, which can be read.
+        others: bool,
+    },
+
     #[error("{0} has no key slot left, so it can't be opened; put back a copy of its keys/ folder")]
     NoKeySlot(String),
 

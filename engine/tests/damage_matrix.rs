@@ -235,6 +235,7 @@ fn one_case(store: &Store, kept: &Kept, wrong: ObjectName, how: Damage) {
         assert!(lost.is_empty(), "{what}: {lost:?}");
     }
     then_backup(&copy(store), kept, &lost, &what);
+    then_heal(store, kept, wrong, &what);
     then_prune(&copy(store), kept, &lost, &what);
     then_repair_index(&copy(store), kept, &lost, wrong, &what);
     then_repair_snapshots(&copy(store), kept, &lost, wrong, &what);
@@ -248,6 +249,31 @@ fn then_backup(store: &Store, kept: &Kept, lost: &BTreeSet<String>, what: &str) 
         unreadable(&open(store), &snapshot, tree, what);
     }
     assert!(all_unreadable(store, kept, what).is_subset(lost), "{what}: after a backup");
+}
+
+/// Once the index is right, the next backup of the same data makes all of it readable again,
+/// with and without a parent, and also in the snapshot that was damaged.
+fn then_heal(store: &Store, kept: &Kept, wrong: ObjectName, what: &str) {
+    if !matches!(wrong.kind, ObjectKind::Pack | ObjectKind::Index) {
+        return;
+    }
+    let (last, tree) = kept.0.last().unwrap();
+    for parent in [Some(last.clone()), None] {
+        let store = copy(store);
+        let options = RepairIndexOptions { read_all: true, dry_run: false };
+        repair_index(&open(&store), &options, &Quiet::default()).unwrap();
+        let snapshot = try_backup(&open(&store), tree, parent).unwrap();
+        for snapshot in [&snapshot, last] {
+            let lost = unreadable(&open(&store), snapshot, tree, what);
+            assert!(lost.is_empty(), "{what}: not healed: {lost:?}");
+        }
+        // Nor does a prune, which looks at what was doomed, make any of it worse. It refuses
+        // if an older snapshot has lost something.
+        let _ = prune_at(&open(&store), &all(), 0);
+        let again = try_backup(&open(&store), tree, Some(snapshot)).unwrap();
+        let lost = unreadable(&open(&store), &again, tree, what);
+        assert!(lost.is_empty(), "{what}: not healed after a prune: {lost:?}");
+    }
 }
 
 /// A prune refuses, or leaves all that could be read.

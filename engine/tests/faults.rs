@@ -8,8 +8,8 @@ mod client;
 #[path = "prune/world.rs"]
 mod world;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, mpsc};
 
 use tresor_engine::Error;
 use tresor_engine::crypto::{KdfCost, Password};
@@ -19,8 +19,8 @@ use tresor_engine::maintenance::{
 };
 use tresor_engine::monitor::Quiet;
 use tresor_engine::repo::{InitOptions, OpenOptions, Repository};
-use tresor_engine::store::{LocalStore, MemoryStore, Store};
-use tresor_testkit::{HookedStore, password};
+use tresor_engine::store::{LocalStore, MemoryStore, Store, StoreError, StoreErrorKind};
+use tresor_testkit::{Call, HookedStore, password};
 
 use client::Client;
 use world::*;
@@ -35,20 +35,45 @@ enum Fault {
     After,
     /// It and every later one does nothing: as if the process had died.
     Dead,
+    /// It and every later one finds nothing: as if the disk had been unmounted.
+    Gone,
+    /// From it on nothing can be stored: the disk is full.
+    Full,
+    /// The object that is stored then, or next, arrives by half, and success is reported.
+    Cut,
 }
+
+const FAULTS: [Fault; 6] =
+    [Fault::Before, Fault::After, Fault::Dead, Fault::Gone, Fault::Full, Fault::Cut];
 
 /// A store whose `at`th call fails, and the number of calls so far.
 fn faulty(store: &Store, fault: Fault, at: usize) -> (Store, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = calls.clone();
-    let hook = move |_: &_| {
+    let cut = Arc::new(AtomicBool::new(false));
+    let cuts = cut.clone();
+    let hook = move |call: &Call| {
         let n = counted.fetch_add(1, SeqCst);
-        let fails = n == at || (fault == Fault::Dead && n > at);
-        if fails { Err(HookedStore::broken()) } else { Ok(()) }
+        if fault == Fault::Cut {
+            cuts.fetch_or(n == at, SeqCst);
+            return Ok(());
+        }
+        let error = |kind, message: &str| {
+            Err(StoreError::new(kind, "call", "the test store", message.to_owned()))
+        };
+        match fault {
+            Fault::Gone if n >= at => error(StoreErrorKind::NotFound, "no such file"),
+            Fault::Full if n >= at && matches!(call, Call::Put(_) | Call::Replace(_)) => {
+                error(StoreErrorKind::NoSpace, "no space left")
+            }
+            Fault::Dead if n > at => Err(HookedStore::broken()),
+            Fault::Before | Fault::After | Fault::Dead if n == at => Err(HookedStore::broken()),
+            _ => Ok(()),
+        }
     };
     let store = match fault {
         Fault::After => HookedStore::new(store.clone(), hook).afterwards(),
-        _ => HookedStore::new(store.clone(), hook),
+        _ => HookedStore::new(store.clone(), hook).cutting(cut),
     };
     (Arc::new(store), calls)
 }
@@ -69,7 +94,7 @@ fn every_call<T>(
     work: impl Fn(&Arc<Repository>) -> tresor_engine::Result<T>,
     look: impl Fn(&Store, tresor_engine::Result<T>, &str),
 ) {
-    for fault in [Fault::Before, Fault::After, Fault::Dead] {
+    for fault in FAULTS {
         for at in 0.. {
             let store = copy(base);
             let mut calls = None;
@@ -227,6 +252,36 @@ fn a_key_is_removed() {
     of_keys(&base, &kept, |repo| repo.remove_key(&id), false);
 }
 
+/// Two processes each remove what the other one has opened the repository with: whatever
+/// one has done when the other one is through, somebody can open it.
+#[test]
+fn two_keys_remove_each_other() {
+    let (base, kept, _) = three_snapshots();
+    let first = open(&base).key_slots().unwrap()[0].id;
+    let second = open(&base).add_key(&other_password(), "second", COST).unwrap();
+    let (mut neither, mut one) = (0, 0);
+    for at in 0.. {
+        let store = copy(&base);
+        let other = try_open(&store, &other_password()).unwrap();
+        let (removed, answer) = mpsc::channel();
+        let repo = open_over(&store, |store| {
+            at_call(store, at, move || removed.send(other.remove_key(&first).is_ok()).unwrap())
+        });
+        let result = repo.remove_key(&second);
+        drop(repo);
+        let Ok(other_result) = answer.try_recv() else { break };
+        let what = format!("call {at}: {result:?}, the other one {other_result}");
+        let by_first = try_open(&store, &password());
+        let by_second = try_open(&store, &other_password());
+        neither += usize::from(result.is_err() && !other_result);
+        one += usize::from(result.is_ok() != other_result);
+        assert!(!(result.is_ok() && other_result), "{what}");
+        let repo = by_first.or(by_second).unwrap_or_else(|| panic!("{what}: locked out"));
+        assert_whole(&repo, &kept, &what);
+    }
+    assert!(one > 2, "{one}, {neither}");
+}
+
 #[test]
 fn the_password_is_changed() {
     let (base, kept, _) = three_snapshots();
@@ -288,7 +343,7 @@ fn repair_of_snapshots() {
 #[test]
 fn init() {
     let folder = tempfile::tempdir().unwrap();
-    for fault in [Fault::Before, Fault::After, Fault::Dead] {
+    for fault in FAULTS {
         for at in 0.. {
             let path = folder.path().join(format!("{fault:?}-{at}"));
             let memory: Store = Arc::new(MemoryStore::new());

@@ -226,7 +226,9 @@ fn a_pack_that_is_put_back_meanwhile_is_not_lost() {
                 let mut listed = listed.lock().unwrap();
                 match call {
                     Call::List(ObjectKind::Pack) => *listed += 1,
-                    Call::GetRange(..) if *listed == 1 => inner.put(&name, &bytes).unwrap(),
+                    Call::Get(_) | Call::GetRange(..) if *listed == 1 => {
+                        inner.put(&name, &bytes).unwrap();
+                    }
                     _ => {}
                 }
                 Ok(())

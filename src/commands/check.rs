@@ -2,7 +2,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use serde::Serialize;
-use tresor_engine::format::Time;
+use tresor_engine::format::{ObjectId, Time};
 use tresor_engine::maintenance::{CheckOptions, CheckProblem, CheckReport, Subset, check};
 
 use crate::exit::Exit;
@@ -65,6 +65,7 @@ struct Answer<'a> {
 struct Problem<'a> {
     object: &'a str,
     message: &'a str,
+    snapshots: Vec<String>,
     files: &'a [String],
     more_files: u64,
 }
@@ -90,8 +91,9 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
 
 fn answer(report: &CheckReport, since: Option<Time>) -> Answer<'_> {
     fn problem(p: &CheckProblem) -> Problem<'_> {
-        let CheckProblem { object, message, files, more_files } = p;
-        Problem { object, message, files, more_files: *more_files }
+        let CheckProblem { object, message, snapshots, files, more_files } = p;
+        let snapshots = snapshots.iter().map(ToString::to_string).collect();
+        Problem { object, message, snapshots, files, more_files: *more_files }
     }
     Answer {
         since: since.map(|time| human::rfc3339(time, 0)),
@@ -105,10 +107,22 @@ fn answer(report: &CheckReport, since: Option<Time>) -> Answer<'_> {
     }
 }
 
+/// Those of a problem in one line.
+fn snapshots(ids: &[ObjectId]) -> String {
+    const MOST: usize = 12;
+    let short: Vec<_> = ids.iter().take(MOST).map(|id| id.short()).collect();
+    let count = plural(ids.len() as u64, "snapshot", "snapshots");
+    let more = if ids.len() > MOST { ", and earlier ones" } else { "" };
+    format!("{count}: {}{more}", short.join(", "))
+}
+
 fn text(report: &CheckReport, globals: &Globals) -> String {
     let mut text = String::new();
     for problem in &report.problems {
         let _ = writeln!(text, "{}: {}", problem.object, output::tidy(&problem.message));
+        if problem.snapshots.len() > 1 {
+            let _ = writeln!(text, "    touches {}", snapshots(&problem.snapshots));
+        }
         for file in &problem.files {
             let _ = writeln!(text, "    touches {file}");
         }

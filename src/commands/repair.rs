@@ -22,14 +22,16 @@ After damage, in this order:
   tresor check --read-data          what is damaged, and which files are touched
   tresor repair objects             mend damaged objects with their parity, if there is any
   (put objects back from another copy of the repository, if there is one)
-  tresor repair index               build the index again from what packs say of themselves
+  tresor repair index --read-all-packs
+                                    build the index again from what packs say of themselves,
+                                    and rely no more on packs that are damaged
   tresor backup ...                 stores again what is lost and still on the disk
   tresor repair snapshots           save what is left of snapshots that lack something
   tresor forget ID                  remove an original, once you don't hope to mend it
 
 Nothing is removed but index objects that can't be read or that others stand in for, and with
-`repair snapshots --forget-unreadable` snapshot objects that can't be read. If `check` says that
-the index is wrong about a pack, add --read-all-packs to `repair index`.";
+`repair snapshots --forget-unreadable` snapshot objects that can't be read. If nothing but index
+objects is damaged, --read-all-packs isn't needed.";
 
 /// Mend a damaged repository
 #[derive(clap::Args)]
@@ -64,7 +66,10 @@ struct ObjectsArgs {
 /// Build the index again from the tables in the packs
 #[derive(clap::Args)]
 struct IndexArgs {
-    /// Read the tables of all packs, and correct what the index says of them
+    /// Read all packs, correct what the index says of them, and rely no more on damaged ones
+    ///
+    /// What is in a damaged pack is stored again by the next backup of the same data; what
+    /// can still be read of it can be read.
     #[arg(long)]
     read_all_packs: bool,
 
@@ -188,6 +193,7 @@ struct IndexAnswer {
     blobs_added: u64,
     packs_corrected: u64,
     packs_missing: u64,
+    packs_damaged: u64,
     index_removed: Vec<String>,
     unreadable: Vec<Problem>,
 }
@@ -222,6 +228,7 @@ fn index(args: &IndexArgs, globals: &Globals) -> Result<Exit> {
             blobs_added: report.blobs_added,
             packs_corrected: report.packs_corrected,
             packs_missing: report.packs_missing,
+            packs_damaged: report.packs_damaged,
             index_removed: report.removed.iter().map(ToString::to_string).collect(),
             unreadable: report.unreadable.iter().map(problem).collect(),
         })?;
@@ -229,7 +236,7 @@ fn index(args: &IndexArgs, globals: &Globals) -> Result<Exit> {
         output::print(&index_text(&report, &made, args.dry_run, globals))?;
     }
     let gone = made.len() + report.unreadable.len();
-    Ok(Exit::unless(gone as u64 + report.packs_missing))
+    Ok(Exit::unless(gone as u64 + report.packs_missing + report.packs_damaged))
 }
 
 fn index_text(
@@ -259,9 +266,11 @@ fn index_text(
     let blobs = plural(report.blobs_added, "blob", "blobs");
     line("added:", format!("{} with {blobs}", packs(report.packs_added)));
     line("corrected:", packs(report.packs_corrected));
-    if report.packs_missing > 0 {
-        let missing = packs(report.packs_missing);
-        line("missing:", format!("{missing}; the next backup stores again what it needs of them"));
+    for (name, count) in [("missing:", report.packs_missing), ("damaged:", report.packs_damaged)] {
+        if count > 0 {
+            let what = "the next backup stores again what it needs of them";
+            line(name, format!("{}; {what}", packs(count)));
+        }
     }
     let objects = plural(report.removed.len() as u64, "index object", "index objects");
     line("removed:", format!("{objects} that could not be read"));

@@ -1,6 +1,7 @@
 //! A store that asks before each call.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use tresor_engine::format::{ObjectKind, ObjectName, Time};
@@ -27,11 +28,15 @@ type Hook = dyn Fn(&Call) -> Result<(), StoreError> + Send + Sync;
 
 type Alter = dyn Fn(&mut [u8]) + Send + Sync;
 
+type Observe = dyn Fn(&ObjectName, &[u8]) + Send + Sync;
+
 /// Passes calls on if the hook agrees. The hook may count, delay, or fail them.
 pub struct HookedStore {
     inner: Store,
     hook: Arc<Hook>,
     alter: Option<Arc<Alter>>,
+    cut: Option<Arc<AtomicBool>>,
+    observe: Option<Arc<Observe>>,
     /// The hook is asked once the call has had its effect.
     afterwards: bool,
     /// How many seconds the clock is fast, if not the store's own shall be asked.
@@ -43,7 +48,15 @@ impl HookedStore {
         inner: Store,
         hook: impl Fn(&Call) -> Result<(), StoreError> + Send + Sync + 'static,
     ) -> Self {
-        Self { inner, hook: Arc::new(hook), alter: None, afterwards: false, fast: None }
+        Self {
+            inner,
+            hook: Arc::new(hook),
+            alter: None,
+            cut: None,
+            observe: None,
+            afterwards: false,
+            fast: None,
+        }
     }
 
     /// The hook is asked when the call has been carried out: its error is that of a
@@ -77,6 +90,16 @@ impl HookedStore {
         Self { alter: Some(Arc::new(alter)), ..self }
     }
 
+    /// Lets `observe` see all that shall be stored, also what the hook then fails.
+    pub fn observing(self, observe: impl Fn(&ObjectName, &[u8]) + Send + Sync + 'static) -> Self {
+        Self { observe: Some(Arc::new(observe)), ..self }
+    }
+
+    /// While this is set, the next object is stored by half, and success is reported.
+    pub fn cutting(self, cut: Arc<AtomicBool>) -> Self {
+        Self { cut: Some(cut), ..self }
+    }
+
     /// An error as a broken connection gives it.
     pub fn broken() -> StoreError {
         StoreError::new(StoreErrorKind::Other, "call", "the test store", "it was told to fail")
@@ -85,7 +108,13 @@ impl HookedStore {
 
 impl ObjectStore for HookedStore {
     fn put(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
-        self.run(Call::Put(*name), || self.inner.put(name, data))
+        if let Some(observe) = &self.observe {
+            observe(name, data);
+        }
+        self.run(Call::Put(*name), || {
+            let cut = self.cut.as_ref().is_some_and(|cut| cut.swap(false, SeqCst));
+            self.inner.put(name, if cut { &data[..data.len() / 2] } else { data })
+        })
     }
 
     fn replace(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {

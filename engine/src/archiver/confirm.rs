@@ -128,7 +128,7 @@ impl Saving<'_> {
 
 /// Of the packs that this backup has stored, those that are gone or about to go.
 fn lost(repo: &Repository, finished: &Finished) -> Result<HashSet<ObjectId>> {
-    let own: HashSet<_> = finished.packs.iter().copied().collect();
+    let own: HashSet<_> = finished.packs.iter().map(|(id, _)| *id).collect();
     if own.is_empty() {
         return Ok(own);
     }

@@ -6,6 +6,7 @@
 //! ```
 //! All queues are bounded, so memory doesn't grow with the data.
 
+mod adopt;
 mod confirm;
 mod read;
 mod trees;
@@ -175,7 +176,9 @@ fn run(
     let chunker = Chunker::new(repo.keys(), repo.config().chunks);
     let counts = Counts::default();
     let shared = Shared { repo: repo.clone(), writer, chunker, monitor, counts };
-    let tree = pipeline(&shared, walk).and_then(|tree| {
+    let is_first = options.parent.is_none() && !options.dry_run;
+    let adopted = if is_first { adopt::adopt(&shared) } else { Ok(()) };
+    let tree = adopted.and_then(|()| pipeline(&shared, walk)).and_then(|tree| {
         shared.monitor.progress().check()?;
         Ok(tree)
     });

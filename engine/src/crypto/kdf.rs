@@ -73,6 +73,17 @@ pub fn derive_slot_key(
 mod tests {
     use super::KdfCost;
 
+    /// However little time it shall take, and however fast the machine: never under the floor.
+    #[test]
+    fn calibration_has_a_floor_and_a_ceiling() {
+        assert_eq!(KdfCost::FLOOR, KdfCost { memory: 64 * 1024, passes: 3, lanes: 4 });
+        for seconds in [0.0, 1e-9, -1.0, f64::NAN] {
+            assert_eq!(KdfCost::calibrated(seconds), KdfCost::FLOOR, "{seconds}");
+        }
+        let most = KdfCost::calibrated(1e9);
+        assert!(most.is_sane() && most.passes > KdfCost::FLOOR.passes, "{most:?}");
+    }
+
     #[test]
     fn what_a_slot_may_ask_for() {
         let sane = |memory, passes, lanes| KdfCost { memory, passes, lanes }.is_sane();

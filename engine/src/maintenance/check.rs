@@ -57,7 +57,9 @@ pub struct CheckProblem {
     /// Path of the object, relative to the repository.
     pub object: String,
     pub message: String,
-    /// What it touches: `snapshot:/path`, at most [`MOST_FILES`].
+    /// The snapshots that it touches, newest first.
+    pub snapshots: Vec<ObjectId>,
+    /// What it touches in them: `snapshot:/path`, at most [`MOST_FILES`].
     pub files: Vec<String>,
     pub more_files: u64,
 }
@@ -69,7 +71,11 @@ const ATTEMPTS: usize = 4;
 
 impl CheckProblem {
     fn new(object: ObjectName, message: impl Into<String>) -> Self {
-        Self { object: object.path(), message: message.into(), files: Vec::new(), more_files: 0 }
+        Self::at(object.path(), message.into())
+    }
+
+    fn at(object: String, message: String) -> Self {
+        Self { object, message, snapshots: Vec::new(), files: Vec::new(), more_files: 0 }
     }
 }
 
@@ -121,7 +127,8 @@ pub(super) fn look(
     }
     if names && !lost.is_empty() {
         monitor.phase("looking for the files that are touched");
-        name_files(repo, view.wanted_snapshots(), &lost, &mut report, monitor)?;
+        let newest_first: Vec<_> = view.wanted_snapshots().collect();
+        name_files(repo, newest_first.into_iter().rev(), &lost, &mut report, monitor)?;
     }
     Ok(Findings { report, lost, not_now, view })
 }

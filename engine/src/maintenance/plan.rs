@@ -7,9 +7,10 @@ use super::reach::{Reached, walk_reachable};
 use super::used::{Inserted, UsedBlobs};
 use crate::archiver::FRESH_MARK;
 use crate::error::{Error, Result};
-use crate::format::{BlobId, BlobKind, ObjectId, ObjectKind, ObjectName, Time};
+use crate::format::{BlobId, BlobKind, DOOMED, ObjectId, ObjectKind, ObjectName, Time};
 use crate::index::PackInfo;
 use crate::monitor::Monitor;
+use crate::object;
 use crate::repo::{Repository, Snapshot};
 
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +81,8 @@ pub struct PrunePlan {
     pub(super) mark: HashSet<ObjectId>,
     pub(super) delete: HashSet<ObjectId>,
     pub(super) recover: HashSet<ObjectId>,
+    /// Doomed packs that are needed.
+    pub(super) suspect: Vec<ObjectId>,
     /// Packs that the store has lost.
     pub(super) lost: HashSet<ObjectId>,
     /// Packs of which the index doesn't say what their own tables do.
@@ -203,6 +206,7 @@ impl PrunePlan {
         plan.unindexed.sort();
         plan.packs_unindexed = plan.unindexed.len() as u64;
         plan.decide(&used, options);
+        plan.recover_whole(repo)?;
         plan.used = Some(used);
         Ok(plan)
     }
@@ -275,6 +279,7 @@ impl PrunePlan {
                 (true, 0) if pack.unused_blobs > 0 => partly.push((*info, pack)),
                 (true, 0) if info.size < SMALL_PACK => small.push((*info, pack)),
                 (true, 0) => self.packs_kept += 1,
+                (true, since) if since <= DOOMED.seconds => self.suspect.push(info.id),
                 (true, _) => drop(self.recover.insert(info.id)),
                 (false, 0) if options.grace.is_zero() => self.drop_pack(info),
                 (false, since) if since == 0 || since > latest => {
@@ -286,10 +291,29 @@ impl PrunePlan {
             }
         }
         self.choose_repack(partly, small, options);
+        self.packs_kept += self.suspect.len() as u64;
         self.packs_mark = self.mark.len() as u64;
         self.packs_delete = self.delete.len() as u64;
         self.packs_recovered = self.recover.len() as u64;
         self.packs_repack = self.repack.len() as u64;
+    }
+
+    /// Doomed packs that are needed: a prune was interrupted, or they were found damaged and
+    /// were put back, and then they are as good as any. Those that are damaged stay doomed,
+    /// and what can be read of them can be read.
+    fn recover_whole(&mut self, repo: &Repository) -> Result<()> {
+        for id in std::mem::take(&mut self.suspect) {
+            match object::read(repo.store(), &ObjectName::new(ObjectKind::Pack, id)) {
+                Ok(_) => {
+                    self.recover.insert(id);
+                    self.packs_recovered += 1;
+                    self.packs_kept -= 1;
+                }
+                Err(e) if e.is_damage() => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
     }
 
     fn drop_pack(&mut self, pack: &PackInfo) {

@@ -199,8 +199,8 @@ fn repack(
         result => result?,
     };
     let listed = repo.store().list(ObjectKind::Pack)?;
-    let listed: HashSet<_> = listed.into_iter().map(|(name, _)| name.id).collect();
-    if !finished.packs.iter().all(|id| listed.contains(id)) {
+    let listed: HashSet<_> = listed.into_iter().map(|(name, size)| (name.id, size)).collect();
+    if !finished.packs.iter().all(|pack| listed.contains(pack)) {
         disown(repo, &finished.index, |_| true)?;
         return Err(other_prune());
     }

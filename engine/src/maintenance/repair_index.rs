@@ -16,12 +16,14 @@ use super::workers::{cannot_be_read_now, for_each, reason, stops};
 use crate::error::{Error, Result};
 use crate::format::{ObjectId, ObjectKind, ObjectName, PackEntry};
 use crate::monitor::Monitor;
+use crate::object;
 use crate::pack::{fetch_table, read_table};
 use crate::repo::Repository;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RepairIndexOptions {
-    /// Read the tables also of packs that the index knows, and correct what it says of them.
+    /// Read also the packs that the index knows, whole: what it says of them is corrected,
+    /// and nothing new relies on damaged ones any more.
     pub read_all: bool,
     /// Tell what would be done, change nothing.
     pub dry_run: bool,
@@ -39,6 +41,8 @@ pub struct RepairIndexReport {
     pub packs_corrected: u64,
     /// Packs that are named and not there: nothing relies on them any more.
     pub packs_missing: u64,
+    /// Packs that are there and damaged: nothing new relies on them any more.
+    pub packs_damaged: u64,
     /// Index objects that could not be read, and were removed.
     pub removed: Vec<ObjectId>,
     /// Packs whose table can't be read, and index objects that the disk can't read now, and
@@ -72,10 +76,11 @@ pub fn repair_index(
         repo.store().settle_all()?;
     }
     monitor.phase("reading tables of packs");
-    let mut entering = Entering::new(repo, &known, options.dry_run);
+    let mut entering = Entering::new(repo, &known, *options);
     let read = entering.read_tables(&wanted, &mut report, monitor);
     let written = std::mem::take(&mut entering.writer.objects);
     let said = std::mem::take(&mut entering.said);
+    let damaged_packs = std::mem::take(&mut entering.damaged);
     // Whatever has been written may name what a prune has taken for garbage.
     let disowned = disown_garbage(repo, &written);
     read.and(disowned)?;
@@ -83,6 +88,7 @@ pub fn repair_index(
     let missing = known.iter().filter(|p| p.marked == 0 && !listed.contains_key(&p.id));
     let missing: HashSet<_> = missing.map(|p| p.id).collect();
     report.packs_missing = missing.len() as u64;
+    report.packs_damaged = damaged_packs.len() as u64;
     let wrong = wrong_entries(repo, &said)?;
     report.packs_corrected = wrong.len() as u64;
     for (id, reason) in damaged {
@@ -95,19 +101,20 @@ pub fn repair_index(
     // What such an object says may still be true.
     let is_complete = report.unreadable.iter().all(|(object, _)| !object.starts_with("index/"));
     if !is_complete {
-        (report.packs_missing, report.packs_corrected) = (0, 0);
+        (report.packs_missing, report.packs_corrected, report.packs_damaged) = (0, 0, 0);
     }
     if options.dry_run {
         return Ok(report);
     }
     monitor.phase("writing the index");
     // What is good has replaced it, for good.
-    let still_damaged: HashSet<_> = repo.index().damaged().into_iter().map(|d| d.0).collect();
-    report.removed.retain(|id| still_damaged.contains(id));
+    let damaged: HashSet<_> = repo.index().damaged().into_iter().map(|d| d.0).collect();
+    report.removed.retain(|id| damaged.contains(id));
     delete_index(repo, report.removed.iter().copied())?;
-    let missing = still_missing(repo, missing)?;
-    if is_complete && !(missing.is_empty() && wrong.is_empty()) {
-        mend(repo, missing, wrong, monitor)?;
+    let mut lost = still_missing(repo, missing)?;
+    lost.extend(still_damaged(repo, damaged_packs)?);
+    if is_complete && !(lost.is_empty() && wrong.is_empty()) {
+        mend(repo, lost, wrong, monitor)?;
     }
     // A pack that was entered may lack it, and others that were interrupted left more.
     tidy_parity(repo, monitor)?;
@@ -126,20 +133,35 @@ fn still_missing(repo: &Repository, mut missing: HashSet<ObjectId>) -> Result<Ha
     Ok(missing)
 }
 
+/// The same of damaged ones.
+fn still_damaged(repo: &Repository, mut damaged: HashSet<ObjectId>) -> Result<HashSet<ObjectId>> {
+    for id in damaged.clone() {
+        match object::read(repo.store(), &ObjectName::new(ObjectKind::Pack, id)) {
+            Err(e) if stops(&e) => return Err(e),
+            Err(e) if !e.is_unreadable_now() => {}
+            _ => drop(damaged.remove(&id)),
+        }
+    }
+    Ok(damaged)
+}
+
 /// Tables on their way into the index: none is kept in memory for long.
 struct Entering<'a> {
     repo: &'a Repository,
     known: &'a Packs,
     writer: IndexWriter<'a>,
-    dry_run: bool,
+    options: RepairIndexOptions,
+    /// Packs that the index knows, and whose bytes are not what their names say.
+    damaged: HashSet<ObjectId>,
     /// What the tables say of packs that the index knows.
     said: Tables,
 }
 
 impl<'a> Entering<'a> {
-    fn new(repo: &'a Repository, known: &'a Packs, dry_run: bool) -> Self {
+    fn new(repo: &'a Repository, known: &'a Packs, options: RepairIndexOptions) -> Self {
         let writer = IndexWriter::new(repo);
-        Self { repo, known, writer, dry_run, said: Tables::default() }
+        let (damaged, said) = (HashSet::new(), Tables::default());
+        Self { repo, known, writer, options, damaged, said }
     }
 
     fn read_tables(
@@ -149,15 +171,21 @@ impl<'a> Entering<'a> {
         monitor: &dyn Monitor,
     ) -> Result<()> {
         monitor.progress().expect(packs.len() as u64, 0);
-        let repo = self.repo;
+        let (repo, known, read_all) = (self.repo, self.known, self.options.read_all);
         let shared = Mutex::new((&mut *self, &mut *report));
         for_each(packs, |(id, size)| {
             monitor.progress().check()?;
-            let table = fetch_table(repo.store(), repo.keys(), *id, *size);
+            // The table of one that the index doesn't know is of use, whatever else is damaged.
+            let whole = read_all && known.get(id).is_some();
+            let table = match whole {
+                true => read_whole(repo, id),
+                false => fetch_table(repo.store(), repo.keys(), *id, *size),
+            };
             let mut shared = shared.lock().unwrap_or_else(|e| e.into_inner());
             let (entering, report) = &mut *shared;
             match table {
                 Ok(table) => entering.enter(table, report)?,
+                Err(e) if whole && is_damaged(&e) => drop(entering.damaged.insert(*id)),
                 Err(e) if stops(&e) => return Err(e),
                 // Deleted meanwhile.
                 Err(e) if e.is_not_found() => {}
@@ -182,11 +210,22 @@ impl<'a> Entering<'a> {
         }
         report.packs_added += 1;
         report.blobs_added += table.segments.iter().map(|s| s.blob_count() as u64).sum::<u64>();
-        if !self.dry_run {
+        if !self.options.dry_run {
             self.writer.add(table)?;
         }
         Ok(())
     }
+}
+
+/// The table of a pack all of whose bytes are what its name says.
+fn read_whole(repo: &Repository, id: &ObjectId) -> Result<PackEntry> {
+    let bytes = object::read(repo.store(), &ObjectName::new(ObjectKind::Pack, *id))?;
+    read_table(repo.keys(), *id, &bytes)
+}
+
+/// Whether other bytes are there than must be, as far as can be told today.
+fn is_damaged(error: &Error) -> bool {
+    error.is_damage() && !error.is_not_found() && !error.is_unreadable_now()
 }
 
 /// Packs of which an index object says what their tables don't.

@@ -14,8 +14,10 @@ use dashmap::DashSet;
 use super::builder::{PackBuilder, Packed};
 use crate::error::{Error, Result};
 use crate::format::{
-    BlobId, BlobKind, IndexData, ObjectId, ObjectKind, ObjectName, Purpose, sealed,
+    BlobId, BlobKind, IndexData, ObjectId, ObjectKind, ObjectName, PackEntry, Purpose,
+    SegmentEntry, sealed,
 };
+use crate::object;
 use crate::repo::Repository;
 use crate::store::Store;
 use crate::workers;
@@ -48,8 +50,11 @@ pub struct Finished {
     pub counts: WriterCounts,
     /// Index objects written.
     pub index: Vec<ObjectId>,
-    pub packs: Vec<ObjectId>,
+    pub packs: Vec<StoredPack>,
 }
+
+/// A pack and its length.
+pub type StoredPack = (ObjectId, u64);
 
 pub struct PackWriter {
     shared: Arc<Shared>,
@@ -70,7 +75,7 @@ struct Shared {
     bytes: AtomicU64,
     stored: AtomicU64,
     /// Packs stored.
-    packs: Mutex<Vec<ObjectId>>,
+    packs: Mutex<Vec<StoredPack>>,
 }
 
 struct Pending {
@@ -126,6 +131,13 @@ impl PackWriter {
     /// is about to store it. Blobs in packs that prune has marked are stored anew.
     pub fn claim(&self, id: &BlobId) -> bool {
         !self.shared.repo.index().can_rely_on(id) && self.claimed.insert(*id)
+    }
+
+    /// Takes a pack that is in the store, and that no index object names, for one that this
+    /// writer has stored.
+    pub fn adopt(&self, entry: PackEntry) -> Result<()> {
+        self.shared.repo.index().add(&entry);
+        self.shared.publish(entry)
     }
 
     /// Adds a segment of claimed blobs.
@@ -240,15 +252,20 @@ impl Shared {
 
     fn try_store_pack(&self, pack: PackBuilder, claimed: &DashSet<BlobId>) -> Result<()> {
         let (entry, bytes) = pack.finish()?;
-        self.repo.store().put(&ObjectName::new(ObjectKind::Pack, entry.id), &bytes)?;
-        lock(&self.packs).push(entry.id);
+        let name = ObjectName::new(ObjectKind::Pack, entry.id);
+        object::write(self.repo.store(), &name, &bytes)?;
         self.stored.fetch_add(entry.size, Relaxed);
         self.repo.index().add(&entry);
-        let mut blobs = 0;
         for (id, ..) in entry.segments.iter().flat_map(|s| s.blobs()) {
             claimed.remove(&id);
-            blobs += 1;
         }
+        self.publish(entry)
+    }
+
+    /// Notes that a pack shall be named in the index, and names it if it is time for that.
+    fn publish(&self, entry: PackEntry) -> Result<()> {
+        lock(&self.packs).push((entry.id, entry.size));
+        let blobs: usize = entry.segments.iter().map(SegmentEntry::blob_count).sum();
         let mut pending = lock(&self.pending);
         pending.data.packs.push(entry);
         pending.blobs += blobs;
@@ -262,7 +279,7 @@ impl Shared {
     /// may find that a prune has taken the pack for garbage. That may still happen
     /// until it is named, so the backup looks again in the end.
     fn still_there(&self, data: &IndexData) -> Result<()> {
-        let packs: Vec<_> = data.packs.iter().map(|pack| pack.id).collect();
+        let packs: Vec<_> = data.packs.iter().map(|pack| (pack.id, pack.size)).collect();
         match missing_packs(self.repo.store(), &packs)?.first() {
             Some(id) => Err(Error::LostPack(ObjectName::new(ObjectKind::Pack, *id))),
             None => Ok(()),
@@ -286,14 +303,15 @@ impl Shared {
     }
 }
 
-/// Which of these packs are not in the store. Several are looked up at once: one that
-/// is far away answers late.
-pub fn missing_packs(store: &Store, packs: &[ObjectId]) -> Result<Vec<ObjectId>> {
+/// Which of these packs are not in the store, or not all of them. Several are looked up at
+/// once: one that is far away answers late.
+pub fn missing_packs(store: &Store, packs: &[StoredPack]) -> Result<Vec<ObjectId>> {
     let missing = Mutex::new(Vec::new());
-    workers::for_each(packs, LOOKUPS, |id| {
+    workers::for_each(packs, LOOKUPS, |(id, len)| {
         match store.size(&ObjectName::new(ObjectKind::Pack, *id)) {
-            Err(e) if e.is_not_found() => lock(&missing).push(*id),
-            other => drop(other?),
+            Ok(size) if size == *len => {}
+            Err(e) if !e.is_not_found() => return Err(e.into()),
+            _ => lock(&missing).push(*id),
         }
         Ok(())
     })?;

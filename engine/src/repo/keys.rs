@@ -7,6 +7,7 @@ use super::open::{encode, now, read_slot};
 use crate::crypto::{KdfCost, Password};
 use crate::error::{Error, Result};
 use crate::format::{KeySlot, ObjectId, ObjectKind, ObjectName, Purpose, SlotInfo, sealed};
+use crate::object;
 
 /// A key slot as its owner sees it.
 #[derive(Clone, Debug)]
@@ -45,26 +46,54 @@ impl Repository {
         let slot = KeySlot::new(self.keys(), &self.id(), password, cost, &info)?;
         let slot = encode(&slot)?;
         let name = ObjectName::new(ObjectKind::Key, ObjectId::of(&slot));
-        let added = self.store().put(&name, &slot).and_then(|()| self.store().settle());
+        let added = object::write(self.store(), &name, &slot).and_then(|()| self.settle());
         if let Err(error) = added {
             // A password that was reported as not added must not open the repository.
             if self.store().size(&name).is_ok() {
                 let _ = self.remove_recorded(ObjectKind::Key, &[name.id]);
             }
-            return Err(error.into());
+            return Err(error);
         }
         self.stored(ObjectKind::Key, name.id, None);
         Ok(name.id)
     }
 
-    /// Removes a slot; never the last one that opens, nor the one in use.
+    /// Removes a slot; never the one in use. If that is gone, too, because another process
+    /// has removed it meanwhile, the slot is put back: one that opens is always left.
     pub fn remove_key(&self, id: &ObjectId) -> Result<()> {
         if *id == *self.slot() {
             return Err(Error::Invalid(
                 "this is the key slot in use; open the repository with another password to remove it".into(),
             ));
         }
-        self.remove_recorded(ObjectKind::Key, &[*id])
+        self.remove_slot(id)
+    }
+
+    /// Removes a slot that isn't in use. Two processes may each remove what the other one
+    /// has opened the repository with.
+    fn remove_slot(&self, id: &ObjectId) -> Result<()> {
+        let own = ObjectName::new(ObjectKind::Key, *self.slot());
+        let name = ObjectName::new(ObjectKind::Key, *id);
+        let is_left = || match self.store().size(&own) {
+            Err(e) if e.is_not_found() => Ok(false),
+            other => other.map(|_| true).map_err(Error::from),
+        };
+        let gone = |what: &str| {
+            Error::Invalid(format!(
+                "another process has removed the key slot with which this one has opened the repository, so {what}; look at `tresor key list`"
+            ))
+        };
+        if !is_left()? {
+            return Err(gone("none was removed"));
+        }
+        let bytes = self.store().get(&name);
+        self.remove_recorded(ObjectKind::Key, &[*id])?;
+        if is_left()? {
+            return Ok(());
+        }
+        object::write(self.store(), &name, &bytes?)?;
+        self.settle()?;
+        Err(gone("the other one was put back"))
     }
 
     fn slot(&self) -> MutexGuard<'_, ObjectId> {
@@ -81,7 +110,7 @@ impl Repository {
     ) -> Result<ObjectId> {
         let id = self.add_key(password, label, cost)?;
         let old = std::mem::replace(&mut *self.slot(), id);
-        self.remove_recorded(ObjectKind::Key, &[old])?;
+        self.remove_slot(&old)?;
         Ok(id)
     }
 

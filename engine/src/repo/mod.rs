@@ -27,6 +27,7 @@ use crate::format::{
     Time, TreePage,
 };
 use crate::index::{Found, Index, Location, SegmentAddr};
+use crate::object;
 use crate::pack::{Segment, open_segment};
 use crate::parity::Guarded;
 use crate::store::Store;
@@ -127,8 +128,13 @@ impl Repository {
     /// Stores an object under the hash of its bytes.
     pub fn put_object(&self, kind: ObjectKind, bytes: &[u8]) -> Result<ObjectId> {
         let id = ObjectId::of(bytes);
-        self.store.put(&ObjectName::new(kind, id), bytes)?;
+        object::write(&self.store, &ObjectName::new(kind, id), bytes)?;
         Ok(id)
+    }
+
+    /// Makes what was stored survive a power loss.
+    pub(crate) fn settle(&self) -> Result<()> {
+        Ok(self.store.settle()?)
     }
 
     /// Takes up index objects that others have written or removed.

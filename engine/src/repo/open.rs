@@ -57,12 +57,15 @@ impl Repository {
         let info = SlotInfo { created: now, label: options.label.clone() };
         let slot = KeySlot::new(&keys, &config.repository, password, options.cost, &info)?;
         let slot = encode(&slot)?;
-        store.put(&ObjectName::new(ObjectKind::Key, ObjectId::of(&slot)), &slot)?;
+        let name = ObjectName::new(ObjectKind::Key, ObjectId::of(&slot));
+        object::write(&store, &name, &slot)?;
         store.settle()?;
-        match store.put(&ObjectName::CONFIG, &encode(&config)?) {
-            Err(e) if e.kind == StoreErrorKind::AlreadyExists => return Err(exists()),
+        match object::write(&store, &ObjectName::CONFIG, &encode(&config)?) {
+            Err(Error::Store(e)) if e.kind == StoreErrorKind::AlreadyExists => return Err(exists()),
             other => other?,
         }
+        // Who began at the same time may have taken it for one that an interrupted init left.
+        object::write(&store, &name, &slot)?;
         Ok(store.settle()?)
     }
 
@@ -165,6 +168,8 @@ fn mended_config(store: &Store) -> Option<Config> {
     Config::parse(&whole.bytes).ok().filter(|_| whole.was_damaged)
 }
 
+/// Of slots that can't be read.
+const MOST_REASONS: usize = 3;
 /// Length of a wrapped master key; a longer one doesn't open.
 const WRAPPED: usize = 32 + TAG_LEN;
 
@@ -177,10 +182,17 @@ fn unlock(
 ) -> Result<(ObjectId, Arc<Keys>)> {
     let mut readable = 0;
     let mut unsupported = None;
+    let mut unreadable = Vec::new();
     let mut usable = Vec::new();
     for (name, _) in slots {
         let name = *name;
-        let Ok(mut slot) = read_slot(store, &name) else { continue };
+        let mut slot = match read_slot(store, &name) {
+            Ok(slot) => slot,
+            Err(e) => {
+                unreadable.push(e.to_string());
+                continue;
+            }
+        };
         readable += 1;
         if slot.kind != KeySlot::PASSWORD {
             unsupported = Some(Error::Unsupported {
@@ -192,6 +204,7 @@ fn unlock(
         // What isn't needed here may be long, and the slots many.
         slot.info = Vec::new();
         slot.wrapped.truncate(WRAPPED + 1);
+        slot.wrapped.shrink_to_fit();
         usable.push((slot.cost().work(), name, slot));
     }
     // Those that cost least come first: whoever puts slots there that cost more than
@@ -203,10 +216,22 @@ fn unlock(
         }
     }
     Err(match unsupported {
+        _ if !unreadable.is_empty() => {
+            let (place, reasons) = (store.describe(), some_of(unreadable));
+            Error::UnreadableSlots { place, reasons, others: readable > 0 }
+        }
         _ if readable == 0 => Error::NoKeySlot(store.describe()),
         Some(error) if readable == 1 => error,
         _ => Error::WrongPassword(store.describe()),
     })
+}
+
+/// Reasons in one line, and not too many of them.
+fn some_of(mut reasons: Vec<String>) -> String {
+    let more = reasons.len().saturating_sub(MOST_REASONS);
+    reasons.truncate(MOST_REASONS);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    reasons.join("; ") + &more
 }
 
 pub(crate) fn read_slot(store: &Store, name: &ObjectName) -> Result<KeySlot> {

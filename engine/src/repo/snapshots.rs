@@ -59,8 +59,13 @@ impl Repository {
         for (id, result) in self.read_many(&new)? {
             match result {
                 Ok(data) => drop(known().insert(id, Arc::new(data))),
-                // Forgotten meanwhile.
-                Err(Error::Store(e)) if e.is_not_found() => {}
+                // Forgotten meanwhile. If it is still there, it must not look so.
+                Err(e) if e.is_not_found() => {
+                    let name = ObjectName::new(ObjectKind::Snapshot, id);
+                    if self.store().size(&name).is_ok() {
+                        return Err(e);
+                    }
+                }
                 Err(Error::Damaged { reason, .. }) => damaged.push((id, reason)),
                 Err(e) if e.is_damage() => damaged.push((id, e.to_string())),
                 Err(e) => return Err(e),
@@ -111,13 +116,13 @@ impl Repository {
     pub fn save_snapshot(&self, data: &SnapshotData) -> Result<ObjectId> {
         let object = sealed::seal(self.keys(), Purpose::Snapshot, data)?;
         let name = ObjectName::new(ObjectKind::Snapshot, ObjectId::of(&object));
-        let saved = self.store().put(&name, &object).and_then(|()| self.store().settle());
+        let saved = object::write(self.store(), &name, &object).and_then(|()| self.settle());
         if let Err(error) = saved {
             // What nobody was told of, and nobody has confirmed, must not stay.
             if self.store().size(&name).is_ok() {
                 let _ = self.take_back(name.id);
             }
-            return Err(error.into());
+            return Err(error);
         }
         self.stored(ObjectKind::Snapshot, name.id, Some(data));
         Ok(name.id)

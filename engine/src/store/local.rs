@@ -40,11 +40,16 @@ struct Kept {
     looked: Instant,
 }
 
-/// What files differ in of which one has replaced the other.
-type Stamp = (u64, Option<SystemTime>);
+/// What files differ in of which one has replaced the other: a copy may be as long, and have
+/// the same time.
+type Stamp = (u64, Option<SystemTime>, u64);
 
 fn stamp(meta: &Metadata) -> Stamp {
-    (meta.len(), meta.modified().ok())
+    #[cfg(unix)]
+    let inode = std::os::unix::fs::MetadataExt::ino(meta);
+    #[cfg(not(unix))]
+    let inode = 0;
+    (meta.len(), meta.modified().ok(), inode)
 }
 
 impl LocalStore {
@@ -96,6 +101,12 @@ impl LocalStore {
         }
     }
 
+    /// Where the repository's disk isn't mounted, its root may be an empty folder of another
+    /// disk, on which nothing must be saved.
+    fn may_make_dirs(&self) -> bool {
+        self.root.join(ObjectKind::Key.folder()).is_dir()
+    }
+
     /// A name for a file that is being written.
     fn temp_in(&self, dir: &Path) -> io::Result<PathBuf> {
         let mut random = [0; 8];
@@ -113,7 +124,7 @@ impl LocalStore {
         let dir = path.parent().unwrap_or(&self.root);
         let temp = self.temp_in(dir)?;
         let written = match self.disk.write_new(&temp, data) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound && self.root.is_dir() => {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && self.may_make_dirs() => {
                 self.make_dirs(dir)?;
                 self.disk.write_new(&temp, data)
             }

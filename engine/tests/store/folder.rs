@@ -114,6 +114,13 @@ fn a_folder_that_is_gone_is_not_made_again() {
     assert_eq!(kind(store.list(ObjectKind::Pack)), StoreErrorKind::NotFound);
     assert_eq!(kind(store.list(ObjectKind::Config)), StoreErrorKind::NotFound);
     assert!(!store.root().exists());
+    // Or the mount point itself is the repository, and then there is an empty folder.
+    std::fs::create_dir(store.root()).unwrap();
+    for kind in HASHED {
+        assert_eq!(self::kind(store.put(&name(kind, 2), b"y")), StoreErrorKind::NotFound);
+    }
+    assert_eq!(std::fs::read_dir(store.root()).unwrap().count(), 0);
+    std::fs::remove_dir(store.root()).unwrap();
     std::fs::rename(folder.path().join("away"), store.root()).unwrap();
     store.put(&pack(2), b"y").unwrap();
     assert_eq!(listed(&*store, ObjectKind::Pack), [(pack(1), 1), (pack(2), 1)]);
@@ -163,10 +170,12 @@ fn a_pack_that_rotted_can_be_put_back() {
     let path = store.root().join(pack(1).path());
     let copy = store.root().join("copy");
     std::fs::write(&copy, "sounds").unwrap();
+    // As `cp -p` and rsync do.
+    let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
     std::fs::File::options()
         .write(true)
         .open(&copy)
-        .and_then(|file| file.set_modified(SystemTime::UNIX_EPOCH))
+        .and_then(|file| file.set_modified(modified))
         .unwrap();
     std::fs::rename(copy, &path).unwrap();
     let until = Instant::now() + Duration::from_secs(10);

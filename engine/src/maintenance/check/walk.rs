@@ -128,8 +128,7 @@ impl Walk<'_> {
     fn add_problem(&mut self, object: String, message: String) -> usize {
         let number = self.report.problems.len();
         self.of_objects.insert(object.clone(), number);
-        let problem = CheckProblem { object, message, files: Vec::new(), more_files: 0 };
-        self.report.problems.push(problem);
+        self.report.problems.push(CheckProblem::at(object, message));
         number
     }
 }
@@ -175,8 +174,8 @@ pub(super) fn name_files<'s>(
     monitor: &dyn Monitor,
 ) -> Result<()> {
     for snapshot in snapshots {
-        let prefix = snapshot.id.short();
-        let mut naming = Naming { lost, report, monitor, prefix, last: (Vec::new(), usize::MAX) };
+        let last = (Vec::new(), usize::MAX);
+        let mut naming = Naming { lost, report, monitor, snapshot: snapshot.id, last };
         walk_reachable(repo, &snapshot.data.tree, &mut naming)?;
     }
     Ok(())
@@ -186,7 +185,7 @@ struct Naming<'a> {
     lost: &'a Lost,
     report: &'a mut CheckReport,
     monitor: &'a dyn Monitor,
-    prefix: String,
+    snapshot: ObjectId,
     /// The file named last: a file of many lost chunks is named once.
     last: (Vec<u8>, usize),
 }
@@ -202,9 +201,12 @@ impl Reached for Naming<'_> {
         if self.last.1 != number || self.last.0 != path {
             self.last = (path.to_vec(), number);
             let problem = &mut self.report.problems[number];
+            if problem.snapshots.last() != Some(&self.snapshot) {
+                problem.snapshots.push(self.snapshot);
+            }
             if problem.files.len() < MOST_FILES {
                 let path = if path.is_empty() { b"/" } else { path };
-                problem.files.push(format!("{}:{}", self.prefix, display_name(path)));
+                problem.files.push(format!("{}:{}", self.snapshot.short(), display_name(path)));
             } else {
                 problem.more_files += 1;
             }
