@@ -14,7 +14,8 @@ use tresor_engine::store::{MemoryStore, Store};
 use crate::kit::*;
 
 const HEADER: usize = 32;
-const PACK: usize = 80;
+const REPLACED: usize = 36;
+const PACK: usize = 88;
 const ENTRY: usize = 56;
 const BLOCK: usize = 64;
 const SUM: usize = 16;
@@ -102,7 +103,7 @@ fn forge(input: &[u8]) -> Vec<u8> {
     let mut head = ORIGINAL.run[..8].to_vec();
     numbers.iter().for_each(|n| head.extend(n.to_le_bytes()));
     head.extend(u64::from(entries).to_le_bytes());
-    let ids = (numbers[0] + numbers[1]) as usize * 32;
+    let ids = numbers[0] as usize * 32 + numbers[1] as usize * REPLACED;
     let mut body = input.take_rest().to_vec();
     let head_len = ids + numbers[2] as usize * PACK;
     let entries = entries as usize * ENTRY;

@@ -3,8 +3,10 @@
 //!
 //! ```text
 //! magic 8 | covered u32 | replaces u32 | packs u32 | 0 u32 | entries u64
-//! covered index ids, 32 each | replaced index ids, 32 each
-//! packs: id 32, salt 32, size u64, marked seconds i64 (0: not marked)
+//! covered index ids, 32 each
+//! replaced index ids: id 32, by which of those covered u32
+//! packs: id 32, salt 32, size u64, marked seconds i64 (0: not marked),
+//!        number of entries u32, of which of those covered u32
 //! entries sorted by id: id 32, pack, offset, sealed, raw, start u32, len u32 (top bit: tree)
 //! sums: 16 bytes for each block of 64 entries, the beginning of its BLAKE3
 //! checksum 32: BLAKE3 of everything but the entries
@@ -25,9 +27,10 @@ use memmap2::Mmap;
 use super::{Found, Location, SegmentAddr};
 use crate::format::{BlobId, BlobKind, ObjectId};
 
-pub(super) const MAGIC: &[u8; 8] = b"TRSRUN03";
+pub(super) const MAGIC: &[u8; 8] = b"TRSRUN04";
 pub(super) const HEADER: usize = 32;
-pub(super) const PACK: usize = 80;
+pub(super) const REPLACED: usize = 36;
+pub(super) const PACK: usize = 88;
 pub(super) const ENTRY: usize = 56;
 pub(super) const TREE_BIT: u32 = 1 << 31;
 /// Entries in a block.
@@ -42,7 +45,8 @@ pub struct Run {
     map: Mmap,
     pub(super) path: Option<PathBuf>,
     covered: Vec<ObjectId>,
-    replaces: Vec<ObjectId>,
+    /// Each with the number of the covered one that replaces it.
+    replaces: Vec<(ObjectId, u32)>,
     packs_at: usize,
     packs: usize,
     entries_at: usize,
@@ -62,6 +66,10 @@ pub struct PackInfo {
     pub size: u64,
     /// Seconds since 1970 at which prune marked it; 0 if it is not marked.
     pub marked: i64,
+    /// Entries of the run that lie in it.
+    pub entries: u32,
+    /// Which of the index objects that the run covers names it.
+    pub object: u32,
 }
 
 /// A blob and where it lies.
@@ -104,7 +112,7 @@ impl Run {
         let (covered, replaces, packs) = (number(8)?, number(12)?, number(16)?);
         let entries = usize::try_from(u64_at(map.get(24..32)?)).ok()?;
         let replaces_at = HEADER + covered * 32;
-        let packs_at = replaces_at + replaces * 32;
+        let packs_at = replaces_at + replaces * REPLACED;
         let entries_at = packs_at + packs * PACK;
         let sums_at = entries.checked_mul(ENTRY)?.checked_add(entries_at)?;
         let blocks = entries.div_ceil(BLOCK);
@@ -117,12 +125,13 @@ impl Run {
         if hasher.finalize().as_bytes()[..] != map[checksum_at..] {
             return None;
         }
-        let ids = |at: usize, n: usize| {
-            (0..n).map(|i| id_at(&map[at + i * 32..])).map(ObjectId).collect()
+        let replaced = |i: usize| {
+            let at = &map[replaces_at + i * REPLACED..];
+            (ObjectId(id_at(at)), u32_at(&at[32..]))
         };
         Some(Self {
-            covered: ids(HEADER, covered),
-            replaces: ids(replaces_at, replaces),
+            covered: (0..covered).map(|i| ObjectId(id_at(&map[HEADER + i * 32..]))).collect(),
+            replaces: (0..replaces).map(replaced).collect(),
             path: None,
             packs_at,
             packs,
@@ -170,7 +179,13 @@ impl Run {
         &self.covered
     }
 
-    pub fn replaces(&self) -> &[ObjectId] {
+    /// What covered index objects replace, each with the one that replaces it.
+    pub fn replaces(&self) -> impl Iterator<Item = (&ObjectId, &ObjectId)> {
+        self.replaces.iter().filter_map(|(id, by)| Some((id, self.covered.get(*by as usize)?)))
+    }
+
+    /// The same as numbers of covered ones.
+    pub(super) fn replaced(&self) -> &[(ObjectId, u32)] {
         &self.replaces
     }
 
@@ -200,6 +215,8 @@ impl Run {
             salt: id_at(&p[32..]),
             size: u64_at(&p[64..]),
             marked: u64_at(&p[72..]) as i64,
+            entries: u32_at(&p[80..]),
+            object: u32_at(&p[84..]),
         })
     }
 
@@ -330,6 +347,7 @@ fn id_at(b: &[u8]) -> [u8; 32] {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::collections::HashSet;
     use std::sync::Arc;
 
     use super::super::run_writer::{RunBuilder, merge};
@@ -409,7 +427,7 @@ pub(super) mod tests {
                 Arc::new(builder.write(None).unwrap())
             })
             .collect();
-        let merged = merge(&runs, Some(folder.path())).unwrap();
+        let merged = merge(&runs, &HashSet::new(), Some(folder.path())).unwrap();
         let run = Run::open(merged.path().unwrap()).unwrap();
         assert_eq!(run.covered().len(), 2);
         let packs =
@@ -418,11 +436,35 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn what_some_objects_say_can_be_left_out() {
+        let mut builder = RunBuilder::default();
+        for n in 1..=3 {
+            builder.covered.push(ObjectId([n; 32]));
+            builder.replaces.push((ObjectId([10 * n; 32]), u32::from(n) - 1));
+            builder.add(&pack(n, u64::from(n) * 100..u64::from(n) * 100 + 200));
+            builder.add(&pack(10 * n, u64::from(n) * 1000..u64::from(n) * 1000 + 70));
+        }
+        let run = Arc::new(builder.write(None).unwrap());
+        let gone = HashSet::from([ObjectId([2; 32])]);
+        let rest = merge(&[run], &gone, None).unwrap();
+        assert_eq!(rest.covered(), [ObjectId([1; 32]), ObjectId([3; 32])]);
+        let replaces: Vec<_> = rest.replaces().map(|(id, by)| (id.0[0], by.0[0])).collect();
+        assert_eq!(replaces, [(10, 1), (30, 3)]);
+        let packs: Vec<_> = rest.packs().map(|p| (p.id.0[0], p.object, p.entries)).collect();
+        assert_eq!(packs, [(1, 0, 200), (10, 0, 70), (3, 1, 200), (30, 1, 70)]);
+        let packs =
+            |n| -> Vec<u8> { rest.find(&blob(n)).map(|f| f.location.segment.pack.0[0]).collect() };
+        assert_eq!((packs(250), packs(350), packs(450)), (vec![1], vec![3], vec![3]));
+        assert_eq!((packs(1050), packs(2050), packs(3050)), (vec![10], vec![], vec![30]));
+        assert!(rest.verify() && rest.len() == 540);
+    }
+
+    #[test]
     fn a_garbled_run_is_noticed_and_answers_nothing_wrong() {
         let folder = tempfile::tempdir().unwrap();
         let mut builder = RunBuilder::default();
         builder.covered.push(ObjectId([9; 32]));
-        builder.replaces.push(ObjectId([8; 32]));
+        builder.replaces.push((ObjectId([8; 32]), 0));
         builder.add(&pack(1, 0..130));
         let run = builder.write(Some(folder.path())).unwrap();
         assert!(run.verify());
@@ -446,7 +488,7 @@ pub(super) mod tests {
                 assert!(starts.eq([3 * n]) || run.is_broken(), "{at}: {n}");
             }
             assert!(run.is_broken() && !run.verify());
-            assert!(merge(&[Arc::new(run)], None).is_err());
+            assert!(merge(&[Arc::new(run)], &HashSet::new(), None).is_err());
         }
         assert!((0..bytes.len()).all(|len| garbled(&bytes[..len]).is_err()));
     }
