@@ -65,7 +65,7 @@ fn synthetic(size: &Size) -> Store {
 }
 
 fn size(snapshots: u64, directories: u64, files: u64, changed: u64) -> Size {
-    Size { snapshots, directories, files, chunks: 2, changed, stored: 64 }
+    Size { snapshots, directories, files, chunks: 2, changed, stored: 64, others: 0 }
 }
 
 /// Paths with their versions as `find` tells them: which snapshots hold the same.
