@@ -19,6 +19,7 @@ const PACK: usize = 88;
 const ENTRY: usize = 56;
 const BLOCK: usize = 64;
 const SUM: usize = 16;
+const KEY: usize = 8;
 const PACKS: u8 = 3;
 const BLOBS: u64 = 70;
 
@@ -111,9 +112,8 @@ fn forge(input: &[u8]) -> Vec<u8> {
     let (fixed, entries) = body.split_at(head_len);
     head.extend(fixed);
     assert_eq!(head.len(), HEADER + head_len);
-    let sums =
-        entries.chunks(BLOCK * ENTRY).flat_map(|b| blake3::hash(b).as_bytes()[..SUM].to_vec());
-    let sums: Vec<u8> = sums.collect();
+    let sum = |block: &[u8]| [&blake3::hash(block).as_bytes()[..SUM], &block[..KEY]].concat();
+    let sums: Vec<u8> = entries.chunks(BLOCK * ENTRY).flat_map(sum).collect();
     let checksum = blake3::Hasher::new().update(&head).update(&sums).finalize();
     [&head, entries, &sums, checksum.as_bytes()].concat()
 }

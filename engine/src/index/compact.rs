@@ -10,7 +10,7 @@ use super::run::Run;
 const OUTWEIGHS: usize = 4;
 /// A run with so many entries is left alone whatever comes: else the index would at times
 /// be written anew as a whole, and need twice the room.
-const LARGE: usize = 16 << 20;
+const LARGE: usize = 32 << 20;
 
 /// Merges runs until each outweighs all smaller ones or is large. Merging costs their size,
 /// so an entry is rarely merged. Failing to is no harm.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use memmap2::MmapMut;
 
 use super::run::{
-    BLOCK, CHECKSUM, ENTRY, Entry, HEADER, MAGIC, PACK, PackInfo, REPLACED, Run, SUM, TREE_BIT,
+    BLOCK, CHECKSUM, ENTRY, Entry, HEADER, KEY, MAGIC, PACK, PackInfo, REPLACED, Run, SUM, TREE_BIT,
 };
 use crate::format::{BlobId, BlobKind, ObjectId, PackEntry};
 
@@ -188,7 +188,7 @@ impl Content<'_> {
 
     fn write_memory(&self, entries: impl Iterator<Item = Entry>) -> io::Result<Run> {
         let ids = self.covered.len() * 32 + self.replaces.len() * REPLACED;
-        let sums = self.count.div_ceil(BLOCK) * SUM;
+        let sums = self.count.div_ceil(BLOCK) * (SUM + KEY);
         let len = HEADER + ids + self.packs.len() * PACK + self.count * ENTRY + sums + CHECKSUM;
         let mut map = MmapMut::map_anon(len)?;
         self.write_to(&mut map[..], entries)?;
@@ -213,6 +213,7 @@ impl Content<'_> {
                 return Err(garbled());
             }
             sums.extend_from_slice(&blake3::hash(&block).as_bytes()[..SUM]);
+            sums.extend_from_slice(&block[..KEY]);
             out.write_all(&block)?;
             left -= n;
         }
