@@ -232,7 +232,8 @@ fn a_prune_of_others_makes_nobody_read_all_of_the_index_again() {
     let entries = |repo: &Repository| {
         let runs = repo.index().runs();
         let found = runs.iter().flat_map(|r| (0..r.len()).filter_map(|i| r.found(&r.entry(i)?)));
-        let mut all: Vec<_> = found.map(|f| (f.location.segment, f.location.start, f.marked)).collect();
+        let mut all: Vec<_> =
+            found.map(|f| (f.location.segment, f.location.start, f.marked)).collect();
         all.sort();
         all
     };
