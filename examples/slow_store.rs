@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use tresor_engine::format::NodeKind;
 use tresor_engine::monitor::Quiet;
 use tresor_engine::repo::{Repository, Snapshot};
 use tresor_engine::restorer::{RestoreOptions, restore};
@@ -75,15 +76,13 @@ fn run(line: Line, what: &str, tree: &Item) -> Done {
         let (options, monitor) = (RestoreOptions::default(), Arc::new(Quiet::default()));
         Ok(restore(&repo, &snapshot.data.tree, &[], sink, &options, monitor).map(drop)?)
     })?;
-    if what != "a large file" {
-        return Ok(());
-    }
     let repo = open(&store);
-    measure("drive", &mut || read_through(&repo, &snapshot))
+    let names: &[&[u8]] = if what == "a large file" { &[b"file"] } else { &[] };
+    measure("drive", &mut || read_through(&repo, &snapshot, names))
 }
 
-/// Reads the file on a drive from end to end, as the kernel does.
-fn read_through(repo: &Arc<Repository>, snapshot: &Snapshot) -> Done {
+/// Reads everything below a path on a drive from end to end, as `cp -r` does by the kernel.
+fn read_through(repo: &Arc<Repository>, snapshot: &Snapshot, names: &[&[u8]]) -> Done {
     let options = DriveOptions {
         snapshot: Some(snapshot.clone()),
         filter: SnapshotFilter::default(),
@@ -92,11 +91,33 @@ fn read_through(repo: &Arc<Repository>, snapshot: &Snapshot) -> Done {
         cache_size: 128 << 20,
     };
     let fs = SnapshotFs::new(repo.clone(), options)?;
-    let file = fs.lookup(Ino::ROOT, b"file")?;
+    let mut ino = Ino::ROOT;
+    for name in names {
+        ino = fs.lookup(ino, name)?.ino;
+    }
+    read_below(&fs, ino)
+}
+
+fn read_below(fs: &SnapshotFs, ino: Ino) -> Done {
+    if fs.attr(ino)?.kind != NodeKind::Directory {
+        return read_file(fs, ino);
+    }
+    let mut names = Vec::new();
+    fs.read_dir(ino, 0, false, &mut |entry| {
+        names.push(entry.name.to_vec());
+        true
+    })?;
+    for name in names.iter().filter(|name| *name != b"." && *name != b"..") {
+        read_below(fs, fs.lookup(ino, name)?.ino)?;
+    }
+    Ok(())
+}
+
+fn read_file(fs: &SnapshotFs, ino: Ino) -> Done {
     let mut at = 0;
     loop {
-        fs.read_ahead(file.ino, at, STEP);
-        match fs.read_at(file.ino, at, STEP)?.len() {
+        fs.read_ahead(ino, at, STEP);
+        match fs.read_at(ino, at, STEP)?.len() {
             0 => return Ok(()),
             read => at += read as u64,
         }

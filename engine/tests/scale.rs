@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use fastrand::Rng;
 use tresor_engine::format::{ObjectKind, ObjectName};
 use tresor_engine::history::{find, same_version, walk};
-use tresor_engine::maintenance::{CheckOptions, PruneOptions, check, plan_prune, stats};
+use tresor_engine::maintenance::{CheckOptions, PruneOptions, check, plan_prune, prune, stats};
 use tresor_engine::monitor::Quiet;
 use tresor_engine::repo::{OpenOptions, Repository, Snapshot};
 use tresor_engine::store::{MemoryStore, Store};
@@ -65,7 +65,7 @@ fn synthetic(size: &Size) -> Store {
 }
 
 fn size(snapshots: u64, directories: u64, files: u64, changed: u64) -> Size {
-    Size { snapshots, directories, files, chunks: 2, changed, stored: 64 }
+    Size { snapshots, directories, files, chunks: 2, changed, stored: 64, others: 0 }
 }
 
 /// Paths with their versions as `find` tells them: which snapshots hold the same.
@@ -201,6 +201,45 @@ fn a_lookup_asks_few_runs_however_often_the_index_grew() {
         assert!(runs <= 3, "{runs} runs after {n} backups");
         backup(&repo, &tree, &options(None));
     }
+}
+
+#[test]
+fn a_prune_of_others_makes_nobody_read_all_of_the_index_again() {
+    let (store, cost) = counted(Arc::new(MemoryStore::new()));
+    init(&store);
+    let caches = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [repo, _] = [0, 1].map(|n| open(&store, Some(caches[n].path())));
+    let mut rng = Rng::with_seed(8);
+    let mut backed_up = || {
+        let file = Item::file(random_bytes(&mut rng, 9000));
+        backup(&repo, &Item::dir().with("file", file), &options(None)).0
+    };
+    let snapshots: Vec<_> = std::iter::repeat_with(&mut backed_up).take(20).collect();
+    drop(open(&store, Some(caches[1].path())));
+    repo.forget(&[snapshots[7].id]).unwrap();
+    let options = PruneOptions { max_unused_percent: 100.0, ..Default::default() };
+    let plan = plan_prune(&repo, &options, &Quiet::default()).unwrap();
+    assert_eq!(prune(&repo, &options, plan, &Quiet::default()).unwrap().bytes_deleted, 0);
+    cost.take();
+    let other = open(&store, Some(caches[1].path()));
+    let [_, gets, ..] = cost.take();
+    // The config, the key slot, and the object that was written anew.
+    assert!(gets <= 4, "{gets} objects read");
+    assert_eq!(other.index().objects(), repo.index().objects());
+    for run in other.index().runs() {
+        assert_eq!(run.packs().map(|p| p.entries as usize).sum::<usize>(), run.len());
+    }
+    let entries = |repo: &Repository| {
+        let runs = repo.index().runs();
+        let found = runs.iter().flat_map(|r| (0..r.len()).filter_map(|i| r.found(&r.entry(i)?)));
+        let mut all: Vec<_> =
+            found.map(|f| (f.location.segment, f.location.start, f.marked)).collect();
+        all.sort();
+        all
+    };
+    let anew = open(&store, None);
+    assert_eq!(entries(&other), entries(&anew));
+    assert_eq!(entries(&repo), entries(&anew));
 }
 
 #[test]

@@ -14,10 +14,12 @@ use tresor_engine::store::{MemoryStore, Store};
 use crate::kit::*;
 
 const HEADER: usize = 32;
-const PACK: usize = 80;
+const REPLACED: usize = 36;
+const PACK: usize = 88;
 const ENTRY: usize = 56;
 const BLOCK: usize = 64;
 const SUM: usize = 16;
+const KEY: usize = 8;
 const PACKS: u8 = 3;
 const BLOBS: u64 = 70;
 
@@ -102,7 +104,7 @@ fn forge(input: &[u8]) -> Vec<u8> {
     let mut head = ORIGINAL.run[..8].to_vec();
     numbers.iter().for_each(|n| head.extend(n.to_le_bytes()));
     head.extend(u64::from(entries).to_le_bytes());
-    let ids = (numbers[0] + numbers[1]) as usize * 32;
+    let ids = numbers[0] as usize * 32 + numbers[1] as usize * REPLACED;
     let mut body = input.take_rest().to_vec();
     let head_len = ids + numbers[2] as usize * PACK;
     let entries = entries as usize * ENTRY;
@@ -110,9 +112,8 @@ fn forge(input: &[u8]) -> Vec<u8> {
     let (fixed, entries) = body.split_at(head_len);
     head.extend(fixed);
     assert_eq!(head.len(), HEADER + head_len);
-    let sums =
-        entries.chunks(BLOCK * ENTRY).flat_map(|b| blake3::hash(b).as_bytes()[..SUM].to_vec());
-    let sums: Vec<u8> = sums.collect();
+    let sum = |block: &[u8]| [&blake3::hash(block).as_bytes()[..SUM], &block[..KEY]].concat();
+    let sums: Vec<u8> = entries.chunks(BLOCK * ENTRY).flat_map(sum).collect();
     let checksum = blake3::Hasher::new().update(&head).update(&sums).finalize();
     [&head, entries, &sums, checksum.as_bytes()].concat()
 }

@@ -11,13 +11,14 @@ from . import chart, machine
 from .backup import SETS, Backup
 from .commands import Failure
 from .drive import Drive
+from .growth import Growth
 from .phases import Results, run_rounds, say
 from .scale import Scale
 
 # A further group is a module with a class that has what Drive has: `notes`, `programs`,
 # bytes_needed(), parts(), about(), headline(), named(), as_text() and as_json(). A part has
 # prepare(), steps() and clear(); most groups are their own only part.
-GROUPS = {"backup": Backup, "drive": Drive, "scale": Scale}
+GROUPS = {"backup": Backup, "drive": Drive, "growth": Growth, "scale": Scale}
 
 DESCRIPTION = """\
 Measures tresor beside other backup programs: restic 0.19.1, rustic 0.11.4, borg 1.4.5,
@@ -31,6 +32,9 @@ Groups of phases:
   drive     a snapshot as a drive: the Linux kernel's sources and a big file, listed,
             searched, read and copied; beside it the plain files (floor) and a FUSE file
             system that only passes them on (pass-through)
+  growth    tresor alone: backups of five numbers of files up to ten million, and of a million
+            in one directory; repositories with indexes of five sizes up to 100 million chunks;
+            a sparse file of 1 TiB with 200 MB of data
   scale     tresor alone, with repositories of five sizes up to 10 million blobs and 1,000
             snapshots, one of a million files in 100 snapshots and one of 10,000 snapshots,
             which hold no payload
@@ -48,6 +52,8 @@ free beside it. It takes root, or sudo without a password, to drop the page cach
 of `drive` or `backup` with all programs takes about 10 minutes on two cores, one of `scale`
 about 5; with --quick one of `backup` takes two and one of `scale` less than one. Whatever
 fails is shown as failed, and the rest goes on.
+
+`growth` takes an hour a round, 7 GB of memory, and 5 GB of a real disk, where $BENCH_DISK is (/var/tmp).
 
 Examples:
   scripts/bench backup --runs 3 --json backup.json --svg backup.svg
@@ -98,7 +104,7 @@ def parser():
     made.add_argument("--tree", metavar="DIR", help="drive: a tree instead of the kernel's sources")
     made.add_argument("--copy", metavar="FOLDER", default="drivers/net", help="drive: what of it is copied (drivers/net)")
     made.add_argument("--big-size", type=size, default=2_147_000_000, metavar="SIZE", help="drive: of the big file (2147M)")
-    made.add_argument("--quick", action="store_true", help="backup and scale: little data, one round")
+    made.add_argument("--quick", action="store_true", help="backup, growth and scale: little data, one round")
     made.add_argument("--timeout", type=float, default=900, metavar="SECONDS", help="for each command (900)")
     # For the shell script, which installs them.
     made.add_argument("--list-programs", action="store_true", help=argparse.SUPPRESS)

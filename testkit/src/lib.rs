@@ -1,6 +1,7 @@
 //! For tests of the engine and the drive: trees in memory that can be backed up
 //! and compared with, random ones, and stores that count calls or fail.
 
+mod forest;
 mod hooked;
 mod random;
 mod slow;
@@ -17,6 +18,7 @@ use tresor_engine::monitor::Quiet;
 use tresor_engine::repo::{InitOptions, OpenOptions, Repository, Snapshot};
 use tresor_engine::store::{MemoryStore, Store};
 
+pub use forest::Forest;
 pub use hooked::{Call, HookedStore};
 pub use random::{random_bytes, random_tree};
 pub use slow::{Line, SlowStore, Traffic};

@@ -28,6 +28,8 @@ pub struct Size {
     pub changed: u64,
     /// Length in its pack that each chunk is said to have.
     pub stored: u32,
+    /// Further chunks that the index names, of no snapshot.
+    pub others: u64,
 }
 
 /// Puts something of that length where a pack of chunks should be, if anything.
@@ -75,7 +77,8 @@ pub fn fill(repo: &Arc<Repository>, size: &Size, place: PlacePack<'_>) -> Result
         }
         trees.push(maker.root()?);
     }
-    let Maker { chunks, trees: mut written, .. } = maker;
+    let Maker { mut chunks, trees: mut written, .. } = maker;
+    (0..size.others).try_for_each(|n| chunks.add(chunk_id([u64::MAX, 0, n, 1])))?;
     written.flush()?;
     written.writer.finish()?;
     let count = chunks.finish()?;

@@ -4,6 +4,8 @@
 //! (`run.rs`) make them searchable without holding them in memory, and are kept
 //! equal to them (`sync.rs`).
 
+mod compact;
+mod fresh;
 mod reliance;
 mod run;
 mod run_writer;
@@ -19,6 +21,7 @@ pub use run::{Entry, PackInfo, Run};
 pub use run_writer::RunBuilder;
 pub use sync::read_object;
 
+use fresh::Fresh;
 use reliance::Unreliable;
 use sync::{Sync, cached_runs};
 
@@ -64,15 +67,10 @@ pub struct Found {
     pub marked: Option<i64>,
 }
 
-/// Blobs of packs written by this process that are kept in memory before they become a run.
-const DELTA_ENTRIES: usize = 1 << 18;
-
 #[derive(Default)]
 struct State {
     runs: Vec<Arc<Run>>,
-    /// Blobs of packs that this process wrote and that no run covers yet.
-    delta: HashMap<BlobId, Found>,
-    delta_packs: RunBuilder,
+    fresh: Fresh,
     /// Index objects in the store that are not in force, and what they replace.
     replaced: HashMap<ObjectId, Vec<ObjectId>>,
     damaged: Vec<(ObjectId, String)>,
@@ -83,6 +81,8 @@ pub struct Index {
     folder: Option<PathBuf>,
     state: RwLock<State>,
     syncing: Mutex<()>,
+    /// Held by who merges runs of fresh blobs.
+    merging: Mutex<()>,
     /// How many backups rely on the index.
     relying: AtomicUsize,
     /// Index objects in force at any sync since the last `reset_seen`.
@@ -96,7 +96,8 @@ impl Index {
         let runs = folder.as_deref().map(cached_runs).unwrap_or_default();
         let state = RwLock::new(State { runs, ..State::default() });
         let relying = AtomicUsize::new(0);
-        Self { folder, state, syncing: Mutex::new(()), relying, seen: Mutex::default() }
+        let (syncing, merging, seen) = Default::default();
+        Self { folder, state, syncing, merging, relying, seen }
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
@@ -110,8 +111,8 @@ impl Index {
     /// A place of the blob, preferably in a pack that is not marked.
     pub fn find(&self, id: &BlobId) -> Option<Found> {
         let state = self.read();
-        if let Some(found) = state.delta.get(id) {
-            return Some(*found);
+        if let Some(found) = state.fresh.find(id) {
+            return Some(found);
         }
         let mut places = Vec::new();
         for found in state.runs.iter().flat_map(|run| run.find(id)) {
@@ -127,7 +128,7 @@ impl Index {
     /// Every place of the blob, best first.
     pub fn find_all(&self, id: &BlobId) -> Vec<Found> {
         let state = self.read();
-        let mut places: Vec<_> = state.delta.get(id).copied().into_iter().collect();
+        let mut places: Vec<_> = state.fresh.find(id).into_iter().collect();
         places.extend(state.runs.iter().flat_map(|run| run.find(id)));
         settle_marks(&mut places);
         places
@@ -147,7 +148,7 @@ impl Index {
         let reliable = |found: Found| {
             found.marked.is_none() && !state.unreliable.contains(&found.location.segment.pack)
         };
-        state.delta.contains_key(id) || places.any(reliable)
+        places.any(reliable) || state.fresh.find(id).is_some()
     }
 
     /// Whether nothing new may rely on a pack, though an entry of it isn't marked.
@@ -167,28 +168,14 @@ impl Index {
 
     /// Takes up a pack that this process has just stored.
     pub fn add(&self, pack: &PackEntry) {
-        let mut state = self.write();
-        for (offset, segment) in pack.placed() {
-            let addr = SegmentAddr {
-                pack: pack.id,
-                salt: pack.salt,
-                offset,
-                sealed_len: segment.sealed_len,
-                raw_len: segment.raw_len() as u32,
-            };
-            for (id, start, len) in segment.blobs() {
-                let location = Location { segment: addr, start, len };
-                state.delta.insert(id, Found { location, kind: segment.kind, marked: None });
-            }
+        if !self.write().fresh.add(pack) {
+            return;
         }
-        state.delta_packs.add(pack);
-        if state.delta.len() >= DELTA_ENTRIES {
-            // Temporary: the next sync reads the index objects instead.
-            if let Ok(run) = std::mem::take(&mut state.delta_packs).write(None) {
-                state.runs.push(Arc::new(run));
-                state.delta.clear();
-            }
-        }
+        // Lookups go on meanwhile.
+        let Ok(_one_at_a_time) = self.merging.try_lock() else { return };
+        let before = self.read().fresh.runs.clone();
+        let merged = fresh::merged(&before);
+        self.write().fresh.replace(&before, merged);
     }
 
     /// Index objects that couldn't be read, and why.
@@ -196,8 +183,8 @@ impl Index {
         self.read().damaged.clone()
     }
 
-    /// Runs that hold the whole index, for walking over all of it. Only
-    /// complete right after a sync.
+    /// Runs that hold the whole index, for walking over all of it, as it was at the
+    /// last sync.
     pub fn runs(&self) -> Vec<Arc<Run>> {
         self.read().runs.clone()
     }
@@ -300,4 +287,27 @@ fn settle_marks(places: &mut Vec<Found>) {
     // Entries that contradict each other about a pack are different places: one may be right.
     places.sort_by_key(|p| (p.marked.is_some(), std::cmp::Reverse(p.marked), p.location));
     places.dedup_by_key(|p| p.location);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::run::tests::{blob, pack};
+    use super::*;
+
+    #[test]
+    fn what_one_backup_stores_is_found_in_few_places() {
+        let index = Index::new(None);
+        index.write().fresh = Fresh::new(100);
+        let mut most = 0;
+        for n in 0..200 {
+            index.add(&pack(n as u8, n * 100..n * 100 + 100));
+            most = most.max(index.read().fresh.runs.len());
+        }
+        assert!(most <= 5, "{most} runs");
+        for n in 0..200 * 100 {
+            let found = index.find(&blob(n)).unwrap();
+            assert_eq!(u64::from(found.location.segment.pack.0[0]), n / 100);
+        }
+        assert!(index.find(&blob(200 * 100)).is_none());
+    }
 }

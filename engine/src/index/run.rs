@@ -3,10 +3,12 @@
 //!
 //! ```text
 //! magic 8 | covered u32 | replaces u32 | packs u32 | 0 u32 | entries u64
-//! covered index ids, 32 each | replaced index ids, 32 each
-//! packs: id 32, salt 32, size u64, marked seconds i64 (0: not marked)
+//! covered index ids, 32 each
+//! replaced index ids: id 32, by which of those covered u32
+//! packs: id 32, salt 32, size u64, marked seconds i64 (0: not marked),
+//!        number of entries u32, of which of those covered u32
 //! entries sorted by id: id 32, pack, offset, sealed, raw, start u32, len u32 (top bit: tree)
-//! sums: 16 bytes for each block of 64 entries, the beginning of its BLAKE3
+//! for each block of 64 entries: 16 bytes, the beginning of its BLAKE3; the first 8 bytes of its first id
 //! checksum 32: BLAKE3 of everything but the entries
 //! ```
 //!
@@ -25,24 +27,24 @@ use memmap2::Mmap;
 use super::{Found, Location, SegmentAddr};
 use crate::format::{BlobId, BlobKind, ObjectId};
 
-pub(super) const MAGIC: &[u8; 8] = b"TRSRUN03";
+pub(super) const MAGIC: &[u8; 8] = b"TRSRUN04";
 pub(super) const HEADER: usize = 32;
-pub(super) const PACK: usize = 80;
+pub(super) const REPLACED: usize = 36;
+pub(super) const PACK: usize = 88;
 pub(super) const ENTRY: usize = 56;
 pub(super) const TREE_BIT: u32 = 1 << 31;
 /// Entries in a block.
 pub(super) const BLOCK: usize = 64;
 pub(super) const SUM: usize = 16;
+pub(super) const KEY: usize = 8;
 pub(super) const CHECKSUM: usize = 32;
-/// How often to guess where an entry is, and how near a guess needs to be.
-const GUESSES: usize = 4;
-const NEAR: usize = 4;
 
 pub struct Run {
     map: Mmap,
     pub(super) path: Option<PathBuf>,
     covered: Vec<ObjectId>,
-    replaces: Vec<ObjectId>,
+    /// Each with the number of the covered one that replaces it.
+    replaces: Vec<(ObjectId, u32)>,
     packs_at: usize,
     packs: usize,
     entries_at: usize,
@@ -62,6 +64,10 @@ pub struct PackInfo {
     pub size: u64,
     /// Seconds since 1970 at which prune marked it; 0 if it is not marked.
     pub marked: i64,
+    /// Entries of the run that lie in it.
+    pub entries: u32,
+    /// Which of the index objects that the run covers names it.
+    pub object: u32,
 }
 
 /// A blob and where it lies.
@@ -104,11 +110,11 @@ impl Run {
         let (covered, replaces, packs) = (number(8)?, number(12)?, number(16)?);
         let entries = usize::try_from(u64_at(map.get(24..32)?)).ok()?;
         let replaces_at = HEADER + covered * 32;
-        let packs_at = replaces_at + replaces * 32;
+        let packs_at = replaces_at + replaces * REPLACED;
         let entries_at = packs_at + packs * PACK;
         let sums_at = entries.checked_mul(ENTRY)?.checked_add(entries_at)?;
         let blocks = entries.div_ceil(BLOCK);
-        let checksum_at = sums_at.checked_add(blocks * SUM)?;
+        let checksum_at = sums_at.checked_add(blocks * (SUM + KEY))?;
         if checksum_at.checked_add(CHECKSUM)? != map.len() {
             return None;
         }
@@ -117,12 +123,13 @@ impl Run {
         if hasher.finalize().as_bytes()[..] != map[checksum_at..] {
             return None;
         }
-        let ids = |at: usize, n: usize| {
-            (0..n).map(|i| id_at(&map[at + i * 32..])).map(ObjectId).collect()
+        let replaced = |i: usize| {
+            let at = &map[replaces_at + i * REPLACED..];
+            (ObjectId(id_at(at)), u32_at(&at[32..]))
         };
         Some(Self {
-            covered: ids(HEADER, covered),
-            replaces: ids(replaces_at, replaces),
+            covered: (0..covered).map(|i| ObjectId(id_at(&map[HEADER + i * 32..]))).collect(),
+            replaces: (0..replaces).map(replaced).collect(),
             path: None,
             packs_at,
             packs,
@@ -156,7 +163,7 @@ impl Run {
         }
         let (first, end) = (block * BLOCK, self.entries.min((block + 1) * BLOCK));
         let bytes = &self.map[self.entries_at + first * ENTRY..self.entries_at + end * ENTRY];
-        let sum = &self.map[self.sums_at + block * SUM..][..SUM];
+        let sum = &self.map[self.sums_at + block * (SUM + KEY)..][..SUM];
         let intact = blake3::hash(bytes).as_bytes()[..SUM] == *sum;
         if intact {
             word.fetch_or(bit, Relaxed);
@@ -170,7 +177,13 @@ impl Run {
         &self.covered
     }
 
-    pub fn replaces(&self) -> &[ObjectId] {
+    /// What covered index objects replace, each with the one that replaces it.
+    pub fn replaces(&self) -> impl Iterator<Item = (&ObjectId, &ObjectId)> {
+        self.replaces.iter().filter_map(|(id, by)| Some((id, self.covered.get(*by as usize)?)))
+    }
+
+    /// The same as numbers of covered ones.
+    pub(super) fn replaced(&self) -> &[(ObjectId, u32)] {
         &self.replaces
     }
 
@@ -200,6 +213,8 @@ impl Run {
             salt: id_at(&p[32..]),
             size: u64_at(&p[64..]),
             marked: u64_at(&p[72..]) as i64,
+            entries: u32_at(&p[80..]),
+            object: u32_at(&p[84..]),
         })
     }
 
@@ -252,61 +267,54 @@ impl Run {
         Some(Found { location, kind: e.kind, marked: (pack.marked != 0).then_some(pack.marked) })
     }
 
-    /// Number of the first entry that is not before the blob. Ids are evenly spread, so
-    /// where one should be is known well, and the better the nearer another is; each
-    /// entry that is looked at in vain may be a page that must be read.
+    /// Number of the first entry that is not before the blob. The keys of blocks tell which
+    /// block to look at; each block that is looked at must be read and hashed.
     fn first_at_least(&self, id: &BlobId) -> Option<usize> {
-        if self.entries == 0 {
-            return Some(0);
-        }
-        let (last, key) = (self.entries - 1, key_of(&id.0));
-        let mut at = self.guess(key);
-        for _ in 0..GUESSES {
-            let there = key_of(self.id(at)?);
-            let seen = at;
-            let away = self.guess(key.abs_diff(there));
-            at = if key >= there { (at + away).min(last) } else { at.saturating_sub(away) };
-            if seen.abs_diff(at) < NEAR {
+        let (blocks, key) = (self.entries.div_ceil(BLOCK), key_of(&id.0));
+        // Ids are evenly spread, so where one should be is known well.
+        let near = (u128::from(key) * blocks as u128) >> 64;
+        let before = partition(blocks, near as usize, |b| Some(self.key(b) < key))?;
+        let after = partition(blocks, before, |b| Some(self.key(b) <= key))?;
+        let first = before.saturating_sub(1) * BLOCK;
+        let count = (after * BLOCK).min(self.entries).saturating_sub(first);
+        let at = partition(count, count / 2, |i| Some(self.id(first + i)? < &id.0[..]))?;
+        Some(first + at)
+    }
+
+    /// The beginning of the first id of a block.
+    fn key(&self, block: usize) -> u64 {
+        key_of(&self.map[self.sums_at + block * (SUM + KEY) + SUM..])
+    }
+}
+
+/// How many of so many sorted things are before something: searched from `near` on, going
+/// out in growing steps. `None` if one can't be looked at.
+fn partition(count: usize, near: usize, before: impl Fn(usize) -> Option<bool>) -> Option<usize> {
+    let (mut low, mut high, mut step) = (0, count, 1);
+    if near < count && before(near)? {
+        low = near + 1;
+        while low + step < high {
+            if !before(low + step)? {
+                high = low + step;
                 break;
             }
+            (low, step) = (low + step + 1, step * 2);
         }
-        self.around(id, at)
-    }
-
-    /// Where a value would be if ids were spread perfectly.
-    fn guess(&self, key: u64) -> usize {
-        ((u128::from(key) * self.entries as u128) >> 64) as usize
-    }
-
-    /// Like `first_at_least`, going out from a place near it in growing steps.
-    fn around(&self, id: &BlobId, at: usize) -> Option<usize> {
-        let before = |i: usize| Some(self.id(i)? < &id.0[..]);
-        let (mut low, mut high, mut step) = (0, self.entries, NEAR);
-        if before(at)? {
-            low = at + 1;
-            while low + step < high {
-                if !before(low + step)? {
-                    high = low + step;
-                    break;
-                }
-                (low, step) = (low + step + 1, step * 2);
+    } else {
+        high = near.min(count);
+        while high > step {
+            if before(high - step)? {
+                low = high - step + 1;
+                break;
             }
-        } else {
-            high = at;
-            while high > step {
-                if before(high - step)? {
-                    low = high - step + 1;
-                    break;
-                }
-                (high, step) = (high - step, step * 2);
-            }
+            (high, step) = (high - step, step * 2);
         }
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if before(middle)? { low = middle + 1 } else { high = middle }
-        }
-        Some(low)
     }
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if before(middle)? { low = middle + 1 } else { high = middle }
+    }
+    Some(low)
 }
 
 /// The beginning of an id as a number.
@@ -330,6 +338,7 @@ fn id_at(b: &[u8]) -> [u8; 32] {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::collections::HashSet;
     use std::sync::Arc;
 
     use super::super::run_writer::{RunBuilder, merge};
@@ -376,7 +385,8 @@ pub(super) mod tests {
             assert_eq!(run.find(&blob(n * 299)).count(), 1);
             blocks += run.checked.iter().map(|w| w.load(Relaxed).count_ones()).sum::<u32>();
         }
-        assert!(blocks < 3 * count as u32, "{blocks}");
+        // Its own, and at times the one before or after.
+        assert!(blocks < count as u32 * 11 / 10, "{blocks}");
     }
 
     #[test]
@@ -409,7 +419,7 @@ pub(super) mod tests {
                 Arc::new(builder.write(None).unwrap())
             })
             .collect();
-        let merged = merge(&runs, Some(folder.path())).unwrap();
+        let merged = merge(&runs, &HashSet::new(), Some(folder.path())).unwrap();
         let run = Run::open(merged.path().unwrap()).unwrap();
         assert_eq!(run.covered().len(), 2);
         let packs =
@@ -418,11 +428,35 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn what_some_objects_say_can_be_left_out() {
+        let mut builder = RunBuilder::default();
+        for n in 1..=3 {
+            builder.covered.push(ObjectId([n; 32]));
+            builder.replaces.push((ObjectId([10 * n; 32]), u32::from(n) - 1));
+            builder.add(&pack(n, u64::from(n) * 100..u64::from(n) * 100 + 200));
+            builder.add(&pack(10 * n, u64::from(n) * 1000..u64::from(n) * 1000 + 70));
+        }
+        let run = Arc::new(builder.write(None).unwrap());
+        let gone = HashSet::from([ObjectId([2; 32])]);
+        let rest = merge(&[run], &gone, None).unwrap();
+        assert_eq!(rest.covered(), [ObjectId([1; 32]), ObjectId([3; 32])]);
+        let replaces: Vec<_> = rest.replaces().map(|(id, by)| (id.0[0], by.0[0])).collect();
+        assert_eq!(replaces, [(10, 1), (30, 3)]);
+        let packs: Vec<_> = rest.packs().map(|p| (p.id.0[0], p.object, p.entries)).collect();
+        assert_eq!(packs, [(1, 0, 200), (10, 0, 70), (3, 1, 200), (30, 1, 70)]);
+        let packs =
+            |n| -> Vec<u8> { rest.find(&blob(n)).map(|f| f.location.segment.pack.0[0]).collect() };
+        assert_eq!((packs(250), packs(350), packs(450)), (vec![1], vec![3], vec![3]));
+        assert_eq!((packs(1050), packs(2050), packs(3050)), (vec![10], vec![], vec![30]));
+        assert!(rest.verify() && rest.len() == 540);
+    }
+
+    #[test]
     fn a_garbled_run_is_noticed_and_answers_nothing_wrong() {
         let folder = tempfile::tempdir().unwrap();
         let mut builder = RunBuilder::default();
         builder.covered.push(ObjectId([9; 32]));
-        builder.replaces.push(ObjectId([8; 32]));
+        builder.replaces.push((ObjectId([8; 32]), 0));
         builder.add(&pack(1, 0..130));
         let run = builder.write(Some(folder.path())).unwrap();
         assert!(run.verify());
@@ -446,7 +480,7 @@ pub(super) mod tests {
                 assert!(starts.eq([3 * n]) || run.is_broken(), "{at}: {n}");
             }
             assert!(run.is_broken() && !run.verify());
-            assert!(merge(&[Arc::new(run)], None).is_err());
+            assert!(merge(&[Arc::new(run)], &HashSet::new(), None).is_err());
         }
         assert!((0..bytes.len()).all(|len| garbled(&bytes[..len]).is_err()));
     }

@@ -1,7 +1,7 @@
 //! Writing runs: of packs, or of other runs.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use memmap2::MmapMut;
 
 use super::run::{
-    BLOCK, CHECKSUM, ENTRY, Entry, HEADER, MAGIC, PACK, PackInfo, Run, SUM, TREE_BIT,
+    BLOCK, CHECKSUM, ENTRY, Entry, HEADER, KEY, MAGIC, PACK, PackInfo, REPLACED, Run, SUM, TREE_BIT,
 };
 use crate::format::{BlobId, BlobKind, ObjectId, PackEntry};
 
@@ -19,8 +19,10 @@ pub(super) const TEMP_PREFIX: &str = ".tmp-";
 /// Collects packs, then writes them as one run.
 #[derive(Default)]
 pub struct RunBuilder {
+    /// Index objects; packs that are added are what the last of them names.
     pub covered: Vec<ObjectId>,
-    pub replaces: Vec<ObjectId>,
+    /// What they replace, each with the number of the one that replaces it.
+    pub replaces: Vec<(ObjectId, u32)>,
     packs: Vec<PackInfo>,
     entries: Vec<Entry>,
 }
@@ -33,6 +35,8 @@ impl RunBuilder {
             salt: pack.salt,
             size: pack.size,
             marked: pack.marked.map_or(0, |t| t.seconds.max(1)),
+            entries: pack.segments.iter().map(|s| s.blob_count() as u32).sum(),
+            object: self.covered.len().saturating_sub(1) as u32,
         });
         for (offset, segment) in pack.placed() {
             let raw_len = segment.raw_len() as u32;
@@ -73,45 +77,82 @@ impl RunBuilder {
     }
 }
 
-/// One run out of several, without holding their entries in memory.
-pub fn merge(runs: &[Arc<Run>], folder: Option<&Path>) -> io::Result<Run> {
-    let mut bases = Vec::new();
-    let mut packs = Vec::new();
+/// One run out of several, without holding their entries in memory, and without what the
+/// index objects in `gone` say.
+pub fn merge(
+    runs: &[Arc<Run>],
+    gone: &HashSet<ObjectId>,
+    folder: Option<&Path>,
+) -> io::Result<Run> {
+    let (mut covered, mut replaces, mut packs) = (Vec::new(), Vec::new(), Vec::new());
+    let mut parts = Vec::new();
     for run in runs {
-        bases.push(packs.len() as u32);
-        packs.extend(run.packs());
+        let numbers = numbers(run.covered().iter().map(|id| !gone.contains(id)), covered.len());
+        covered.extend(run.covered().iter().filter(|id| !gone.contains(id)));
+        // A run that covers nothing is of packs that no index object names yet.
+        let of = |object: u32| numbers.get(object as usize).copied();
+        let is_kept = |object: u32| of(object) != Some(GONE);
+        for (id, by) in run.replaced().iter().filter(|(_, by)| is_kept(*by)) {
+            replaces.push((*id, of(*by).unwrap_or(0)));
+        }
+        let base = packs.len();
+        let numbers = self::numbers(run.packs().map(|p| is_kept(p.object)), base);
+        let kept = run.packs().filter(|p| is_kept(p.object));
+        packs.extend(kept.map(|p| PackInfo { object: of(p.object).unwrap_or(0), ..p }));
+        parts.push(Part { run, packs: numbers });
     }
-    let covered: Vec<_> = runs.iter().flat_map(|r| r.covered().iter().copied()).collect();
-    let replaces: Vec<_> = runs.iter().flat_map(|r| r.replaces().iter().copied()).collect();
-    let count = runs.iter().map(|r| r.len()).sum();
+    let count = packs.iter().map(|p| p.entries as usize).sum();
     let content = Content { covered: &covered, replaces: &replaces, packs: &packs, count };
-    content.write(folder, || merged(runs, &bases))
+    content.write(folder, || merged(&parts))
 }
 
-/// The entries of all runs in order; ends early if one is garbled.
-fn merged<'a>(runs: &'a [Arc<Run>], bases: &'a [u32]) -> impl Iterator<Item = Entry> + 'a {
+/// A run to be merged, and which number each of its packs gets.
+struct Part<'a> {
+    run: &'a Run,
+    packs: Vec<u32>,
+}
+
+/// The number of what isn't kept.
+const GONE: u32 = u32::MAX;
+
+/// Numbers for those that are kept, from `first` on.
+fn numbers(kept: impl Iterator<Item = bool>, first: usize) -> Vec<u32> {
+    let mut next = first as u32;
+    let number = |is_kept: bool| {
+        if !is_kept {
+            return GONE;
+        }
+        next += 1;
+        next - 1
+    };
+    kept.map(number).collect()
+}
+
+/// The entries of all parts in order; ends early if one is garbled.
+fn merged<'a>(parts: &'a [Part<'a>]) -> impl Iterator<Item = Entry> + 'a {
     let mut heads: BinaryHeap<Reverse<(BlobId, usize, usize)>> = BinaryHeap::new();
-    let push = |heads: &mut BinaryHeap<_>, run: usize, at: usize| {
-        if at < runs[run].len()
-            && let Some(entry) = runs[run].entry(at)
+    let push = |heads: &mut BinaryHeap<_>, part: usize, at: usize| {
+        if at < parts[part].run.len()
+            && let Some(entry) = parts[part].run.entry(at)
         {
-            heads.push(Reverse((entry.id, run, at)));
+            heads.push(Reverse((entry.id, part, at)));
         }
     };
-    (0..runs.len()).for_each(|run| push(&mut heads, run, 0));
-    std::iter::from_fn(move || {
-        let Reverse((_, run, at)) = heads.pop()?;
-        push(&mut heads, run, at + 1);
-        let mut entry = runs[run].entry(at)?;
-        entry.pack += bases[run];
+    (0..parts.len()).for_each(|part| push(&mut heads, part, 0));
+    let next = move || {
+        let Reverse((_, part, at)) = heads.pop()?;
+        push(&mut heads, part, at + 1);
+        let mut entry = parts[part].run.entry(at)?;
+        entry.pack = *parts[part].packs.get(entry.pack as usize)?;
         Some(entry)
-    })
+    };
+    std::iter::from_fn(next).filter(|entry| entry.pack != GONE)
 }
 
 /// What goes into a run, but for its entries.
 struct Content<'a> {
     covered: &'a [ObjectId],
-    replaces: &'a [ObjectId],
+    replaces: &'a [(ObjectId, u32)],
     packs: &'a [PackInfo],
     /// Number of entries.
     count: usize,
@@ -146,8 +187,8 @@ impl Content<'_> {
     }
 
     fn write_memory(&self, entries: impl Iterator<Item = Entry>) -> io::Result<Run> {
-        let ids = (self.covered.len() + self.replaces.len()) * 32;
-        let sums = self.count.div_ceil(BLOCK) * SUM;
+        let ids = self.covered.len() * 32 + self.replaces.len() * REPLACED;
+        let sums = self.count.div_ceil(BLOCK) * (SUM + KEY);
         let len = HEADER + ids + self.packs.len() * PACK + self.count * ENTRY + sums + CHECKSUM;
         let mut map = MmapMut::map_anon(len)?;
         self.write_to(&mut map[..], entries)?;
@@ -169,12 +210,15 @@ impl Content<'_> {
             block.clear();
             entries.by_ref().take(n).for_each(|e| encode(&e, &mut block));
             if block.len() != n * ENTRY {
-                let message = "a run to be merged is garbled";
-                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+                return Err(garbled());
             }
             sums.extend_from_slice(&blake3::hash(&block).as_bytes()[..SUM]);
+            sums.extend_from_slice(&block[..KEY]);
             out.write_all(&block)?;
             left -= n;
+        }
+        if entries.next().is_some() {
+            return Err(garbled());
         }
         out.write_all(&sums)?;
         let checksum = blake3::Hasher::new().update(&head).update(&sums).finalize();
@@ -188,15 +232,25 @@ impl Content<'_> {
             head.extend_from_slice(&(n as u32).to_le_bytes());
         }
         head.extend_from_slice(&(self.count as u64).to_le_bytes());
-        self.covered.iter().chain(self.replaces).for_each(|id| head.extend_from_slice(&id.0));
+        self.covered.iter().for_each(|id| head.extend_from_slice(&id.0));
+        for (id, by) in self.replaces {
+            head.extend_from_slice(&id.0);
+            head.extend_from_slice(&by.to_le_bytes());
+        }
         for p in self.packs {
             head.extend_from_slice(&p.id.0);
             head.extend_from_slice(&p.salt);
             head.extend_from_slice(&p.size.to_le_bytes());
             head.extend_from_slice(&p.marked.to_le_bytes());
+            head.extend_from_slice(&p.entries.to_le_bytes());
+            head.extend_from_slice(&p.object.to_le_bytes());
         }
         head
     }
+}
+
+fn garbled() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a run to be merged is garbled")
 }
 
 fn encode(e: &Entry, out: &mut Vec<u8>) {

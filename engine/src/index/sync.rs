@@ -2,9 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use super::compact::compact;
 use super::run::Run;
 use super::run_writer::{RunBuilder, TEMP_PREFIX, merge};
 use crate::crypto::Keys;
@@ -12,14 +13,14 @@ use crate::error::{Error, Result};
 use crate::format::{IndexData, ObjectId, ObjectKind, ObjectName, PackEntry, Purpose, sealed};
 use crate::object;
 use crate::store::Store;
+use crate::workers;
 
 /// Entries gathered before they become a run.
 const RUN_ENTRIES: usize = 400_000;
-/// A run is left alone if it has so many times the entries of all smaller ones.
-const OUTWEIGHS: usize = 4;
-/// Index objects read at once, and by how many threads.
-const BATCH: usize = 8;
-const READERS: usize = 4;
+/// Index objects read at once, and how many bytes they may have together: a store that is
+/// far away answers late.
+const BATCH: usize = 32;
+const BATCH_BYTES: u64 = 16 << 20;
 /// How often to begin again when objects vanish while they are read.
 const ATTEMPTS: usize = 16;
 /// Runs whose writing was interrupted are removed after this long.
@@ -57,7 +58,7 @@ impl<'a> Sync<'a> {
     pub fn run(&mut self) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let listed = self.store.list(ObjectKind::Index)?;
-            let listed: HashSet<ObjectId> = listed.into_iter().map(|(name, _)| name.id).collect();
+            let listed = listed.into_iter().map(|(name, size)| (name.id, size)).collect();
             if self.attempt(&listed)? {
                 self.compact();
                 self.remove_files();
@@ -70,22 +71,19 @@ impl<'a> Sync<'a> {
         ))
     }
 
-    /// False if an object vanished meanwhile.
-    fn attempt(&mut self, listed: &HashSet<ObjectId>) -> Result<bool> {
+    /// `listed` are all index objects and their lengths. False if one vanished meanwhile.
+    fn attempt(&mut self, listed: &HashMap<ObjectId, u64>) -> Result<bool> {
         self.damaged.clear();
-        self.replaced.retain(|id, _| listed.contains(id));
-        self.runs.retain(|run| {
-            let covered = run.covered();
-            !run.is_broken() && !covered.is_empty() && covered.iter().all(|id| listed.contains(id))
-        });
+        self.replaced.retain(|id, _| listed.contains_key(id));
+        self.runs.retain(|run| !run.is_broken() && !run.covered().is_empty());
         // Everything that a readable object in the store replaces. It only grows:
-        // what an object replaces counts also when that object is itself replaced,
-        // and the run that told so is dropped.
+        // what an object replaces counts also when that object is itself replaced.
         let mut replaced: HashSet<ObjectId> = HashSet::new();
         loop {
-            replaced.extend(self.runs.iter().flat_map(|r| r.replaces()));
+            let told = self.runs.iter().flat_map(|r| r.replaces());
+            replaced.extend(told.filter(|(_, by)| listed.contains_key(by)).map(|(id, _)| *id));
             replaced.extend(self.replaced.values().flatten());
-            self.runs.retain(|run| !run.covered().iter().any(|id| replaced.contains(id)));
+            self.leave_out(|id| !listed.contains_key(id), &replaced);
             // What replaced it has vanished: it is in force again.
             self.replaced.retain(|id, _| replaced.contains(id));
             let covered: HashSet<_> = self.runs.iter().flat_map(|r| r.covered()).collect();
@@ -93,7 +91,8 @@ impl<'a> Sync<'a> {
             let known = |id: &ObjectId| {
                 covered.contains(id) || damaged.contains(id) || self.replaced.contains_key(id)
             };
-            let wanted: Vec<_> = listed.iter().filter(|id| !known(id)).copied().collect();
+            let wanted = listed.iter().filter(|(id, _)| !known(id)).map(|(id, len)| (*id, *len));
+            let wanted: Vec<_> = wanted.collect();
             if wanted.is_empty() {
                 break;
             }
@@ -110,20 +109,48 @@ impl<'a> Sync<'a> {
         Ok(true)
     }
 
+    /// Takes what is not in force out of the runs; of what is replaced, and there, it is
+    /// kept what that replaces. A run that can't be written is read again from the store.
+    fn leave_out(&mut self, is_gone: impl Fn(&ObjectId) -> bool, replaced: &HashSet<ObjectId>) {
+        for run in std::mem::take(&mut self.runs) {
+            let covered = run.covered().iter().copied();
+            let gone: HashSet<_> =
+                covered.filter(|id| is_gone(id) || replaced.contains(id)).collect();
+            if gone.is_empty() {
+                self.runs.push(run);
+                continue;
+            }
+            for id in gone.iter().filter(|id| !is_gone(id)) {
+                self.replaced.entry(*id).or_default();
+            }
+            for (id, by) in run.replaces().filter(|(_, by)| gone.contains(*by)) {
+                if let Some(replaces) = self.replaced.get_mut(by) {
+                    replaces.push(*id);
+                }
+            }
+            if gone.len() < run.covered().len()
+                && let Ok(rest) = merge(&[run], &gone, self.folder)
+            {
+                self.push(rest);
+            }
+        }
+    }
+
     /// Reads index objects into runs; of those in `replaced` only what they
     /// replace. False if one has vanished.
-    fn load(&mut self, wanted: &[ObjectId], replaced: &HashSet<ObjectId>) -> Result<bool> {
+    fn load(&mut self, wanted: &[(ObjectId, u64)], replaced: &HashSet<ObjectId>) -> Result<bool> {
         let mut builder = RunBuilder::default();
         let mut vanished = false;
-        for batch in wanted.chunks(BATCH) {
+        for batch in batches(wanted) {
             for (id, result) in self.read_many(batch)? {
                 match result {
                     Ok(data) if replaced.contains(&id) => {
                         self.replaced.insert(id, data.replaces);
                     }
                     Ok(data) => {
+                        let number = builder.covered.len() as u32;
                         builder.covered.push(id);
-                        builder.replaces.extend(data.replaces);
+                        builder.replaces.extend(data.replaces.into_iter().map(|id| (id, number)));
                         data.packs.iter().for_each(|p| builder.add(p));
                     }
                     Err(Error::Store(e)) if e.is_not_found() => vanished = true,
@@ -143,36 +170,20 @@ impl<'a> Sync<'a> {
         Ok(!vanished)
     }
 
-    fn read_many(&self, ids: &[ObjectId]) -> Result<Vec<(ObjectId, Result<IndexData>)>> {
-        let (store, keys) = (self.store, self.keys);
-        std::thread::scope(|scope| {
-            let read = |id: &ObjectId| (*id, read_object(store, keys, id));
-            let readers: Vec<_> = ids
-                .chunks(BATCH / READERS)
-                .map(|ids| scope.spawn(move || ids.iter().map(read).collect::<Vec<_>>()))
-                .collect();
-            // All are joined: the scope would panic for one that isn't.
-            let parts: Vec<_> = readers.into_iter().map(|r| r.join()).collect();
-            let mut all = Vec::new();
-            for part in parts {
-                // An object that is passed over would look as if nobody had it.
-                let panicked = |_| {
-                    Error::Invalid(
-                        "a thread that reads the index panicked; please report it".into(),
-                    )
-                };
-                all.extend(part.map_err(panicked)?);
-            }
-            Ok(all)
-        })
+    fn read_many(&self, ids: &[(ObjectId, u64)]) -> Result<Vec<(ObjectId, Result<IndexData>)>> {
+        let read = Mutex::new(Vec::new());
+        workers::for_each(ids, BATCH, |(id, _)| {
+            let data = read_object(self.store, self.keys, id);
+            read.lock().unwrap_or_else(|e| e.into_inner()).push((*id, data));
+            Ok(())
+        })?;
+        Ok(read.into_inner().unwrap_or_else(|e| e.into_inner()))
     }
 
-    fn finish(&mut self, mut builder: RunBuilder) -> Result<()> {
+    fn finish(&mut self, builder: RunBuilder) -> Result<()> {
         if builder.covered.is_empty() {
             return Ok(());
         }
-        builder.replaces.sort();
-        builder.replaces.dedup();
         let run = builder
             .write(self.folder)
             .map_err(|e| Error::io("can't hold the index, neither in a file nor in memory", e))?;
@@ -185,23 +196,19 @@ impl<'a> Sync<'a> {
         self.runs.push(Arc::new(run));
     }
 
-    /// Merges runs until each outweighs all smaller ones: a lookup asks every run, so
-    /// there are few, and merging costs their size, so an entry is rarely merged.
-    /// Failing to is no harm.
     fn compact(&mut self) {
-        self.runs.sort_by_key(|r| std::cmp::Reverse(r.len()));
-        let mut left: usize = self.runs.iter().map(|r| r.len()).sum();
-        let outweighs = |run: &&Arc<Run>| {
-            left -= run.len();
-            run.len() > OUTWEIGHS * left
-        };
-        let from = self.runs.iter().take_while(outweighs).count();
-        if self.runs.len() - from > 1
-            && let Ok(merged) = merge(&self.runs[from..], self.folder)
-        {
-            self.runs.truncate(from);
-            self.push(merged);
-        }
+        let (folder, files) = (self.folder, &mut self.files);
+        compact(&mut self.runs, |group| {
+            let merged = merge(group, &HashSet::new(), folder)?;
+            files.extend(merged.path().map(Path::to_owned));
+            // At once, so that this needs little room.
+            for path in group.iter().filter_map(|run| run.path()) {
+                if files.remove(path) {
+                    let _ = std::fs::remove_file(path);
+                }
+            }
+            Ok(Arc::new(merged))
+        });
     }
 
     fn remove_files(&mut self) {
@@ -214,6 +221,23 @@ impl<'a> Sync<'a> {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// Parts of bounded number and length.
+fn batches(wanted: &[(ObjectId, u64)]) -> impl Iterator<Item = &[(ObjectId, u64)]> {
+    let mut rest = wanted;
+    std::iter::from_fn(move || {
+        let mut left = BATCH_BYTES;
+        let fits = |(_, len): &&(ObjectId, u64)| {
+            let fits = *len <= left;
+            left = left.saturating_sub(*len);
+            fits
+        };
+        let count = rest.iter().take(BATCH).take_while(fits).count().max(1);
+        let (batch, after) = rest.split_at_checked(count)?;
+        rest = after;
+        Some(batch)
+    })
 }
 
 /// Reads one index object.

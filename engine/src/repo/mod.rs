@@ -1,5 +1,6 @@
 //! An open repository: keys, index, and reading blobs.
 
+mod distance;
 mod fetch;
 mod forgotten;
 mod keys;
@@ -19,6 +20,7 @@ pub use open::{InitOptions, OpenOptions, now};
 pub use seen::{Difference, Notice, Setback, StateOptions, Whole};
 pub use snapshots::{Damaged, Snapshot};
 
+use self::distance::Distance;
 use crate::cache::Cache;
 use crate::crypto::Keys;
 use crate::error::{Error, Result};
@@ -76,6 +78,7 @@ pub struct Repository {
     records: forgotten::Records,
     watch: Option<seen::Watch>,
     counters: Counters,
+    distance: Distance,
 }
 
 impl Repository {
@@ -118,6 +121,12 @@ impl Repository {
 
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Whether the store answers so late that few large reads, many at once, are better
+    /// than many small ones.
+    pub fn is_far(&self) -> bool {
+        self.distance.is_far()
     }
 
     /// Folder for local caches of this repository, if there is one.
@@ -174,7 +183,9 @@ impl Repository {
         let start = u64::from(first.offset);
         let len = last.end().saturating_sub(start) as usize;
         let name = ObjectName::new(ObjectKind::Pack, first.pack);
+        let begun = Instant::now();
         let mut bytes = self.store.get_range(&name, start, len)?;
+        self.distance.answered(begun.elapsed());
         self.counters.store_reads.fetch_add(1, Relaxed);
         self.counters.bytes_read.fetch_add(len as u64, Relaxed);
         self.counters.segments_fetched.fetch_add(run.len() as u64, Relaxed);

@@ -119,12 +119,19 @@ impl Repository {
         let watch = options.state.as_ref().map(|state| Watch::new(state, config.repository));
         let before = Before::of(watch.as_ref());
         let slots = store.list(ObjectKind::Key)?;
-        let (slot, keys) = without_traces(|| unlock(&store, &slots, &config.repository, password))?;
-        let secret = config.open_secret(&keys)?;
         let folder: String = config.repository.iter().map(|b| format!("{b:02x}")).collect();
         let cache_folder = options.cache.as_ref().map(|c| c.join(folder));
+        let unlocked = || without_traces(|| unlock(&store, &slots, &config.repository, password));
+        // The password's hashing takes a while, and the local copy needs no key.
+        let (unlocked, index) = std::thread::scope(|scope| {
+            let index = scope.spawn(|| Index::new(cache_folder.clone()));
+            let unlocked = unlocked();
+            (unlocked, index.join().unwrap_or_else(|_| Index::new(None)))
+        });
+        let (slot, keys) = unlocked?;
+        let secret = config.open_secret(&keys)?;
         let repo = Self {
-            index: Index::new(cache_folder.clone()),
+            index,
             refreshed: Mutex::new(Instant::now()),
             tree_pages: Cache::new(PAGE_CACHE),
             content_pages: Cache::new(CONTENT_CACHE),
@@ -133,6 +140,7 @@ impl Repository {
             records: Default::default(),
             watch,
             counters: Counters::default(),
+            distance: Default::default(),
             store,
             guard,
             keys,

@@ -211,7 +211,7 @@ impl Run {
 }
 
 /// Segments that are sorted, as runs that one read each gives.
-pub(super) fn runs_of(segments: &[SegmentAddr]) -> Vec<Vec<SegmentAddr>> {
+pub fn runs_of(segments: &[SegmentAddr]) -> Vec<Vec<SegmentAddr>> {
     let mut runs: Vec<Run> = Vec::new();
     for segment in segments {
         if !runs.last_mut().is_some_and(|run| run.reach(*segment)) {

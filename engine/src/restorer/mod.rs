@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crossbeam_channel::bounded;
 
-pub use fetch::read_file;
+pub use fetch::{read_file, runs_of};
 use segments::{Segments, Turns};
 
 use crate::error::{Error, Result};

@@ -15,7 +15,7 @@ use crate::repo::Repository;
 /// Bytes kept.
 const MOST: usize = 32 << 20;
 /// Of what is fetched ahead for files handed out together, decompressed.
-const AHEAD: u64 = 2 << 20;
+const AHEAD: u64 = 4 << 20;
 
 pub(super) struct Segments {
     cache: Cache<SegmentAddr, Segment>,

@@ -21,6 +21,8 @@ const BATCH: usize = 64;
 const BATCH_BYTES: u64 = 1 << 20;
 /// Directories that files handed out together may be in; each is an open file.
 const BATCH_DIRS: usize = 8;
+/// From a store that is far more is fetched at once.
+const FAR: usize = 2;
 
 /// What the second walk needs to know of the first. Paths are as in the snapshot.
 #[derive(Default)]
@@ -249,9 +251,10 @@ impl<'a> Walker<'a> {
         self.batch_dirs += usize::from(!self.batch.last().is_some_and(is_same));
         self.batch_bytes = self.batch_bytes.saturating_add(node.size);
         self.batch.push(FileJob { dir, new, node, path: self.path.clone() });
-        if self.batch.len() >= BATCH
-            || self.batch_bytes >= BATCH_BYTES
-            || self.batch_dirs >= BATCH_DIRS
+        let more = if shared.repo.is_far() { FAR } else { 1 };
+        if self.batch.len() >= BATCH * more * more
+            || self.batch_bytes >= BATCH_BYTES * more as u64
+            || self.batch_dirs >= BATCH_DIRS * more
         {
             return self.flush();
         }

@@ -1,8 +1,9 @@
 //! The block cache: decoded segments of packs, bounded by bytes. Each is
 //! fetched and decrypted once however many readers wait for it.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
@@ -10,6 +11,7 @@ use tresor_engine::format::{BlobId, BlobKind, ObjectKind, ObjectName};
 use tresor_engine::index::{Location, SegmentAddr};
 use tresor_engine::pack::Segment;
 use tresor_engine::repo::{Repository, may_fetch};
+use tresor_engine::restorer::runs_of;
 use tresor_engine::{Error, Result};
 
 /// What a cached segment takes beside its bytes.
@@ -41,6 +43,9 @@ impl Block {
 pub struct BlockCache {
     repo: Arc<Repository>,
     segments: Cache<SegmentAddr, Arc<Segment>>,
+    /// Those that come with others in one read.
+    coming: Mutex<HashSet<SegmentAddr>>,
+    arrived: Condvar,
     hits: AtomicU64,
     fetched: AtomicU64,
 }
@@ -59,7 +64,8 @@ impl BlockCache {
             .weigher(weight)
             .eviction_policy(EvictionPolicy::lru())
             .build();
-        Self { repo, segments, hits: AtomicU64::new(0), fetched: AtomicU64::new(0) }
+        let (coming, arrived, hits, fetched) = Default::default();
+        Self { repo, segments, coming, arrived, hits, fetched }
     }
 
     pub fn repo(&self) -> &Arc<Repository> {
@@ -92,12 +98,77 @@ impl BlockCache {
             return Ok(segment);
         }
         may_fetch()?;
-        self.segments
-            .try_get_with(at.segment, || {
-                self.fetched.fetch_add(1, Relaxed);
-                self.repo.read_segment(&at.segment).map(Arc::new)
-            })
-            .map_err(|e| own(e, at))
+        let waits = |coming: &mut HashSet<SegmentAddr>| coming.contains(&at.segment);
+        drop(self.arrived.wait_while(self.coming(), waits).unwrap_or_else(|e| e.into_inner()));
+        self.fetch(&at.segment).map_err(|e| own(e, at))
+    }
+
+    /// One by itself; whoever wants it meanwhile waits for that.
+    fn fetch(&self, addr: &SegmentAddr) -> Result<Arc<Segment>, Arc<Error>> {
+        self.segments.try_get_with(*addr, || {
+            self.fetched.fetch_add(1, Relaxed);
+            self.repo.read_segment(addr).map(Arc::new)
+        })
+    }
+
+    /// Brings the chunk into the cache, unless somebody else does.
+    pub fn bring(&self, id: &BlobId) {
+        let Some(found) = self.repo.index().find(id) else { return };
+        let addr = found.location.segment;
+        if !self.segments.contains_key(&addr) && !self.coming().contains(&addr) {
+            // Whoever reads the chunk gets the error.
+            let _ = self.fetch(&addr);
+        }
+    }
+
+    /// The segments of these chunks that the cache lacks, in parts that one read each gives.
+    pub fn lacking(&self, ids: &[BlobId]) -> Vec<Vec<SegmentAddr>> {
+        let places = ids.iter().filter_map(|id| self.repo.index().find(id));
+        let mut wanted: Vec<_> = places.map(|found| found.location.segment).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let coming = self.coming();
+        wanted.retain(|addr| !self.segments.contains_key(addr) && !coming.contains(addr));
+        drop(coming);
+        runs_of(&wanted)
+    }
+
+    /// Brings neighbours into the cache with one read, but for those that are there by now or come with another
+    /// one. Until it ends others wait for them; so who brings them must not wait himself.
+    pub fn bring_together(&self, mut addrs: Vec<SegmentAddr>) {
+        let mut coming = self.coming();
+        addrs.retain(|addr| !self.segments.contains_key(addr) && coming.insert(*addr));
+        drop(coming);
+        let claim = Claim { blocks: self, addrs };
+        for run in runs_of(&claim.addrs) {
+            // Whoever reads a chunk gets the error.
+            let Ok(segments) = self.repo.read_segments(&run) else { continue };
+            self.fetched.fetch_add(segments.len() as u64, Relaxed);
+            for (addr, segment) in run.iter().zip(segments) {
+                self.segments.insert(*addr, Arc::new(segment));
+            }
+        }
+    }
+
+    fn coming(&self) -> MutexGuard<'_, HashSet<SegmentAddr>> {
+        self.coming.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// Segments that come with one read; when it is dropped, others need wait for them no longer.
+struct Claim<'b> {
+    blocks: &'b BlockCache,
+    addrs: Vec<SegmentAddr>,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut coming = self.blocks.coming();
+        for addr in &self.addrs {
+            coming.remove(addr);
+        }
+        drop(coming);
+        self.blocks.arrived.notify_all();
     }
 }
 

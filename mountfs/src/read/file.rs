@@ -59,7 +59,7 @@ impl FileReader {
             return;
         }
         let mut streams = this.streams.lock().unwrap_or_else(|e| e.into_inner());
-        let Some(ahead) = streams.advance(offset, len as u64, prefetcher.most()) else { return };
+        let Some(ahead) = streams.advance(offset, len as u64, prefetcher.reach()) else { return };
         drop(streams);
         let ahead = ahead.start..ahead.end.min(this.size);
         if !ahead.is_empty() {

@@ -3,22 +3,35 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Once, Weak};
 
-use crossbeam_channel::{Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use tresor_engine::format::BlobId;
+use tresor_engine::index::SegmentAddr;
 use tresor_engine::repo::without_fetching;
 
 use super::blocks::BlockCache;
 use super::file::FileReader;
 
-const FIRST_WINDOW: u64 = 512 << 10;
-const MOST: u64 = 8 << 20;
+/// How far ahead of a reader is fetched: at first, and after it went on for long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    pub first: u64,
+    pub most: u64,
+    /// Before the reader has come to the end of what was fetched.
+    pub early: bool,
+}
+
+const NEAR: Reach = Reach { first: 512 << 10, most: 8 << 20, early: true };
+/// From a store that is far: what a line of 1 Gbit/s carries until it answers after 0.2 s.
+const FAR: Reach = Reach { first: 2 << 20, most: 32 << 20, early: true };
 /// Kernels deliver the requests of one sequential reader slightly out of order.
 const SLACK: u64 = 1 << 20;
 /// Blocks waiting to be fetched; more are not worth remembering.
 const QUEUE: usize = 256;
 const WORKERS: usize = 4;
+/// More of them where most wait for a store that is far. Each reads 2 MiB at most.
+const FAR_WORKERS: usize = 8;
 
 /// Sequences of one file that are told apart.
 const STREAMS: usize = 8;
@@ -31,14 +44,14 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Takes note of a read; says what to fetch now. `most` bounds how far ahead.
-    pub fn advance(&mut self, offset: u64, len: u64, most: u64) -> Option<Range<u64>> {
+    /// Takes note of a read; says what to fetch now.
+    pub fn advance(&mut self, offset: u64, len: u64, reach: Reach) -> Option<Range<u64>> {
         let known = self.recent.iter().position(|s| s.is_followed_by(offset));
         let mut sequence = match known {
             Some(at) => self.recent.remove(at).unwrap_or_default(),
             None => Sequence::default(),
         };
-        let ahead = sequence.advance(offset, len, most);
+        let ahead = sequence.advance(offset, len, reach);
         self.recent.push_front(sequence);
         self.recent.truncate(STREAMS);
         ahead
@@ -62,7 +75,7 @@ impl Sequence {
         self.next > 0 && offset.abs_diff(self.next) <= slack
     }
 
-    fn advance(&mut self, offset: u64, len: u64, most: u64) -> Option<Range<u64>> {
+    fn advance(&mut self, offset: u64, len: u64, reach: Reach) -> Option<Range<u64>> {
         let end = offset.saturating_add(len);
         if !self.is_followed_by(offset) {
             *self = Self { next: end, ahead: end, window: 0 };
@@ -73,7 +86,7 @@ impl Sequence {
             return None;
         }
         self.next = end;
-        self.window = (self.window * 2).clamp(FIRST_WINDOW.min(most), most);
+        self.window = (self.window * 2).clamp(reach.first.min(reach.most), reach.most);
         let wanted = self.next.saturating_add(self.window);
         // Few large steps rather than one block at each read.
         if wanted < self.ahead.max(self.next) + self.window / 4 {
@@ -88,73 +101,103 @@ impl Sequence {
 /// Threads that fetch blocks into the cache. They end when it is dropped.
 pub struct Prefetcher {
     blocks: Arc<BlockCache>,
-    queue: Sender<Wanted>,
-    most: u64,
+    /// The only one that stays: workers borrow it for a moment.
+    queue: Arc<Sender<Wanted>>,
+    wanted: Receiver<Wanted>,
+    more: Once,
+    cache: u64,
 }
 
 enum Wanted {
     Block(BlobId),
-    /// Which blocks it has must be read first.
-    Range(Arc<FileReader>, Range<u64>),
-    Work(Box<dyn FnOnce(&BlockCache) + Send>),
+    Together(Vec<SegmentAddr>),
+    /// Which ones must be found out first, and may take reading.
+    Those(Box<dyn FnOnce(&BlockCache) -> Vec<BlobId> + Send>),
 }
 
 impl Prefetcher {
     /// `cache` in bytes: reading ahead never takes more than a quarter of it.
     pub fn new(blocks: Arc<BlockCache>, cache: u64) -> Self {
         let (queue, wanted) = bounded::<Wanted>(QUEUE);
-        for _ in 0..WORKERS {
-            let (blocks, wanted) = (blocks.clone(), wanted.clone());
-            std::thread::spawn(move || {
-                for what in wanted {
-                    // Whoever reads the block gets the error.
-                    let _ = what.fetch(&blocks);
-                }
-            });
-        }
-        Self { blocks, queue, most: MOST.min(cache / 4) }
+        let made = Self { blocks, queue: Arc::new(queue), wanted, more: Once::new(), cache };
+        made.add_workers(WORKERS);
+        made
     }
 
-    pub fn most(&self) -> u64 {
-        self.most
+    fn add_workers(&self, count: usize) {
+        for _ in 0..count {
+            let (wanted, queue) = (self.wanted.clone(), Arc::downgrade(&self.queue));
+            let worker = Worker { blocks: self.blocks.clone(), queue };
+            std::thread::spawn(move || wanted.iter().for_each(|what| worker.fetch(what)));
+        }
+    }
+
+    pub fn reach(&self) -> Reach {
+        let reach = if self.blocks.repo().is_far() { FAR } else { NEAR };
+        Reach { most: reach.most.min(self.cache / 4), ..reach }
     }
 
     /// Asks for the blocks of a range; those that find too many waiting are left out.
     pub fn want(&self, file: Arc<FileReader>, range: Range<u64>) {
         match without_fetching(|| file.chunks(self.blocks.repo(), range.clone())) {
-            Ok(ids) => ids.into_iter().for_each(|id| self.send(Wanted::Block(id))),
-            Err(_) => self.send(Wanted::Range(file, range)),
+            Ok(ids) => {
+                self.prepare();
+                send(&self.blocks, &self.queue, ids);
+            }
+            Err(_) => self.want_those(move |blocks| {
+                // Whoever reads the file gets the error.
+                file.chunks(blocks.repo(), range).unwrap_or_default()
+            }),
         }
     }
 
-    /// Does work of another kind on these threads, if they aren't busy for long.
-    pub fn run(&self, work: impl FnOnce(&BlockCache) + Send + 'static) {
-        self.send(Wanted::Work(Box::new(work)));
+    /// Asks for blocks that have to be found out first.
+    pub fn want_those(&self, which: impl FnOnce(&BlockCache) -> Vec<BlobId> + Send + 'static) {
+        self.prepare();
+        try_send(&self.queue, Wanted::Those(Box::new(which)));
     }
 
-    fn send(&self, what: Wanted) {
-        if let Wanted::Block(id) = &what
-            && self.blocks.holds(id)
-        {
-            return;
-        }
-        match self.queue.try_send(what) {
-            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+    fn prepare(&self) {
+        if self.blocks.repo().is_far() {
+            self.more.call_once(|| self.add_workers(FAR_WORKERS));
         }
     }
 }
 
-impl Wanted {
-    fn fetch(self, blocks: &BlockCache) -> tresor_engine::Result<()> {
-        match self {
-            Self::Block(id) => blocks.get(&id).map(drop),
-            Self::Work(work) => {
-                work(blocks);
-                Ok(())
-            }
-            Self::Range(file, range) => {
-                let mut ids = file.chunks(blocks.repo(), range)?.into_iter();
-                ids.try_for_each(|id| blocks.get(&id).map(drop))
+/// One by one from a store that is near; from one that is far, neighbours together.
+fn send(blocks: &BlockCache, queue: &Sender<Wanted>, ids: Vec<BlobId>) {
+    if blocks.repo().is_far() {
+        let runs = blocks.lacking(&ids).into_iter();
+        runs.for_each(|run| try_send(queue, Wanted::Together(run)));
+    } else {
+        let lacking = ids.into_iter().filter(|id| !blocks.holds(id));
+        lacking.for_each(|id| try_send(queue, Wanted::Block(id)));
+    }
+}
+
+fn try_send(queue: &Sender<Wanted>, what: Wanted) {
+    match queue.try_send(what) {
+        Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+    }
+}
+
+struct Worker {
+    blocks: Arc<BlockCache>,
+    queue: Weak<Sender<Wanted>>,
+}
+
+impl Worker {
+    fn fetch(&self, what: Wanted) {
+        let blocks = &self.blocks;
+        match what {
+            Wanted::Block(id) => blocks.bring(&id),
+            Wanted::Together(run) => blocks.bring_together(run),
+            Wanted::Those(which) => {
+                let ids = which(blocks);
+                match self.queue.upgrade().filter(|_| blocks.repo().is_far()) {
+                    Some(queue) => send(blocks, &queue, ids),
+                    None => ids.iter().for_each(|id| blocks.bring(id)),
+                }
             }
         }
     }
@@ -169,17 +212,17 @@ mod tests {
         let mut sequence = Sequence::default();
         let (mut at, mut ahead) = (0, 0);
         for _ in 0..200 {
-            if let Some(range) = sequence.advance(at, 128 << 10, MOST) {
-                assert!(range.start >= at && range.end - at <= MOST + (128 << 10));
+            if let Some(range) = sequence.advance(at, 128 << 10, NEAR) {
+                assert!(range.start >= at && range.end - at <= NEAR.most + (128 << 10));
                 assert!(range.start >= ahead, "nothing is asked for twice");
                 ahead = range.end;
             }
             at += 128 << 10;
         }
-        assert_eq!(sequence.window, MOST);
+        assert_eq!(sequence.window, NEAR.most);
         assert!(ahead > at);
         for offset in [900 << 20, 40 << 20, 500 << 20, 77 << 20] {
-            assert_eq!(sequence.advance(offset, 4096, MOST), None);
+            assert_eq!(sequence.advance(offset, 4096, NEAR), None);
         }
     }
 
@@ -190,8 +233,8 @@ mod tests {
         for step in 0..100 {
             for (reader, ahead) in fetched.iter_mut().enumerate() {
                 let at = ((reader as u64) << 30) + step * (128 << 10);
-                if let Some(range) = streams.advance(at, 128 << 10, MOST) {
-                    assert!(range.start >= at && range.end - at <= MOST + (128 << 10));
+                if let Some(range) = streams.advance(at, 128 << 10, NEAR) {
+                    assert!(range.start >= at && range.end - at <= NEAR.most + (128 << 10));
                     *ahead = range.end - ((reader as u64) << 30);
                 }
             }
