@@ -57,6 +57,13 @@ impl Attr {
         }
     }
 
+    /// Major and minor device number.
+    pub fn device_parts(&self) -> (u32, u32) {
+        let major = ((self.device >> 8) & 0xfff) | ((self.device >> 32) & !0xfff);
+        let minor = (self.device & 0xff) | ((self.device >> 12) & !0xff);
+        (major as u32, minor as u32)
+    }
+
     /// A virtual folder, file or link, readable by everybody.
     pub fn of_virtual(ino: Ino, kind: NodeKind, size: u64, time: Time) -> Self {
         let mode = match kind {
@@ -90,5 +97,22 @@ fn allocated(node: &Node) -> u64 {
             data.fold(0, |sum, e| sum.saturating_add(e.len))
         }
         _ => node.size,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_numbers() {
+        let device = |device| {
+            let attr = Attr::of_virtual(Ino::ROOT, NodeKind::CharDevice, 0, Time::default());
+            Attr { device, ..attr }.device_parts()
+        };
+        assert_eq!(device(0x0801), (8, 1));
+        // makedev(259, 300) and makedev(0x12345678, 0x9abcdef0)
+        assert_eq!(device(0x0011_032c), (259, 300));
+        assert_eq!(device(0x1234_59ab_cde6_78f0), (0x1234_5678, 0x9abc_def0));
     }
 }

@@ -18,10 +18,11 @@ use tresor_engine::format::{NodeKind, Time};
 use tresor_engine::repo::without_fetching;
 
 use super::errno::errno;
-use super::idle::Activity;
 use super::mount::THREADS;
-use super::pool::Pool;
+use crate::OnError;
 use crate::core::{Attr, Changes, FsError, FsResult, Ino, SnapshotFs};
+use crate::idle::Activity;
+use crate::pool::Pool;
 
 /// What is in a snapshot never changes.
 const FOR_GOOD: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -32,9 +33,6 @@ const READERS: usize = 16;
 /// Requests of the kernel's own readahead under way at once.
 const MAX_BACKGROUND: u16 = 64;
 const BLOCK: u32 = 4096;
-
-/// Called with a line about each operation that fails for want of data.
-pub type OnError = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// What is needed to answer, on any thread.
 struct Drive {
@@ -168,10 +166,8 @@ fn file_type(kind: NodeKind) -> FileType {
 }
 
 /// A device number as the kernel's protocol has it: 12 bits major, 20 bits minor.
-fn rdev(device: u64) -> u32 {
-    let major = ((device >> 8) & 0xfff) | ((device >> 32) & !0xfff);
-    let minor = (device & 0xff) | ((device >> 12) & !0xff);
-    ((minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)) as u32
+fn rdev((major, minor): (u32, u32)) -> u32 {
+    (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
 }
 
 fn file_attr(attr: &Attr) -> FileAttr {
@@ -188,7 +184,7 @@ fn file_attr(attr: &Attr) -> FileAttr {
         nlink: attr.links,
         uid: attr.uid,
         gid: attr.gid,
-        rdev: rdev(attr.device),
+        rdev: rdev(attr.device_parts()),
         blksize: BLOCK,
         flags: 0,
     }
@@ -548,8 +544,7 @@ mod tests {
         let before = system_time(Time::new(-2, 500_000_000));
         let gap = SystemTime::UNIX_EPOCH.duration_since(before).unwrap();
         assert_eq!(gap, Duration::from_millis(1500));
-        assert_eq!(rdev(0x0801), 0x0801);
-        // makedev(259, 300)
-        assert_eq!(rdev(0x0011_032c), (259 << 8) | (300 & 0xff) | ((300 & !0xff) << 12));
+        assert_eq!(rdev((8, 1)), 0x0801);
+        assert_eq!(rdev((259, 300)), (259 << 8) | (300 & 0xff) | ((300 & !0xff) << 12));
     }
 }

@@ -3,10 +3,7 @@
 
 mod adapter;
 mod errno;
-mod idle;
 mod mount;
-mod pool;
 
-pub use mount::{
-    MountError, MountOptions, Mounted, drive_root, is_drive, mount, mount_point, unmount,
-};
+pub use crate::point::{MountError, drive_root, is_drive, mount_point, unmount};
+pub use mount::{MountOptions, Mounted, mount};

@@ -11,6 +11,3 @@ mod walk;
 pub use mount::{
     MountError, MountOptions, Mounted, drive_root, is_drive, mount, mount_point, unmount,
 };
-
-/// Called with a line about each operation that fails for want of data.
-pub type OnError = std::sync::Arc<dyn Fn(&str) + Send + Sync>;

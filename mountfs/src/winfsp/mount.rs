@@ -10,7 +10,8 @@ use winfsp::host::{FileSystemHost, FineGuard, VolumeParams};
 
 use super::adapter::{ALLOCATION, Adapter};
 use super::signal::Signal;
-use super::{OnError, access, library, signal};
+use super::{access, library, signal};
+use crate::OnError;
 use crate::core::{Ino, SnapshotFs};
 
 /// How many milliseconds the driver keeps what it knows where snapshots come and go. It
