@@ -20,6 +20,8 @@ use crate::core::{Attr, Ino, SnapshotFs};
 
 /// Most bytes of a listing that clients are advised to ask for at once.
 const LISTING: u32 = 64 << 10;
+/// Bytes that a client may try to write at once, to be told that it can't.
+const WRITTEN: u32 = 64 << 10;
 
 pub struct Drive {
     pub fs: Arc<SnapshotFs>,
@@ -135,9 +137,9 @@ impl Drive {
             rtmax: MOST_DATA,
             rtpref: MOST_DATA,
             rtmult: 4096,
-            // Clients want to be told something.
-            wtmax: 4096,
-            wtpref: 4096,
+            // Some clients don't mount what takes little.
+            wtmax: WRITTEN,
+            wtpref: WRITTEN,
             wtmult: 4096,
             dtpref: LISTING,
             maxfilesize: i64::MAX.cast_unsigned(),

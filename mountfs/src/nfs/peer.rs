@@ -42,8 +42,6 @@ fn owner(socket: SocketAddr, other: SocketAddr) -> Option<u32> {
 
 #[cfg(target_os = "linux")]
 fn owner_in(line: &str, socket: SocketAddr, other: SocketAddr) -> Option<u32> {
-    /// A socket that its program has closed has no owner any more, and is said to be root's.
-    const ESTABLISHED: &str = "01";
     let mut fields = line.split_whitespace().skip(1);
     let is = |field: Option<&str>, end: SocketAddr| {
         field
@@ -53,11 +51,11 @@ fn owner_in(line: &str, socket: SocketAddr, other: SocketAddr) -> Option<u32> {
     if !is(fields.next(), socket) || !is(fields.next(), other) {
         return None;
     }
-    if fields.next() != Some(ESTABLISHED) {
-        return None;
-    }
-    // Queues, timer and retransmissions stand before the user.
-    fields.nth(3)?.parse().ok()
+    // State, queues, timer and retransmissions stand before the user.
+    let user = fields.nth(4)?.parse().ok()?;
+    // A socket that its program has closed is said to be root's, and has no inode any more.
+    let inode: u64 = fields.nth(1)?.parse().ok()?;
+    (inode != 0).then_some(user)
 }
 
 /// An address as the kernel's tables have it: words of this machine in hexadecimal digits.
@@ -105,6 +103,6 @@ mod tests {
             ("127.0.0.1:58562".parse().unwrap(), "127.0.0.1:2049".parse().unwrap());
         assert_eq!(owner_in(line, socket, other), Some(1000));
         assert_eq!(owner_in(line, other, socket), None);
-        assert_eq!(owner_in(&line.replace(" 01 ", " 05 "), socket, other), None);
+        assert_eq!(owner_in(&line.replace("4711", "0"), socket, other), None);
     }
 }

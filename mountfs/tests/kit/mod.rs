@@ -1,6 +1,9 @@
 //! Drives for tests, with and without a kernel.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod faults;
+pub mod nfs;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
