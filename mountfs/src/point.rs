@@ -108,35 +108,49 @@ pub fn drive_root(point: &Path) -> io::Result<PathBuf> {
 }
 
 /// Whether a tresor drive is mounted exactly there.
-#[cfg(target_os = "linux")]
 pub fn is_drive(point: &Path) -> bool {
-    let Ok(text) = std::fs::read("/proc/self/mountinfo") else { return false };
-    text.split(|b| *b == b'\n').any(|line| is_drive_at(line, point))
+    drive_kind(point).is_some()
 }
 
-/// Whether this line of mountinfo is about a drive that is mounted there.
+/// What a drive comes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux tells"))]
+enum Kind {
+    Fuse,
+    Nfs,
+}
+
 #[cfg(target_os = "linux")]
-fn is_drive_at(line: &[u8], point: &Path) -> bool {
+fn drive_kind(point: &Path) -> Option<Kind> {
+    let text = std::fs::read("/proc/self/mountinfo").ok()?;
+    text.split(|b| *b == b'\n').find_map(|line| drive_at(line, point))
+}
+
+/// The drive that this line of mountinfo is about, if it is mounted there.
+#[cfg(target_os = "linux")]
+fn drive_at(line: &[u8], point: &Path) -> Option<Kind> {
     let mut fields = line.split(|b| *b == b' ');
-    let at = fields.by_ref().nth(4).map(unescape);
+    let at = unescape(fields.by_ref().nth(4)?);
     let mut mounted = fields.skip_while(|f| *f != b"-").skip(1);
-    let kind = mounted.next().unwrap_or_default();
-    let source = mounted.next().map(String::from_utf8_lossy).unwrap_or_default();
-    let is_ours = match kind {
+    let kind = mounted.next()?;
+    let source = String::from_utf8_lossy(mounted.next()?);
+    let kind = match kind {
         // Behind the name of the server.
-        b"nfs" => source.contains(&format!(":/{}", crate::nfs::NAME_PREFIX)),
+        b"nfs" => source.contains(&format!(":/{}", crate::nfs::NAME_PREFIX)).then_some(Kind::Nfs),
         // Without fusermount3 the kernel is told of no subtype.
-        _ => kind.starts_with(b"fuse") && source.starts_with(SOURCE_PREFIX),
+        _ if kind.starts_with(b"fuse") => source.starts_with(SOURCE_PREFIX).then_some(Kind::Fuse),
+        _ => None,
     };
-    is_ours && at.is_some_and(|at| Path::new(OsStr::from_bytes(&at)) == point)
+    kind.filter(|_| Path::new(OsStr::from_bytes(&at)) == point)
 }
 
-/// Whether anything is mounted exactly there.
+/// Whatever is mounted exactly there is taken for one.
 #[cfg(not(target_os = "linux"))]
-pub fn is_drive(point: &Path) -> bool {
+fn drive_kind(point: &Path) -> Option<Kind> {
     use std::os::unix::fs::MetadataExt;
     let device = |p: &Path| std::fs::metadata(p).map(|m| m.dev()).ok();
-    point.parent().is_some_and(|parent| device(point) != device(parent))
+    let is_mounted = point.parent().is_some_and(|parent| device(point) != device(parent));
+    is_mounted.then_some(Kind::Fuse)
 }
 
 /// Undoes the octal escapes of mountinfo.
@@ -164,17 +178,20 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 pub fn unmount(point: &Path, lazy: bool) -> Result<(), MountError> {
     let shown = point.display().to_string();
     let point = resolve(point).map_err(|e| MountError::Io(shown.clone(), e))?;
-    if !is_drive(&point) {
+    let Some(kind) = drive_kind(&point) else {
         return Err(MountError::NotMounted(shown));
-    }
+    };
     let unmounted = system_unmount(&point, lazy);
-    if unmounted.is_ok() || fusermount(&point, lazy) || !is_drive(&point) {
+    let is_gone = || kind == Kind::Fuse && fusermount(&point, lazy) || !is_drive(&point);
+    if unmounted.is_ok() || is_gone() {
         return Ok(());
     }
     Err(match unmounted {
-        // A lazy one is never in use.
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied && lazy => MountError::Foreign(shown),
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied && !is_own(&point) => {
+        // A lazy one is never in use, and only root unmounts what the kernel has mounted.
+        Err(e)
+            if e.kind() == io::ErrorKind::PermissionDenied
+                && (lazy || kind == Kind::Nfs || !is_own(&point)) =>
+        {
             MountError::Foreign(shown)
         }
         _ => MountError::Busy(shown),
@@ -225,17 +242,20 @@ mod tests {
 
     #[test]
     fn drives_in_the_table_of_mounts() {
-        let is_ours =
-            |line: &str| super::is_drive_at(line.as_bytes(), std::path::Path::new("/mnt/a drive"));
+        use super::Kind::{Fuse, Nfs};
+
+        let kind =
+            |line: &str| super::drive_at(line.as_bytes(), std::path::Path::new("/mnt/a drive"));
         let line = |kind: &str, source: &str| {
             format!(r"61 29 0:50 / /mnt/a\040drive ro,nosuid - {kind} {source} ro,vers=3")
         };
-        assert!(is_ours(&line("fuse.tresor", "tresor:/srv/repo")));
-        assert!(is_ours(&line("nfs", "127.0.0.1:/tresor-00ff")));
-        assert!(is_ours(&line("nfs", "[::1]:/tresor-00ff/snapshots")));
-        assert!(!is_ours(&line("nfs", "127.0.0.1:/srv/tresor-x")));
-        assert!(!is_ours(&line("fuse.sshfs", "host:/tresor-00ff")));
-        assert!(!is_ours(&line("ext4", "tresor:/srv/repo")));
-        assert!(!is_ours(&line("nfs", "127.0.0.1:/tresor-00ff").replace("drive", "drives")));
+        assert_eq!(kind(&line("fuse.tresor", "tresor:/srv/repo")), Some(Fuse));
+        assert_eq!(kind(&line("nfs", "127.0.0.1:/tresor-00ff")), Some(Nfs));
+        assert_eq!(kind(&line("nfs", "[::1]:/tresor-00ff/snapshots")), Some(Nfs));
+        assert_eq!(kind(&line("nfs", "127.0.0.1:/srv/tresor-x")), None);
+        assert_eq!(kind(&line("fuse.sshfs", "host:/tresor-00ff")), None);
+        assert_eq!(kind(&line("ext4", "tresor:/srv/repo")), None);
+        assert_eq!(kind(&line("nfs", "127.0.0.1:/tresor-00ff").replace("drive", "drives")), None);
+        assert_eq!(kind(""), None);
     }
 }

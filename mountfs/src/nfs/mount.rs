@@ -48,7 +48,7 @@ impl System {
             Self::Linux => {
                 let options = format!(
                     "vers=3,proto={tcp},mountproto={tcp},port={port},mountport={port},nolock,noacl,\
-                     ro,soft,timeo=600,retrans=2,nosuid,nodev,acdirmin=1,acdirmax=1"
+                     ro,soft,timeo=600,retrans=2,retry=0,nosuid,nodev,acdirmin=1,acdirmax=1"
                 );
                 vec!["mount".into(), "-t".into(), "nfs".into(), "-o".into(), options, source]
             }
