@@ -55,7 +55,7 @@ impl System {
             Self::MacOs => {
                 let options = format!(
                     "vers=3,{tcp},port={port},mountport={port},nolocks,ro,soft,timeo=600,\
-                     nosuid,nodev,nobrowse,rdirplus,acdirmin=1,acdirmax=1"
+                     nosuid,nodev,rdirplus,acdirmin=1,acdirmax=1"
                 );
                 vec!["mount_nfs".into(), "-o".into(), options, source]
             }
