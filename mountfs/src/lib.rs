@@ -10,8 +10,6 @@ pub mod core;
 pub mod fuse;
 mod idle;
 pub mod nfs;
-#[cfg(unix)]
-mod point;
 mod pool;
 pub mod read;
 #[cfg(windows)]

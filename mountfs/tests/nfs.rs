@@ -16,6 +16,7 @@ use nfs3_types::portmap::{self, mapping};
 use nfs3_types::xdr_codec::{List, Opaque, Unpack, Void};
 use tresor_engine::format::{NodeKind, Xattr};
 use tresor_engine::repo::Repository;
+use tresor_mountfs::Ino;
 use tresor_testkit::{Body, Item, backup, options, random_tree, repository};
 
 const CACHE: u64 = 8 << 20;
@@ -155,6 +156,22 @@ fn fifty_thousand_entries_and_their_handles() {
     assert_eq!(client.list_part(&dir, 2, 110).err(), Some(nfsstat3::NFS3ERR_TOOSMALL));
     assert_eq!(client.list_part(&dir, 2, 0).err(), Some(nfsstat3::NFS3ERR_TOOSMALL));
     assert!(status(&served.fs, "inodes") <= 2);
+}
+
+/// An entry for which there was no room is as it was for everybody else.
+#[test]
+fn what_is_looked_at_in_vain_stays_known_to_others() {
+    let repo = repository();
+    let served = served(&repo, &Item::dir().with("a", Item::file("a")).with("b", Item::file("b")));
+    let mut client = served.client();
+    let held = served.fs.lookup(Ino::ROOT, b"b").unwrap().ino;
+    let root = client.root.clone();
+    let whole = client.list_part_plus(&root, 0, 4096).unwrap();
+    let room = (150..).step_by(4).find(|room| {
+        client.list_part_plus(&root, 2, *room).is_ok_and(|part| part.entries.0.len() == 1)
+    });
+    assert!(whole.entries.0.len() == 4 && room.is_some());
+    assert!(served.fs.attr(held).is_ok());
 }
 
 fn dirlist(eof: bool) -> Listed {

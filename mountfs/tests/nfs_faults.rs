@@ -153,7 +153,7 @@ fn a_stalled_store_holds_up_nobody_else() {
         let (of, read) = client.reply::<READ3res<'_>>().unwrap();
         let n = asked.iter().position(|xid| *xid == of).unwrap();
         let want = &world.tree.entries()[&b"many"[..]].entries()[format!("{n:02}").as_bytes()];
-        assert!(&*read.unwrap().data == &want.bytes()[..4096], "{n}");
+        assert!(*read.unwrap().data == want.bytes()[..4096], "{n}");
         answered.push(of);
     }
     answered.sort_unstable();

@@ -5,5 +5,7 @@ mod adapter;
 mod errno;
 mod mount;
 
-pub use crate::point::{MountError, drive_root, is_drive, mount_point, unmount};
-pub use mount::{MountOptions, Mounted, mount};
+pub use mount::{
+    MountError, MountOptions, Mounted, drive_root, is_drive, mount, mount_point, unmount,
+};
+pub(crate) use mount::{leave_if_unused, prepare};

@@ -85,8 +85,9 @@ impl Drive {
         rights.need(&self.fs, &self.fs.attr(dir)?, access::SEARCH)?;
         let attr = self.fs.lookup(dir, name)?;
         let obj_attributes = post_op_attr::Some(self.attributes(&attr));
-        let data = Opaque::owned(self.handles.of_looked_up(&self.fs, &attr)?);
-        let object = nfs_fh3 { data };
+        let target = Target::of(&self.fs, &attr)?;
+        let object = self.handle(&target);
+        target.give_out(&self.fs);
         let dir_attributes = self.told(dir);
         Ok(good(&LOOKUP3resok { object, obj_attributes, dir_attributes }))
     }
@@ -158,6 +159,10 @@ impl Drive {
             case_insensitive: false,
             case_preserving: true,
         })
+    }
+
+    pub fn handle(&self, target: &Target) -> nfs_fh3 {
+        nfs_fh3 { data: Opaque::owned(self.handles.seal(target)) }
     }
 
     /// Attributes that a reply may hold, or not if they aren't to be had at once.

@@ -25,6 +25,21 @@ pub enum Target {
     Leaf(Leaf),
 }
 
+impl Target {
+    /// What stands for an entry that was looked up.
+    pub fn of(fs: &SnapshotFs, attr: &Attr) -> FsResult<Self> {
+        Ok(fs.leaf(attr)?.map_or(Self::Known(attr.ino), Self::Leaf))
+    }
+
+    /// The entry has been looked up, and its handle is given out: gives the lookup back if
+    /// the handle does without it.
+    pub fn give_out(&self, fs: &SnapshotFs) {
+        if let Self::Leaf(leaf) = self {
+            fs.forget(leaf.ino, 1);
+        }
+    }
+}
+
 /// Makes handles, and tells its own from others.
 pub struct Handles([u8; 32]);
 
@@ -35,19 +50,6 @@ impl Handles {
 
     pub fn root(&self) -> Vec<u8> {
         self.seal(&Target::Known(Ino::ROOT))
-    }
-
-    /// The handle of an entry that was looked up. The lookup is given back if the handle
-    /// does without it.
-    pub fn of_looked_up(&self, fs: &SnapshotFs, attr: &Attr) -> FsResult<Vec<u8>> {
-        let target = match fs.leaf(attr)? {
-            Some(leaf) => {
-                fs.forget(leaf.ino, 1);
-                Target::Leaf(leaf)
-            }
-            None => Target::Known(attr.ino),
-        };
-        Ok(self.seal(&target))
     }
 
     pub fn seal(&self, target: &Target) -> Vec<u8> {

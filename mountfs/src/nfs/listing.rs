@@ -2,12 +2,13 @@
 
 use nfs3_types::nfs3::{
     READDIR3resok, READDIRPLUS3resok, cookieverf3, dirlist3, dirlistplus3, entry3, entryplus3,
-    nfs_fh3, post_op_attr, post_op_fh3,
+    post_op_attr, post_op_fh3,
 };
-use nfs3_types::xdr_codec::{BoundedList, Opaque, Pack};
+use nfs3_types::xdr_codec::{BoundedList, Pack};
 
 use super::access::{self, Rights};
 use super::drive::{Answer, Drive, good};
+use super::handle::Target;
 use super::status::Problem;
 use crate::core::{Entry, FsResult, Ino};
 
@@ -53,7 +54,16 @@ impl Drive {
             if given && bytes > names {
                 return Ok(false);
             }
-            let taken = entries.try_push(self.entry_plus(&entry, enters)?).is_ok();
+            let is_dot = matches!(entry.name, b"." | b"..");
+            let target = match enters && !is_dot {
+                true => Some(Target::of(&self.fs, &entry.attr)?),
+                false => None,
+            };
+            let taken = entries.try_push(self.entry_plus(&entry, target.as_ref())).is_ok();
+            // One that isn't taken is given back by who lists.
+            if let Some(target) = target.filter(|_| taken) {
+                target.give_out(&self.fs);
+            }
             names = names.saturating_sub(bytes);
             given |= taken;
             Ok(taken)
@@ -67,22 +77,22 @@ impl Drive {
         Ok(good(&READDIRPLUS3resok { dir_attributes, cookieverf, reply }))
     }
 
-    fn entry_plus(&self, entry: &Entry<'_>, enters: bool) -> FsResult<entryplus3<'static>> {
-        let is_dot = matches!(entry.name, b"." | b"..");
-        let (name_attributes, name_handle) = if is_dot || !enters {
-            (post_op_attr::None, post_op_fh3::None)
-        } else {
-            let data = Opaque::owned(self.handles.of_looked_up(&self.fs, &entry.attr)?);
-            let attributes = self.attributes(&entry.attr);
-            (post_op_attr::Some(attributes), post_op_fh3::Some(nfs_fh3 { data }))
+    /// An entry with its attributes and handle, if it is to have them.
+    fn entry_plus(&self, entry: &Entry<'_>, target: Option<&Target>) -> entryplus3<'static> {
+        let (name_attributes, name_handle) = match target {
+            Some(target) => (
+                post_op_attr::Some(self.attributes(&entry.attr)),
+                post_op_fh3::Some(self.handle(target)),
+            ),
+            None => (post_op_attr::None, post_op_fh3::None),
         };
-        Ok(entryplus3 {
+        entryplus3 {
             fileid: entry.attr.ino.0,
             name: entry.name.to_vec().into(),
             cookie: entry.next,
             name_attributes,
             name_handle,
-        })
+        }
     }
 
     /// Lists until there is no room. Says whether that was all: what comes before damage

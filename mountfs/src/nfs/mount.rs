@@ -84,7 +84,7 @@ pub fn mount(
 ) -> Result<Mounted, ServeError> {
     #[cfg(unix)]
     let point = match point {
-        Some(point) => Some(crate::point::prepare(point, options.repository.as_deref())?),
+        Some(point) => Some(crate::fuse::prepare(point, options.repository.as_deref())?),
         None => None,
     };
     #[cfg(windows)]
@@ -126,7 +126,7 @@ fn run_client(server: &Server, point: &Path) -> Result<(), ServeError> {
         let said = String::from_utf8_lossy(&output.stderr).trim().replace(server.export(), "/…");
         return Err(failed(said));
     }
-    if crate::point::is_drive(point) { Ok(()) } else { Err(ServeError::Silent(shown)) }
+    if crate::fuse::is_drive(point) { Ok(()) } else { Err(ServeError::Silent(shown)) }
 }
 
 impl Mounted {
@@ -142,28 +142,15 @@ impl Mounted {
         &self.server
     }
 
-    #[cfg(unix)]
     fn end_when_idle(&self, limit: Duration) {
-        use crate::point::{MountError, unmount};
-
-        let (server, point) = (self.server.clone(), self.point.clone());
-        // What is open there, or has its working folder there, keeps what is mounted here.
-        // Of other clients nothing is known.
-        end_when_idle(self.server.activity(), limit, move || match &point {
-            Some(point) => {
-                matches!(unmount(point, false), Ok(()) | Err(MountError::NotMounted(_)))
-            }
-            None => {
-                server.stop();
-                true
-            }
-        });
-    }
-
-    #[cfg(not(unix))]
-    fn end_when_idle(&self, limit: Duration) {
+        let activity = self.server.activity();
+        #[cfg(unix)]
+        if let Some(point) = &self.point {
+            return end_when_idle(activity, limit, crate::fuse::leave_if_unused(point.clone()));
+        }
+        // Nothing is known of what clients have open.
         let server = self.server.clone();
-        end_when_idle(self.server.activity(), limit, move || {
+        end_when_idle(activity, limit, move || {
             server.stop();
             true
         });
@@ -174,7 +161,7 @@ impl Mounted {
         while !self.server.wait_for(POLL) {
             #[cfg(unix)]
             if let Some(point) = &self.point
-                && !crate::point::is_drive(point)
+                && !crate::fuse::is_drive(point)
                 // Files that are open on what was unmounted lazily.
                 && !self.server.has_clients()
             {
