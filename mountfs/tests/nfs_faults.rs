@@ -185,7 +185,7 @@ fn peak() -> u64 {
 }
 
 #[test]
-fn who_takes_no_replies_takes_no_memory_and_no_threads() {
+fn who_takes_no_replies_takes_no_memory() {
     let world = World::new();
     let served = world.serve();
     let mut client = served.client();
@@ -215,6 +215,31 @@ fn who_takes_no_replies_takes_no_memory_and_no_threads() {
     });
     let more = peak() - before;
     assert!(more < 100 << 20, "{} MiB", more >> 20);
+    drop(idle);
+}
+
+#[test]
+fn who_takes_no_replies_keeps_no_thread() {
+    let world = World::new();
+    let served = world.serve();
+    let mut client = served.client();
+    let large = client.at("large").unwrap().handle;
+    world.faults.set(Fault::StallAll);
+    // More calls that must fetch than there are threads for that.
+    let mut idle: Vec<Client> = (0..4).map(|_| served.client()).collect();
+    for client in &mut idle {
+        for _ in 0..16 {
+            client.ask(NFS_PROGRAM::NFSPROC3_READ, &read_args(&large, 0, 1 << 20));
+        }
+    }
+    wait_until("the store stalls", || world.faults.waiting.load(SeqCst) > 0);
+    world.faults.set(Fault::None);
+    in_time("others", move || {
+        for name in ["slow", "many/03", "many/39"] {
+            let file = client.at(name).unwrap().handle;
+            assert!(client.read(&file, 0, 4096).is_ok());
+        }
+    });
     drop(idle);
 }
 
