@@ -9,7 +9,10 @@ pub mod core;
 #[cfg(unix)]
 pub mod fuse;
 mod idle;
+#[cfg(target_os = "macos")]
+mod macos;
 pub mod nfs;
+mod options;
 mod pool;
 pub mod read;
 #[cfg(windows)]
@@ -19,6 +22,8 @@ pub mod winfsp;
 pub use fuse as system;
 #[cfg(windows)]
 pub use winfsp as system;
+
+pub use options::MountOptions;
 
 pub use core::STATUS_FILE;
 pub use core::{

@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use jiff::tz::TimeZone;
 use tresor_engine::repo::{Repository, Snapshot};
-use tresor_mountfs::system::{MountError, MountOptions, mount, mount_point, unmount};
-use tresor_mountfs::{DriveOptions, Layout, SnapshotFs};
+use tresor_mountfs::system::{MountError, mount, mount_point, unmount};
+use tresor_mountfs::{DriveOptions, Layout, MountOptions, SnapshotFs};
 
 use crate::background;
 use crate::choose::{self, FilterArgs};

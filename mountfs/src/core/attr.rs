@@ -22,6 +22,10 @@ pub struct Attr {
     pub mtime: Time,
     pub atime: Time,
     pub ctime: Time,
+    /// When it was made, if the system it is from says so; else the modification.
+    pub created: Time,
+    /// `UF_…` and `SF_…` of macOS; 0 for what is from elsewhere.
+    pub flags: u32,
     /// Device number as Linux' `makedev` gives it.
     pub device: u64,
     pub changes: Changes,
@@ -52,6 +56,8 @@ impl Attr {
             mtime: node.mtime,
             atime: node.atime,
             ctime: node.ctime,
+            created: node.created().unwrap_or(node.mtime),
+            flags: node.macos_flags(),
             device: node.device.unwrap_or(0),
             changes: Changes::Never,
         }
@@ -83,6 +89,8 @@ impl Attr {
             mtime: time,
             atime: time,
             ctime: time,
+            created: time,
+            flags: 0,
             device: 0,
             changes: Changes::Sometimes,
         }

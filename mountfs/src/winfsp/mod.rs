@@ -8,6 +8,4 @@ mod ntstatus;
 mod signal;
 mod walk;
 
-pub use mount::{
-    MountError, MountOptions, Mounted, drive_root, is_drive, mount, mount_point, unmount,
-};
+pub use mount::{MountError, Mounted, drive_root, is_drive, mount, mount_point, unmount};
