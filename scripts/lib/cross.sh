@@ -49,11 +49,11 @@ rust_source_of_debian() {
     rm -rf "$scratch"
 }
 
-# cargo_for TARGET COMMAND ARGUMENTS…: cargo for that system. Variables for C compilers and
-# linkers are the caller's.
+# cargo_for TARGET CARGO COMMAND ARGUMENTS…: cargo, or what is called like it, for that
+# system. Variables for C compilers and linkers are the caller's.
 cargo_for() {
-    local target=$1 command=$2 flags
+    local target=$1 cargo=$2 command=$3 flags
     flags=$(std_flags "$target") || return 1
     # shellcheck disable=SC2086 # no option rather than an empty one
-    env ${flags:+RUSTC_BOOTSTRAP=1} cargo "$command" --target "$target" $flags "${@:3}"
+    env ${flags:+RUSTC_BOOTSTRAP=1} "$cargo" "$command" --target "$target" $flags "${@:4}"
 }

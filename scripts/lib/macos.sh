@@ -22,9 +22,9 @@ need_zig() {
 # cargo_macos TARGET COMMAND ARGUMENTS…: `zigbuild`, `check` or `clippy`.
 cargo_macos() {
     need_zig >&2 || return 1
-    local target=$1 command=$2
-    # cargo-zigbuild's own commands set the compiler, then call cargo's.
-    PATH=$zig_folder/bin:$PATH cargo_for "$target" "$command" "${@:3}"
+    local target=$1
+    # Its commands name Zig as the compiler, and then are cargo's.
+    PATH=$zig_folder/bin:$PATH cargo_for "$target" cargo-zigbuild "${@:2}"
 }
 
 # is_macos_program TARGET FILE: whether it is what macOS runs on that processor, and needs

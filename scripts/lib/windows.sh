@@ -8,7 +8,7 @@ build_windows() {
     need_packages x86_64-w64-mingw32-gcc=gcc-mingw-w64-x86-64 x86_64-w64-mingw32-g++=g++-mingw-w64-x86-64 \
         x86_64-w64-mingw32-dlltool=binutils-mingw-w64-x86-64
     CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc \
-        cargo_for "$windows_target" "$@"
+        cargo_for "$windows_target" cargo "$@"
 }
 
 # check_windows_msvc CARGO-ARGUMENTS…: for Microsoft's compiler, which can't be had here:
@@ -20,7 +20,7 @@ check_windows_msvc() {
         export "CC_$suffix=$none" "CXX_$suffix=$none" "AR_$suffix=$none" "CC_MASM_ASM_$suffix=$none"
         # The assembler's part of aws-lc comes with it, assembled.
         export AWS_LC_SYS_PREBUILT_NASM=1
-        cargo_for "$target" "$@"
+        cargo_for "$target" cargo "$@"
     )
 }
 
