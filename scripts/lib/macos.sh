@@ -6,6 +6,9 @@
 ZIGBUILD_VERSION=0.24.0
 ZIG_VERSION=0.17.1
 
+# The first for Apple's processors. Without saying so the program would be for Zig's choice.
+MACOS_OLDEST=11.0
+
 zig_folder=${TRESOR_CROSS_CACHE:-$HOME/.cache/tresor-cross}/zig-$ZIG_VERSION-$ZIGBUILD_VERSION
 
 # need_zig: into an environment of its own. A mark tells that it is complete.
@@ -24,11 +27,12 @@ cargo_macos() {
     need_zig >&2 || return 1
     local target=$1
     # Its commands name Zig as the compiler, and then are cargo's.
-    PATH=$zig_folder/bin:$PATH cargo_for "$target" cargo-zigbuild "${@:2}"
+    PATH=$zig_folder/bin:$PATH MACOSX_DEPLOYMENT_TARGET=$MACOS_OLDEST \
+        cargo_for "$target" cargo-zigbuild "${@:2}"
 }
 
-# is_macos_program TARGET FILE: whether it is what macOS runs on that processor, and needs
-# nothing but what every Mac has.
+# is_macos_program TARGET FILE: whether it is what macOS runs on that processor, also the
+# oldest that is meant, and needs nothing but what every Mac has.
 is_macos_program() {
-    /usr/bin/python3 scripts/lib/macho.py "$1" "$2"
+    /usr/bin/python3 scripts/lib/macho.py "$1" "$MACOS_OLDEST" "$2"
 }
