@@ -10,12 +10,14 @@ use anyhow::{Context, Result, bail};
 use tresor_engine::crypto::Password;
 use tresor_engine::repo::Repository;
 
-use crate::commands::mount::{Args, LayoutArg};
+use crate::commands::mount::{Args, LayoutArg, Via};
 use crate::exit::Exit;
 use crate::globals::Globals;
 use crate::{output, password};
 
 const READY: &[u8] = b"ready\n";
+/// Longer answers aren't given.
+const MOST_ANSWER: u64 = 1 << 16;
 /// Longer passwords don't come through the pipe.
 const MOST_PASSWORD: u64 = 1 << 20;
 
@@ -33,14 +35,11 @@ pub fn start(args: &Args, globals: &Globals) -> Result<Exit> {
     }
     let mut answer = Vec::new();
     if let Some(pipe) = child.stdout.take() {
-        pipe.take(READY.len() as u64).read_to_end(&mut answer)?;
+        pipe.take(MOST_ANSWER).read_to_end(&mut answer)?;
     }
-    if answer == READY {
-        if globals.wants_text() {
-            let point = args.what.last().map(|p| p.display().to_string()).unwrap_or_default();
-            output::print(&format!(
-                "The drive is at {point}. `tresor umount {point}` removes it.\n"
-            ))?;
+    if let Some(text) = answer.strip_prefix(READY) {
+        if !globals.quiet {
+            output::print(&String::from_utf8_lossy(text))?;
         }
         return Ok(Exit::Done);
     }
@@ -66,6 +65,9 @@ fn command(args: &Args, globals: &Globals) -> Result<Command> {
     command.args(globals.json.then_some("--json"));
     command.args(globals.no_cache.then_some("--no-cache"));
     command.args(args.allow_other.then_some("--allow-other"));
+    command.args((args.via == Some(Via::Nfs)).then_some("--via=nfs"));
+    command.args(args.port.map(|port| format!("--port={port}")));
+    command.args(args.listen.map(|address| format!("--listen={address}")));
     if let Some(limit) = args.idle_exit {
         command.arg(format!("--idle-exit={}s", limit.as_secs()));
     }
@@ -93,11 +95,24 @@ pub fn open(globals: &Globals) -> Result<Arc<Repository>> {
     globals.open_with(&password)
 }
 
+/// Tells people, or a program that reads JSON, where the drive is: at once, or through the
+/// command that has started this process in the background.
+pub fn say(in_background: bool, globals: &Globals, text: &str) -> Result<()> {
+    if in_background {
+        ready(text)
+    } else if globals.quiet {
+        Ok(())
+    } else {
+        Ok(output::print(text)?)
+    }
+}
+
 /// In the process that serves: tells that the drive answers, and lets go of the
 /// terminal and of the folder it was started in.
-pub fn ready() -> Result<()> {
+fn ready(text: &str) -> Result<()> {
     let mut out = std::io::stdout();
     out.write_all(READY)?;
+    out.write_all(text.as_bytes())?;
     out.flush()?;
     let _ = std::env::set_current_dir("/");
     Ok(tresor_platform::leave_streams()?)

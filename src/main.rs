@@ -12,6 +12,7 @@ mod json;
 mod line;
 #[cfg(unix)]
 mod mount_helper;
+mod nfs_drive;
 mod output;
 mod parse;
 mod password;

@@ -64,7 +64,7 @@ pub fn install() -> Result<()> {
     use anyhow::Context;
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-    let ignored = hangup_is_ignored();
+    let ignored = tresor_platform::hangup_is_ignored();
     let all: &[_] = if ignored { &[SIGINT, SIGTERM] } else { &[SIGINT, SIGTERM, SIGHUP] };
     let mut signals =
         signal_hook::iterator::Signals::new(all).context("can't listen to signals")?;
@@ -73,14 +73,6 @@ pub fn install() -> Result<()> {
         .spawn(move || signals.forever().for_each(|_| arrived()))
         .context("can't start a thread")?;
     Ok(())
-}
-
-/// Whether we were started by `nohup`, which must stay in force.
-#[cfg(unix)]
-fn hangup_is_ignored() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok()).is_some_and(|m| m & 1 != 0)
 }
 
 #[cfg(windows)]

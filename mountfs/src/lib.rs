@@ -3,10 +3,17 @@
 //! [`core`] is the file system without a kernel: names, attributes, handles.
 //! [`read`] is where a read on the drive becomes a fetch from the repository.
 //! [`fuse`] and [`winfsp`] only translate; [`system`] is the one of them that this system has.
+//! [`nfs`] is for every system.
 
 pub mod core;
 #[cfg(unix)]
 pub mod fuse;
+mod idle;
+#[cfg(target_os = "macos")]
+mod macos;
+pub mod nfs;
+mod options;
+mod pool;
 pub mod read;
 #[cfg(windows)]
 pub mod winfsp;
@@ -16,7 +23,12 @@ pub use fuse as system;
 #[cfg(windows)]
 pub use winfsp as system;
 
+pub use options::MountOptions;
+
 pub use core::STATUS_FILE;
 pub use core::{
-    Attr, DriveOptions, Entry, FsError, Ino, Layout, SnapshotFs, WindowsEntry, WindowsMeta,
+    Attr, DriveOptions, Entry, FsError, Ino, Layout, Leaf, SnapshotFs, WindowsEntry, WindowsMeta,
 };
+
+/// Called with a line about each operation that fails for want of data.
+pub type OnError = std::sync::Arc<dyn Fn(&str) + Send + Sync>;

@@ -3,20 +3,19 @@
 
 mod kit;
 
-use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use kit::faults::{Fault, Faults, Range};
 use kit::{Mount, drive, in_time, status, wait_until};
 use rustix::fs::{Advice, fadvise, statvfs};
-use tresor_engine::format::ObjectName;
 use tresor_engine::repo::Snapshot;
 use tresor_engine::store::{MemoryStore, Store};
 use tresor_mountfs::fuse::{is_drive, unmount};
@@ -24,87 +23,6 @@ use tresor_testkit::{Body, Call, HookedStore, Item, backup, init, open, options,
 
 const CACHE: u64 = 8 << 20;
 const EIO: i32 = 5;
-
-type Range = (ObjectName, u64);
-
-/// What happens to reads from packs.
-#[derive(Clone, Debug, Default)]
-enum Fault {
-    #[default]
-    None,
-    /// The nth from now on fails, and so does the same read afterwards: kernels try again.
-    Fail(u64),
-    /// The nth from now on gives a wrong byte, likewise.
-    Damage(u64),
-    FailAll,
-    /// These wait until there is another fault.
-    Stall(HashSet<Range>),
-    StallAll,
-}
-
-thread_local! {
-    /// Whether the read that this thread is in is the one that is hit.
-    static HIT: Cell<bool> = const { Cell::new(false) };
-}
-
-#[derive(Default)]
-struct Faults {
-    fault: Mutex<Fault>,
-    changed: Condvar,
-    reads: AtomicU64,
-    waiting: AtomicUsize,
-    seen: Mutex<Vec<Range>>,
-    /// What the nth read was of.
-    hit: Mutex<Option<Range>>,
-}
-
-impl Faults {
-    fn set(&self, fault: Fault) {
-        self.reads.store(0, SeqCst);
-        *self.hit.lock().unwrap() = None;
-        *self.fault.lock().unwrap() = fault;
-        self.changed.notify_all();
-    }
-
-    /// Before a read.
-    fn meet(&self, range: Range) -> io::Result<()> {
-        let number = self.reads.fetch_add(1, SeqCst) + 1;
-        self.seen.lock().unwrap().push(range);
-        let stalls = |fault: &Fault| match fault {
-            Fault::StallAll => true,
-            Fault::Stall(ranges) => ranges.contains(&range),
-            _ => false,
-        };
-        let fault = self.fault.lock().unwrap();
-        if let Fault::Fail(nth) | Fault::Damage(nth) = *fault
-            && nth == number
-        {
-            *self.hit.lock().unwrap() = Some(range);
-        }
-        HIT.set(*self.hit.lock().unwrap() == Some(range));
-        let fails = match *fault {
-            Fault::Fail(_) => HIT.get(),
-            Fault::FailAll => true,
-            _ => false,
-        };
-        if stalls(&fault) {
-            self.waiting.fetch_add(1, SeqCst);
-            drop(self.changed.wait_while(fault, |fault| stalls(fault)).unwrap());
-            self.waiting.fetch_sub(1, SeqCst);
-        }
-        if fails { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
-    }
-
-    /// After a read.
-    fn garble(&self, bytes: &mut [u8]) {
-        if let Fault::Damage(_) = *self.fault.lock().unwrap()
-            && HIT.get()
-        {
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 1;
-        }
-    }
-}
 
 /// A repository whose store has faults.
 struct World {
@@ -120,14 +38,7 @@ impl World {
         init(&inner);
         let (snapshot, _) = backup(&open(&inner), &tree, &options(None));
         let faults = Arc::new(Faults::default());
-        let (before, after) = (faults.clone(), faults.clone());
-        let hooked = HookedStore::new(inner, move |call| match call {
-            Call::GetRange(name, offset, _) => {
-                before.meet((*name, *offset)).map_err(|_| HookedStore::broken())
-            }
-            _ => Ok(()),
-        });
-        let store: Store = Arc::new(hooked.altering(move |bytes| after.garble(bytes)));
+        let store = faults.store(inner);
         Self { store, faults, tree, snapshot }
     }
 

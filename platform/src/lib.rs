@@ -13,6 +13,8 @@ mod unix;
 mod windows;
 
 pub use memory::{ALLOCATOR, Allocator};
+#[cfg(unix)]
+pub use process::hangup_is_ignored;
 pub use process::{
     cache_folder, detach, harden_process, host_name, leave_streams, leave_terminal,
     raise_file_limit, state_folder, user_name,

@@ -89,6 +89,18 @@ pub fn leave_terminal() {
     let _ = rustix::process::setsid();
 }
 
+/// Whether this process was started by `nohup`, which must stay in force.
+#[cfg(unix)]
+pub fn hangup_is_ignored() -> bool {
+    let mut now = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: only asks, and what it fills in lives; zeroes are a valid value of it.
+    let now = unsafe {
+        libc::sigaction(libc::SIGHUP, std::ptr::null(), now.as_mut_ptr());
+        now.assume_init()
+    };
+    now.sa_sigaction == libc::SIG_IGN
+}
+
 /// Lets go of the streams of whoever started this process, who may wait for their end.
 pub fn leave_streams() -> std::io::Result<()> {
     #[cfg(unix)]
@@ -130,6 +142,16 @@ mod tests {
             assert!(folder.is_absolute() && folder.to_string_lossy().contains("tresor"));
         }
         assert!(cache_folder().is_none() || cache_folder() != state_folder());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nohup_is_noticed() {
+        for (disposition, ignored) in [(libc::SIG_IGN, true), (libc::SIG_DFL, false)] {
+            // SAFETY: both are dispositions; no other test here gets or wants this signal.
+            unsafe { libc::signal(libc::SIGHUP, disposition) };
+            assert_eq!(hangup_is_ignored(), ignored);
+        }
     }
 
     #[cfg(target_os = "linux")]

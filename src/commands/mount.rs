@@ -1,4 +1,5 @@
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,14 +7,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use jiff::tz::TimeZone;
 use tresor_engine::repo::{Repository, Snapshot};
-use tresor_mountfs::system::{MountError, MountOptions, Mounted, mount, mount_point, unmount};
-use tresor_mountfs::{DriveOptions, Layout, SnapshotFs};
+use tresor_mountfs::system::{MountError, mount, mount_point, unmount};
+use tresor_mountfs::{DriveOptions, Layout, MountOptions, SnapshotFs};
 
 use crate::background;
 use crate::choose::{self, FilterArgs};
 use crate::exit::Exit;
 use crate::globals::Globals;
-use crate::{drive_status, output, parse, signals};
+use crate::{drive_status, nfs_drive, output, parse, signals};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,6 +25,10 @@ Examples:
   tresor mount R:                               on Windows; * takes the next free letter
 
   tresor mount --status /mnt/restore            what it has fetched so far
+
+  sudo -E tresor mount --via nfs /mnt/restore   without FUSE, through the system's NFS client
+  tresor mount --via nfs                        only serve it, and say how to mount it
+  tresor mount --via nfs latest -               the same with one snapshot
 
 The drive is read-only. Files are fetched and decrypted when they are read. For /etc/fstab see
 docs/drive.md, which describes the rest, too.
@@ -37,9 +42,23 @@ const LAST_READS: Duration = Duration::from_secs(2);
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES, override_usage = "tresor mount [OPTIONS] [SNAPSHOT] MOUNTPOINT")]
 pub struct Args {
-    /// A snapshot, if only that one shall be shown, and an empty folder (Windows: R:, *, or a new folder)
-    #[arg(value_name = "[SNAPSHOT] MOUNTPOINT", num_args = 1..=2, required = true)]
+    /// A snapshot, if only that one shall be shown, and an empty folder (Windows: R:, *, or a new folder;
+    /// with --via nfs also `-`, or nothing: only serve it)
+    #[arg(value_name = "[SNAPSHOT] MOUNTPOINT", num_args = 1..=2, required_unless_present = "via")]
     pub what: Vec<OsString>,
+
+    /// What the drive comes through [default: FUSE, on Windows WinFsp]
+    #[arg(long, value_enum)]
+    pub via: Option<Via>,
+
+    /// With --via nfs: the port to serve at [default: one that is free]
+    #[arg(long, requires = "via")]
+    pub port: Option<u16>,
+
+    /// With --via nfs: the address to serve at [default: 127.0.0.1]. Nothing is encrypted: at an
+    /// address of a network, who sees what is sent there can read everything
+    #[arg(long, value_name = "ADDRESS", requires = "via")]
+    pub listen: Option<IpAddr>,
 
     #[command(flatten)]
     pub filter: FilterArgs,
@@ -74,6 +93,14 @@ pub struct Args {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Via {
+    /// The system's own: FUSE, on Windows WinFsp
+    System,
+    /// An NFS server in this program, for the client that every system has; see docs/nfs.md
+    Nfs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LayoutArg {
     /// Folders by time, host, tag and id
     Folders,
@@ -92,7 +119,16 @@ impl From<LayoutArg> for Layout {
 
 impl Args {
     fn point(&self) -> Result<&Path> {
-        Ok(Path::new(self.what.last().context("no mount point given")?))
+        match self.what.last() {
+            Some(point) => Ok(Path::new(point)),
+            None => bail!("no mount point given"),
+        }
+    }
+
+    /// Where it shall be mounted; none if it is only served.
+    pub fn point_if_any(&self) -> Option<&Path> {
+        let only_served = |point: &&Path| self.via == Some(Via::Nfs) && *point == Path::new("-");
+        self.what.last().map(Path::new).filter(|point| !only_served(point))
     }
 
     fn snapshot(&self, repo: &Repository) -> Result<Option<Snapshot>> {
@@ -107,11 +143,38 @@ impl Args {
         }
         Ok(Some(place.snapshot))
     }
+
+    pub fn idle_exit(&self) -> Option<Duration> {
+        self.idle_exit.filter(|limit| !limit.is_zero())
+    }
+
+    /// Tells people where the drive is, and what removes it.
+    pub fn where_it_is(&self, point: &Path) -> Result<String> {
+        // In the background there is nobody to press anything.
+        let (shown, how) = if self.serve { (self.point()?, "") } else { (point, "Ctrl-C or ") };
+        let shown = shown.display();
+        Ok(format!("The drive is at {shown}. {how}`tresor umount {shown}` removes it.\n"))
+    }
+
+    /// What is to be shown.
+    pub fn drive(&self, repo: Arc<Repository>) -> Result<Arc<SnapshotFs>> {
+        let options = DriveOptions {
+            snapshot: self.snapshot(&repo)?,
+            filter: self.filter.filter(),
+            time_zone: TimeZone::system(),
+            layout: self.layout.into(),
+            cache_size: self.cache_size,
+        };
+        Ok(Arc::new(SnapshotFs::new(repo, options)?))
+    }
 }
 
 pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     if args.status {
         return drive_status::show(args.point()?, globals);
+    }
+    if args.via != Some(Via::Nfs) && (args.port.is_some() || args.listen.is_some()) {
+        bail!("--port and --listen are for --via nfs");
     }
     if args.background {
         return background::start(&args, globals);
@@ -120,52 +183,34 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
         bail!("--layout is about a drive with all snapshots; leave it or the snapshot out");
     }
     let repo = if args.serve { background::open(globals)? } else { globals.open()? };
+    match args.via {
+        Some(Via::Nfs) => nfs_drive::run(&args, globals, repo),
+        _ => run_mounted(&args, globals, repo),
+    }
+}
+
+fn run_mounted(args: &Args, globals: &Globals, repo: Arc<Repository>) -> Result<Exit> {
     let point = mount_point(args.point()?)?;
     let at = point.clone();
     // Before there is a drive: a signal must never leave one behind that nobody serves.
     let _guard = signals::on_stop(move || leave(at.clone()));
-    let mounted = mount_drive(&args, &point, globals, repo)?;
-    if args.serve {
-        background::ready()?;
-    } else if globals.wants_text() {
-        let shown = mounted.point().display();
-        output::print(&format!(
-            "The drive is at {shown}. Ctrl-C or `tresor umount {shown}` removes it.\n"
-        ))?;
-    }
+    let options = MountOptions {
+        allow_other: args.allow_other,
+        source: globals.location()?.display().to_string(),
+        repository: Some(globals.location()?),
+        idle_exit: args.idle_exit(),
+        on_error: Arc::new(output::complain),
+    };
+    let mounted = mount(args.drive(repo)?, &point, &options)?;
+    let said = if globals.json { String::new() } else { args.where_it_is(mounted.point())? };
+    background::say(args.serve, globals, &said)?;
     mounted.wait().context("the drive ended")?;
     Ok(Exit::Done)
 }
 
-fn mount_drive(
-    args: &Args,
-    point: &Path,
-    globals: &Globals,
-    repo: Arc<Repository>,
-) -> Result<Mounted> {
-    let snapshot = args.snapshot(&repo)?;
-    let location = globals.location()?;
-    let drive = DriveOptions {
-        snapshot,
-        filter: args.filter.filter(),
-        time_zone: TimeZone::system(),
-        layout: args.layout.into(),
-        cache_size: args.cache_size,
-    };
-    let fs = Arc::new(SnapshotFs::new(repo, drive)?);
-    let options = MountOptions {
-        allow_other: args.allow_other,
-        source: location.display().to_string(),
-        repository: Some(location.clone()),
-        idle_exit: args.idle_exit.filter(|limit| !limit.is_zero()),
-        on_error: Arc::new(output::complain),
-    };
-    Ok(mount(fs, point, &options)?)
-}
-
 /// Unmounts after a signal, also if something is open there, and ends the
 /// program though that keeps the drive alive.
-fn leave(point: PathBuf) {
+pub fn leave(point: PathBuf) {
     std::thread::spawn(move || {
         match unmount(&point, true) {
             Ok(()) => {}

@@ -3,6 +3,7 @@
 mod config;
 mod forgotten;
 mod ids;
+pub mod macos;
 mod node;
 mod pack;
 mod parity;

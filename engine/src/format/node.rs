@@ -274,6 +274,11 @@ impl Node {
         self.xattrs.as_deref().unwrap_or_default()
     }
 
+    /// The value of one extended attribute.
+    pub fn xattr(&self, name: &[u8]) -> Option<&[u8]> {
+        self.xattrs().iter().find(|x| x.name == name).map(|x| x.value.as_slice())
+    }
+
     /// Whether the file can't have changed since `before` was recorded, as
     /// far as the system tells: same kind, size, times and inode.
     pub fn same_stamp(&self, before: &Node) -> bool {

@@ -73,10 +73,6 @@ impl Node {
         }
     }
 
-    fn xattr(&self, name: &[u8]) -> Option<&[u8]> {
-        self.xattrs().iter().find(|x| x.name == name).map(|x| x.value.as_slice())
-    }
-
     /// `None` if it is from another system.
     pub fn windows_attributes(&self) -> Option<u32> {
         Some(u32::from_le_bytes(self.xattr(ATTRIBUTES)?.try_into().ok()?))

@@ -22,6 +22,10 @@ pub struct Attr {
     pub mtime: Time,
     pub atime: Time,
     pub ctime: Time,
+    /// When it was made, if the system it is from says so; else the modification.
+    pub created: Time,
+    /// `UF_…` and `SF_…` of macOS; 0 for what is from elsewhere.
+    pub flags: u32,
     /// Device number as Linux' `makedev` gives it.
     pub device: u64,
     pub changes: Changes,
@@ -52,9 +56,18 @@ impl Attr {
             mtime: node.mtime,
             atime: node.atime,
             ctime: node.ctime,
+            created: node.created().unwrap_or(node.mtime),
+            flags: node.macos_flags(),
             device: node.device.unwrap_or(0),
             changes: Changes::Never,
         }
+    }
+
+    /// Major and minor device number.
+    pub fn device_parts(&self) -> (u32, u32) {
+        let major = ((self.device >> 8) & 0xfff) | ((self.device >> 32) & !0xfff);
+        let minor = (self.device & 0xff) | ((self.device >> 12) & !0xff);
+        (major as u32, minor as u32)
     }
 
     /// A virtual folder, file or link, readable by everybody.
@@ -76,6 +89,8 @@ impl Attr {
             mtime: time,
             atime: time,
             ctime: time,
+            created: time,
+            flags: 0,
             device: 0,
             changes: Changes::Sometimes,
         }
@@ -90,5 +105,22 @@ fn allocated(node: &Node) -> u64 {
             data.fold(0, |sum, e| sum.saturating_add(e.len))
         }
         _ => node.size,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_numbers() {
+        let device = |device| {
+            let attr = Attr::of_virtual(Ino::ROOT, NodeKind::CharDevice, 0, Time::default());
+            Attr { device, ..attr }.device_parts()
+        };
+        assert_eq!(device(0x0801), (8, 1));
+        // makedev(259, 300) and makedev(0x12345678, 0x9abcdef0)
+        assert_eq!(device(0x0011_032c), (259, 300));
+        assert_eq!(device(0x1234_59ab_cde6_78f0), (0x1234_5678, 0x9abc_def0));
     }
 }

@@ -6,7 +6,7 @@ use moka::sync::Cache;
 use tresor_engine::format::{BlobId, NodeKind};
 use tresor_engine::tree::NodeAt;
 
-use super::{FsError, FsResult, Ino, Inode, Place, SnapshotFs, status};
+use super::{FsError, FsResult, Ino, Inode, Place, SnapshotFs};
 use crate::read::FileReader;
 
 /// Files that were read lately, by where their nodes stand.
@@ -26,8 +26,7 @@ impl SnapshotFs {
     /// Up to `len` bytes from `offset`; fewer only at the end of the file. A
     /// damaged block is an error, never short or zero-filled.
     pub fn read_at(&self, ino: Ino, offset: u64, len: usize) -> FsResult<Vec<u8>> {
-        if let Place::Status = self.inode(ino)?.place {
-            let text = self.status();
+        if let Some(text) = self.own_text(ino)? {
             let from = text.len().min(offset as usize);
             return Ok(text[from..text.len().min(from.saturating_add(len))].to_vec());
         }
@@ -45,11 +44,20 @@ impl SnapshotFs {
 
     /// The next data (or hole) at or after `offset`; `None` if there is none.
     pub fn seek(&self, ino: Ino, offset: u64, hole: bool) -> FsResult<Option<u64>> {
-        if let Place::Status = self.inode(ino)?.place {
-            let len = status::LEN as u64;
+        if let Some(text) = self.own_text(ino)? {
+            let len = text.len() as u64;
             return Ok((offset < len).then_some(if hole { len } else { offset }));
         }
         Ok(self.file(ino)?.seek(&self.blocks, offset, hole)?)
+    }
+
+    /// What a file holds that is the drive's own.
+    fn own_text(&self, ino: Ino) -> FsResult<Option<Vec<u8>>> {
+        Ok(match self.inode(ino)?.place {
+            Place::Status => Some(self.status()),
+            Place::NeverIndex => Some(Vec::new()),
+            _ => None,
+        })
     }
 
     fn file(&self, ino: Ino) -> FsResult<Arc<FileReader>> {

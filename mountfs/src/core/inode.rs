@@ -109,6 +109,8 @@ pub enum Place {
     Link(Box<[u8]>),
     /// The hidden file that tells what reading has cost.
     Status,
+    /// The hidden empty file that keeps Spotlight from reading the whole drive.
+    NeverIndex,
     /// The root of a snapshot.
     Snapshot(Box<ObjectId>),
     /// Where all versions of entries are gathered.

@@ -7,6 +7,7 @@ mod content;
 mod dir;
 mod error;
 mod inode;
+mod leaf;
 mod namespace;
 mod status;
 mod versions;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use tresor_engine::format::{BlobId, NodeKind, SnapshotData, display_name};
+use tresor_engine::format::{BlobId, NodeKind, SnapshotData, Time, display_name};
 use tresor_engine::repo::{Repository, Snapshot};
 use tresor_engine::select::SnapshotFilter;
 use tresor_engine::tree::{self, NodeAt};
@@ -26,6 +27,7 @@ pub use attr::{Attr, Changes};
 pub use dir::Entry;
 pub use error::{FsError, FsResult};
 pub use inode::{Folder, Ino, Inode, Place};
+pub use leaf::Leaf;
 pub use namespace::Layout;
 pub use status::NAME as STATUS_FILE;
 pub use windows::{WindowsEntry, WindowsMeta};
@@ -52,6 +54,8 @@ pub struct DriveOptions {
     pub cache_size: u64,
 }
 
+/// What Spotlight looks for at the root of a volume, to leave it alone.
+const NEVER_INDEX: &[u8] = b".metadata_never_index";
 /// Attributes that programs like `ls` ask for at each file, unless they are told
 /// that the file system has none of them.
 const ASKED_OF_ALL: [&[u8]; 3] =
@@ -129,25 +133,35 @@ impl SnapshotFs {
         if parent == Ino::ROOT && name == status::NAME.as_bytes() {
             return self.enter(parent, name, &dir, Place::Status);
         }
+        match self.find(parent, &dir, name) {
+            Err(FsError::NotFound) if parent == Ino::ROOT && name == NEVER_INDEX => {
+                self.enter(parent, name, &dir, Place::NeverIndex)
+            }
+            found => found,
+        }
+    }
+
+    /// An entry that the snapshots, or their folders, have.
+    fn find(&self, parent: Ino, dir: &Inode, name: &[u8]) -> FsResult<Attr> {
         match &dir.place {
             Place::Folder(folder) => {
                 let listing = self.listing(parent, &dir.place, false)?;
                 let unlisted = || self.namespace.unlisted(folder, name);
                 let place = listing.find(name).cloned().or_else(unlisted);
-                self.enter(parent, name, &dir, place.ok_or(FsError::NotFound)?)
+                self.enter(parent, name, dir, place.ok_or(FsError::NotFound)?)
             }
             Place::Versions(of) => {
                 let place = self.version_entry(parent, &dir.place, of, name)?;
-                self.enter(parent, name, &dir, place)
+                self.enter(parent, name, dir, place)
             }
-            Place::Link(_) | Place::Status => Err(FsError::NotADirectory),
+            Place::Link(_) | Place::Status | Place::NeverIndex => Err(FsError::NotADirectory),
             Place::Snapshot(_) | Place::Node { .. } => {
-                let root = self.tree(&dir)?.ok_or(FsError::NotADirectory)?;
+                let root = self.tree(dir)?.ok_or(FsError::NotADirectory)?;
                 match tree::position(&self.repo, &root, name)? {
-                    Some((index, node)) => Ok(self.enter_node(parent, &dir, index, &node)),
+                    Some((index, node)) => Ok(self.enter_node(parent, dir, index, &node)),
                     None if name == versions::NAME => {
-                        let place = self.versions_of(&dir, parent)?;
-                        self.enter(parent, name, &dir, place)
+                        let place = self.versions_of(dir, parent)?;
+                        self.enter(parent, name, dir, place)
                     }
                     None => Err(FsError::NotFound),
                 }
@@ -173,6 +187,14 @@ impl SnapshotFs {
         self.shown.as_ref()
     }
 
+    /// The name of the volume: what the drive shows.
+    pub fn label(&self) -> String {
+        match &self.shown {
+            Some(snapshot) => format!("tresor {} {}", snapshot.data.host, snapshot.id.short()),
+            None => "tresor".into(),
+        }
+    }
+
     /// Whether what is in this directory never changes.
     pub fn is_fixed(&self, ino: Ino) -> bool {
         self.inode(ino).is_ok_and(|i| matches!(i.place, Place::Node { .. } | Place::Snapshot(_)))
@@ -195,8 +217,8 @@ impl SnapshotFs {
             return Err(FsError::NoAttribute);
         };
         let node = NodeAt::load(&self.repo, &page, number)?;
-        match node.xattrs().iter().find(|x| x.name == name) {
-            Some(xattr) => Ok(xattr.value.clone()),
+        match node.xattr(name) {
+            Some(value) => Ok(value.to_vec()),
             None if ASKED_OF_ALL.contains(&name) && self.namespace.lacks_xattr(name) => {
                 Err(FsError::NoSuchAttributes)
             }
@@ -238,6 +260,7 @@ impl SnapshotFs {
         let parent = self.inodes.get(inode.parent).map(|parent| parent.place);
         let siblings = match (&inode.place, parent) {
             (Place::Status, _) => return status::NAME.into(),
+            (Place::NeverIndex, _) => return NEVER_INDEX.into(),
             (_, Some(Place::Folder(folder))) => self.namespace.entries(&folder),
             (_, Some(Place::Versions(of))) => self.version_entries(&of).unwrap_or_default(),
             (Place::Versions(_), _) => return versions::NAME.to_vec(),
@@ -329,6 +352,7 @@ impl SnapshotFs {
                 Attr::of_virtual(ino, NodeKind::Symlink, target.len() as u64, time)
             }
             Place::Status => status::attr(ino),
+            Place::NeverIndex => Attr::of_virtual(ino, NodeKind::File, 0, Time::default()),
             Place::Versions(_) => directory(self.namespace.time(&Folder::Snapshots)),
             Place::Node { page, number } => {
                 Attr::of_node(ino, &*NodeAt::load(&self.repo, page, *number)?)

@@ -152,7 +152,6 @@ impl SnapshotFs {
             _ => None,
         };
         let recorded = node.as_ref().and_then(|node| node.windows_attributes());
-        let created = node.as_ref().and_then(|node| node.windows_created()).unwrap_or(attr.mtime);
         let mut attributes = match recorded {
             Some(recorded) => recorded & (SHOWN | DIRECTORY),
             None if attr.kind == NodeKind::File && attr.mode & 0o222 == 0 => READ_ONLY,
@@ -178,7 +177,7 @@ impl SnapshotFs {
         if attributes == 0 {
             attributes = NORMAL;
         }
-        Ok(WindowsMeta { attributes, created, link })
+        Ok(WindowsMeta { attributes, created: attr.created, link })
     }
 
     /// Names (WTF-8) and lengths of alternate streams.

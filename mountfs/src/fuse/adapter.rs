@@ -10,18 +10,19 @@ use std::time::{Duration, SystemTime};
 
 use fuser::{
     AccessFlags, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags,
-    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    Generation, INodeNo, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use tresor_engine::format::{NodeKind, Time};
 use tresor_engine::repo::without_fetching;
 
 use super::errno::errno;
-use super::idle::Activity;
-use super::mount::THREADS;
-use super::pool::Pool;
+use super::host::{THREADS, negotiate};
+use crate::OnError;
 use crate::core::{Attr, Changes, FsError, FsResult, Ino, SnapshotFs};
+use crate::idle::Activity;
+use crate::pool::Pool;
 
 /// What is in a snapshot never changes.
 const FOR_GOOD: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -29,12 +30,7 @@ const FOR_GOOD: Duration = Duration::from_secs(365 * 24 * 3600);
 const FOR_NOW: Duration = Duration::from_millis(400);
 /// Threads for requests that must fetch.
 const READERS: usize = 16;
-/// Requests of the kernel's own readahead under way at once.
-const MAX_BACKGROUND: u16 = 64;
 const BLOCK: u32 = 4096;
-
-/// Called with a line about each operation that fails for want of data.
-pub type OnError = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// What is needed to answer, on any thread.
 struct Drive {
@@ -80,6 +76,11 @@ impl Adapter {
             opens_nothing: false,
             opens_no_directory: false,
         }
+    }
+
+    #[cfg(target_os = "macos")]
+    pub fn fs(&self) -> &SnapshotFs {
+        &self.drive.fs
     }
 
     /// Answers at once if nothing needs fetching. One request at a time may fetch
@@ -168,10 +169,8 @@ fn file_type(kind: NodeKind) -> FileType {
 }
 
 /// A device number as the kernel's protocol has it: 12 bits major, 20 bits minor.
-fn rdev(device: u64) -> u32 {
-    let major = ((device >> 8) & 0xfff) | ((device >> 32) & !0xfff);
-    let minor = (device & 0xff) | ((device >> 12) & !0xff);
-    ((minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)) as u32
+fn rdev((major, minor): (u32, u32)) -> u32 {
+    (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
 }
 
 fn file_attr(attr: &Attr) -> FileAttr {
@@ -182,15 +181,15 @@ fn file_attr(attr: &Attr) -> FileAttr {
         atime: system_time(attr.atime),
         mtime: system_time(attr.mtime),
         ctime: system_time(attr.ctime),
-        crtime: system_time(attr.mtime),
+        crtime: system_time(attr.created),
         kind: file_type(attr.kind),
         perm: attr.mode as u16,
         nlink: attr.links,
         uid: attr.uid,
         gid: attr.gid,
-        rdev: rdev(attr.device),
+        rdev: rdev(attr.device_parts()),
         blksize: BLOCK,
-        flags: 0,
+        flags: attr.flags,
     }
 }
 
@@ -220,26 +219,7 @@ fn reply_xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let wanted = [
-            InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_CACHE_SYMLINKS,
-            InitFlags::FUSE_ASYNC_DIO,
-            // Looks up "." of a number that an NFS client has kept.
-            InitFlags::FUSE_EXPORT_SUPPORT,
-            // Listings of virtual folders are kept until their time changes.
-            InitFlags::FUSE_AUTO_INVAL_DATA,
-        ];
-        // The kernel takes this one as a wish to check permissions at all.
-        let acl = self.check_permissions.then_some(InitFlags::FUSE_POSIX_ACL);
-        for flag in wanted.into_iter().chain(acl) {
-            // What an older kernel lacks is only slower.
-            let _ = config.add_capabilities(flag);
-        }
-        self.opens_nothing = config.add_capabilities(InitFlags::FUSE_NO_OPEN_SUPPORT).is_ok();
-        self.opens_no_directory =
-            config.add_capabilities(InitFlags::FUSE_NO_OPENDIR_SUPPORT).is_ok();
-        let _ = config.set_max_background(MAX_BACKGROUND);
+        (self.opens_nothing, self.opens_no_directory) = negotiate(config, self.check_permissions);
         Ok(())
     }
 
@@ -433,7 +413,39 @@ impl Filesystem for Adapter {
         );
     }
 
+    #[cfg(target_os = "macos")]
+    fn getxtimes(&self, _: &Request, ino: INodeNo, reply: fuser::ReplyXTimes) {
+        self.answer(
+            ino,
+            move |fs| fs.attr(ino_of(ino)),
+            move |found| match found {
+                // That it was ever backed up there is not what is asked.
+                Ok(attr) => reply.xtimes(SystemTime::UNIX_EPOCH, system_time(attr.created)),
+                Err(e) => reply.error(e),
+            },
+        );
+    }
+
     // Everything that would change something.
+
+    #[cfg(target_os = "macos")]
+    fn setvolname(&self, _: &Request, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    #[cfg(target_os = "macos")]
+    fn exchange(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _: INodeNo,
+        _: &OsStr,
+        _: u64,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EROFS);
+    }
 
     fn setattr(
         &self,
@@ -548,8 +560,7 @@ mod tests {
         let before = system_time(Time::new(-2, 500_000_000));
         let gap = SystemTime::UNIX_EPOCH.duration_since(before).unwrap();
         assert_eq!(gap, Duration::from_millis(1500));
-        assert_eq!(rdev(0x0801), 0x0801);
-        // makedev(259, 300)
-        assert_eq!(rdev(0x0011_032c), (259 << 8) | (300 & 0xff) | ((300 & !0xff) << 12));
+        assert_eq!(rdev((8, 1)), 0x0801);
+        assert_eq!(rdev((259, 300)), (259 << 8) | (300 & 0xff) | ((300 & !0xff) << 12));
     }
 }

@@ -3,10 +3,19 @@
 
 mod adapter;
 mod errno;
-mod idle;
+#[cfg(not(target_os = "macos"))]
+mod linux;
+#[cfg(target_os = "macos")]
+mod macfuse;
+#[cfg(any(target_os = "macos", test))]
+mod macfuse_options;
+#[cfg(target_os = "macos")]
+mod macos;
 mod mount;
-mod pool;
 
-pub use mount::{
-    MountError, MountOptions, Mounted, drive_root, is_drive, mount, mount_point, unmount,
-};
+#[cfg(not(target_os = "macos"))]
+use linux as host;
+#[cfg(target_os = "macos")]
+use macos as host;
+pub use mount::{MountError, Mounted, drive_root, is_drive, mount, mount_point, unmount};
+pub(crate) use mount::{leave_if_unused, prepare};

@@ -4,36 +4,18 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
-use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+use fuser::BackgroundSession;
 
-use super::adapter::{Adapter, OnError};
-use super::idle::{Activity, unmount_when_idle};
+use super::adapter::Adapter;
+use super::host;
+use crate::MountOptions;
 use crate::core::SnapshotFs;
+use crate::idle::{Activity, end_when_idle};
 
-/// Threads that take requests; most of what must be fetched is answered by others.
-/// More make the kernel wake one that sleeps on another processor. Only on Linux
-/// can there be several.
-pub(super) const THREADS: usize = if cfg!(target_os = "linux") { 2 } else { 1 };
-const READ_AHEAD_KIB: u32 = 1024;
 /// Tells our drives from other mounts.
-const SOURCE_PREFIX: &str = "tresor:";
-
-pub struct MountOptions {
-    /// Let other users in; the kernel then checks their permissions.
-    pub allow_other: bool,
-    /// What `df` and `mount` show as the source, behind `tresor:`.
-    pub source: String,
-    /// Folder of the repository, if it is a local one.
-    pub repository: Option<PathBuf>,
-    /// Unmount when nothing has been asked for as long as this.
-    pub idle_exit: Option<Duration>,
-    /// Told of each operation that fails for want of data.
-    pub on_error: OnError,
-}
+pub(super) const SOURCE_PREFIX: &str = "tresor:";
 
 /// Why a drive could not be mounted or unmounted, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -52,10 +34,12 @@ pub enum MountError {
         "this system has no FUSE (/dev/fuse is missing); install the package fuse3 or load the kernel module with `modprobe fuse`"
     )]
     NoFuse,
-    #[error(
-        "mounting needs `fusermount3` for users other than root; install the package fuse3 (macOS: macFUSE)"
-    )]
+    #[error("mounting needs `fusermount3` for users other than root; install the package fuse3")]
     NoFusermount,
+    #[error(
+        "a drive needs macFUSE 4 or newer, which is not installed here: get it with `brew install --cask macfuse`, or from macfuse.io; or use `--via nfs`, which needs nothing"
+    )]
+    NoMacFuse,
     #[error(
         "--allow-other is not permitted here; write `user_allow_other` into /etc/fuse.conf, or leave it out"
     )]
@@ -77,13 +61,25 @@ pub enum MountError {
 /// A mounted drive. Dropped, it is unmounted.
 pub struct Mounted {
     session: BackgroundSession,
-    point: PathBuf,
+    point: Point,
+}
+
+/// Where it is mounted. On macOS the session knows nothing of that, and doesn't unmount it.
+struct Point(PathBuf);
+
+impl Drop for Point {
+    fn drop(&mut self) {
+        if cfg!(target_os = "macos") {
+            // It may be gone already.
+            let _ = unmount(&self.0, true);
+        }
+    }
 }
 
 impl Mounted {
     /// Where it is, without symlinks.
     pub fn point(&self) -> &Path {
-        &self.point
+        &self.point.0
     }
 
     /// Waits until somebody unmounts it.
@@ -99,65 +95,38 @@ pub fn mount(
     options: &MountOptions,
 ) -> Result<Mounted, MountError> {
     let point = prepare(point, options.repository.as_deref())?;
-    let mut config = Config::default();
-    config.mount_options = vec![
-        MountOption::RO,
-        MountOption::NoSuid,
-        MountOption::NoDev,
-        MountOption::NoAtime,
-        // The option list is separated by commas.
-        MountOption::FSName(SOURCE_PREFIX.to_owned() + &options.source.replace([',', '\\'], "_")),
-        MountOption::Subtype("tresor".into()),
-    ];
-    if options.allow_other {
-        config.acl = SessionACL::All;
-        config.mount_options.push(MountOption::DefaultPermissions);
-    }
-    if cfg!(target_os = "linux") {
-        config.n_threads = Some(THREADS);
-        config.clone_fd = true;
-    }
     let activity = Arc::new(Activity::new());
     let adapter = Adapter::new(fs, options.on_error.clone(), activity.clone(), options.allow_other);
-    let session = Session::new(adapter, &point, &config)
-        .and_then(Session::spawn)
-        .map_err(|e| explain(e, &point))?;
-    read_further_ahead(&point);
+    let session = host::connect(adapter, &point, options)?;
+    let session = session.spawn().map_err(|e| MountError::Io(point.display().to_string(), e))?;
+    host::mounted(&point);
     if let Some(limit) = options.idle_exit {
-        unmount_when_idle(activity, limit, point.clone());
+        end_when_idle(activity, limit, leave_if_unused(point.clone()));
     }
-    Ok(Mounted { session, point })
+    Ok(Mounted { session, point: Point(point) })
 }
 
-/// Lets the kernel ask for more at once when a file is read in sequence. Only
-/// root may; else reads stay 128 KiB long, which is slower and nothing more.
-fn read_further_ahead(point: &Path) {
-    #[cfg(target_os = "linux")]
-    if let Ok(meta) = std::fs::metadata(point) {
-        use std::os::unix::fs::MetadataExt;
-        let device = meta.dev();
-        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-        let file = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
-        let _ = std::fs::write(file, READ_AHEAD_KIB.to_string());
-    }
+/// What is open on the drive, or has its working folder there, keeps it.
+pub(crate) fn leave_if_unused(point: PathBuf) -> impl Fn() -> bool + Send + 'static {
+    move || matches!(unmount(&point, false), Ok(()) | Err(MountError::NotMounted(_)))
 }
 
 /// Checks the mount point and clears a drive that died there.
-fn prepare(point: &Path, repository: Option<&Path>) -> Result<PathBuf, MountError> {
+pub(crate) fn prepare(point: &Path, repository: Option<&Path>) -> Result<PathBuf, MountError> {
     let shown = point.display().to_string();
     let absolute = resolve(point).map_err(|e| MountError::Io(shown.clone(), e))?;
     match std::fs::metadata(&absolute) {
         Ok(meta) if !meta.is_dir() => return Err(MountError::NotAFolder(shown)),
         Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(MountError::Missing(shown)),
-        Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) && is_drive(&absolute) => {}
+        Err(e) if is_dead(&e) && is_drive(&absolute) => {}
         Err(e) => return Err(MountError::Io(shown, e)),
     }
     if is_drive(&absolute) {
         // The kernel may still know the folder; what it doesn't keep tells whether
         // the program behind the drive has died.
         match rustix::fs::statfs(&absolute) {
-            Err(rustix::io::Errno::NOTCONN) => unmount(&absolute, true)?,
+            Err(e) if is_dead(&e.into()) => unmount(&absolute, true)?,
             _ => return Err(MountError::Mounted(shown)),
         }
     }
@@ -166,33 +135,25 @@ fn prepare(point: &Path, repository: Option<&Path>) -> Result<PathBuf, MountErro
     {
         return Err(MountError::Repository(shown));
     }
-    match std::fs::read_dir(&absolute) {
-        Ok(mut entries) => match entries.next() {
-            None => Ok(absolute),
-            Some(_) => Err(MountError::NotEmpty(shown)),
-        },
-        Err(e) => Err(MountError::Io(shown, e)),
-    }
+    let mut entries = std::fs::read_dir(&absolute).map_err(|e| MountError::Io(shown.clone(), e))?;
+    // Finder leaves its own in each folder that it has shown.
+    let of_finder = |entry: io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name() == ".DS_Store")
+    };
+    if entries.all(of_finder) { Ok(absolute) } else { Err(MountError::NotEmpty(shown)) }
 }
 
-fn explain(error: io::Error, point: &Path) -> MountError {
-    let text = error.to_string();
-    if !Path::new("/dev/fuse").exists() && cfg!(target_os = "linux") {
-        MountError::NoFuse
-    } else if text.contains("user_allow_other") {
-        MountError::AllowOther
-    } else if error.kind() == io::ErrorKind::NotFound {
-        MountError::NoFusermount
-    } else {
-        MountError::Io(format!("can't mount on {}", point.display()), error)
-    }
+/// Whether the program behind a drive has died: what kernels say then.
+fn is_dead(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    code == Some(libc::ENOTCONN) || (cfg!(target_os = "macos") && code == Some(libc::ENXIO))
 }
 
 /// The path without symlinks; what it leads to is not touched, since a dead
 /// drive answers nothing.
 fn resolve(point: &Path) -> io::Result<PathBuf> {
     match point.canonicalize() {
-        Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => {
+        Err(e) if is_dead(&e) => {
             let absolute = std::path::absolute(point)?;
             match (absolute.parent(), absolute.file_name()) {
                 (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
@@ -215,31 +176,60 @@ pub fn drive_root(point: &Path) -> io::Result<PathBuf> {
 }
 
 /// Whether a tresor drive is mounted exactly there.
-#[cfg(target_os = "linux")]
 pub fn is_drive(point: &Path) -> bool {
-    let Ok(text) = std::fs::read("/proc/self/mountinfo") else { return false };
-    text.split(|b| *b == b'\n').any(|line| {
-        let mut fields = line.split(|b| *b == b' ');
-        let at = fields.by_ref().nth(4).map(unescape);
-        let mut mounted = fields.skip_while(|f| *f != b"-").skip(1);
-        let (kind, source) = (mounted.next().unwrap_or_default(), mounted.next());
-        // Without fusermount3 the kernel is told of no subtype.
-        kind.starts_with(b"fuse")
-            && source.is_some_and(|s| s.starts_with(SOURCE_PREFIX.as_bytes()))
-            && at.is_some_and(|at| Path::new(OsStr::from_bytes(&at)) == point)
-    })
+    drive_kind(point).is_some()
 }
 
-/// Whether anything is mounted exactly there.
-#[cfg(not(target_os = "linux"))]
-pub fn is_drive(point: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let device = |p: &Path| std::fs::metadata(p).map(|m| m.dev()).ok();
-    point.parent().is_some_and(|parent| device(point) != device(parent))
+/// What a drive comes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Fuse,
+    Nfs,
+}
+
+impl Kind {
+    /// By what the table of mounts says of a mount: its kind and its source.
+    fn of(kind: &[u8], source: &[u8]) -> Option<Self> {
+        let (kind, source) = (String::from_utf8_lossy(kind), String::from_utf8_lossy(source));
+        // Behind the name of the server.
+        let of_nfs = || source.contains(&format!(":/{}", crate::nfs::NAME_PREFIX));
+        match kind.as_ref() {
+            "nfs" => of_nfs().then_some(Self::Nfs),
+            // `fuse.tresor`; `fuse` without fusermount3, since the kernel is told of no
+            // subtype then; `macfuse`.
+            kind if kind.contains("fuse") => {
+                source.starts_with(SOURCE_PREFIX).then_some(Self::Fuse)
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(target_os = "macos")]
+fn drive_kind(point: &Path) -> Option<Kind> {
+    let mounts = crate::macos::mounts();
+    let there = |mount: &&crate::macos::Mount| Path::new(OsStr::from_bytes(mount.point())) == point;
+    mounts.iter().rev().find(there).and_then(|mount| Kind::of(mount.kind(), mount.source()))
+}
+
+#[cfg(not(target_os = "macos"))]
+fn drive_kind(point: &Path) -> Option<Kind> {
+    let text = std::fs::read("/proc/self/mountinfo").ok()?;
+    text.split(|b| *b == b'\n').find_map(|line| drive_at(line, point))
+}
+
+/// The drive that this line of mountinfo is about, if it is mounted there.
+#[cfg(not(target_os = "macos"))]
+fn drive_at(line: &[u8], point: &Path) -> Option<Kind> {
+    let mut fields = line.split(|b| *b == b' ');
+    let at = unescape(fields.by_ref().nth(4)?);
+    let mut mounted = fields.skip_while(|f| *f != b"-").skip(1);
+    let kind = Kind::of(mounted.next()?, mounted.next()?);
+    kind.filter(|_| Path::new(OsStr::from_bytes(&at)) == point)
 }
 
 /// Undoes the octal escapes of mountinfo.
-#[cfg(target_os = "linux")]
+#[cfg(not(target_os = "macos"))]
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -263,17 +253,20 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 pub fn unmount(point: &Path, lazy: bool) -> Result<(), MountError> {
     let shown = point.display().to_string();
     let point = resolve(point).map_err(|e| MountError::Io(shown.clone(), e))?;
-    if !is_drive(&point) {
+    let Some(kind) = drive_kind(&point) else {
         return Err(MountError::NotMounted(shown));
-    }
+    };
     let unmounted = system_unmount(&point, lazy);
-    if unmounted.is_ok() || fusermount(&point, lazy) || !is_drive(&point) {
+    let is_gone = || kind == Kind::Fuse && helper_unmount(&point, lazy) || !is_drive(&point);
+    if unmounted.is_ok() || is_gone() {
         return Ok(());
     }
     Err(match unmounted {
-        // A lazy one is never in use.
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied && lazy => MountError::Foreign(shown),
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied && !is_own(&point) => {
+        // A lazy one is never in use, and only root unmounts what the kernel has mounted.
+        Err(e)
+            if e.kind() == io::ErrorKind::PermissionDenied
+                && (lazy || kind == Kind::Nfs || !is_own(&point)) =>
+        {
             MountError::Foreign(shown)
         }
         _ => MountError::Busy(shown),
@@ -286,24 +279,20 @@ fn is_own(point: &Path) -> bool {
     std::fs::metadata(point).is_ok()
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(target_os = "macos")]
+use crate::macos::{unmount as system_unmount, unmount_by_service as helper_unmount};
+
+#[cfg(not(target_os = "macos"))]
 fn system_unmount(point: &Path, lazy: bool) -> io::Result<()> {
     use rustix::mount::{UnmountFlags, unmount};
     let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::NOFOLLOW };
     Ok(unmount(point, flags)?)
 }
 
-#[cfg(not(target_os = "linux"))]
-fn system_unmount(point: &Path, lazy: bool) -> io::Result<()> {
-    let mut command = Command::new("umount");
-    if lazy {
-        command.arg("-f");
-    }
-    let status = command.arg("--").arg(point).status()?;
-    if status.success() { Ok(()) } else { Err(io::ErrorKind::ResourceBusy.into()) }
-}
+#[cfg(not(target_os = "macos"))]
+fn helper_unmount(point: &Path, lazy: bool) -> bool {
+    use std::process::{Command, Stdio};
 
-fn fusermount(point: &Path, lazy: bool) -> bool {
     let run = |program: &str| {
         let mut command = Command::new(program);
         command.arg("-u").args(lazy.then_some("-z")).arg("--").arg(point);
@@ -313,12 +302,32 @@ fn fusermount(point: &Path, lazy: bool) -> bool {
     run("fusermount3") || run("fusermount")
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(all(test, not(target_os = "macos")))]
 mod tests {
     #[test]
     fn octal_escapes() {
         assert_eq!(super::unescape(br"/a\040b\\134"), b"/a b\\\\");
         assert_eq!(super::unescape(br"/x\04"), br"/x\04");
         assert!(!super::is_drive(std::path::Path::new("/proc")));
+    }
+
+    #[test]
+    fn drives_in_the_table_of_mounts() {
+        use super::Kind::{Fuse, Nfs};
+
+        let kind =
+            |line: &str| super::drive_at(line.as_bytes(), std::path::Path::new("/mnt/a drive"));
+        let line = |kind: &str, source: &str| {
+            format!(r"61 29 0:50 / /mnt/a\040drive ro,nosuid - {kind} {source} ro,vers=3")
+        };
+        assert_eq!(kind(&line("fuse.tresor", "tresor:/srv/repo")), Some(Fuse));
+        assert_eq!(kind(&line("macfuse", "tresor:/srv/repo")), Some(Fuse));
+        assert_eq!(kind(&line("nfs", "127.0.0.1:/tresor-00ff")), Some(Nfs));
+        assert_eq!(kind(&line("nfs", "[::1]:/tresor-00ff/snapshots")), Some(Nfs));
+        assert_eq!(kind(&line("nfs", "127.0.0.1:/srv/tresor-x")), None);
+        assert_eq!(kind(&line("fuse.sshfs", "host:/tresor-00ff")), None);
+        assert_eq!(kind(&line("ext4", "tresor:/srv/repo")), None);
+        assert_eq!(kind(&line("nfs", "127.0.0.1:/tresor-00ff").replace("drive", "drives")), None);
+        assert_eq!(kind(""), None);
     }
 }

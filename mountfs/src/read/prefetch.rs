@@ -112,8 +112,10 @@ enum Wanted {
     Block(BlobId),
     Together(Vec<SegmentAddr>),
     /// Which ones must be found out first, and may take reading.
-    Those(Box<dyn FnOnce(&BlockCache) -> Vec<BlobId> + Send>),
+    Those(Box<Find>),
 }
+
+type Find = dyn FnOnce(&BlockCache) -> Vec<BlobId> + Send;
 
 impl Prefetcher {
     /// `cache` in bytes: reading ahead never takes more than a quarter of it.

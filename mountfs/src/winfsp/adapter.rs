@@ -11,11 +11,11 @@ use winfsp::filesystem::{
 };
 use winfsp::{FspError, Result, U16CStr};
 
-use super::OnError;
 use super::ntstatus::{
     BUFFER_OVERFLOW, BUFFER_TOO_SMALL, END_OF_FILE, NO_LINK, READ_ONLY, ntstatus,
 };
 use super::walk::Found;
+use crate::OnError;
 use crate::core::{Attr, FsError, Ino, SnapshotFs, WindowsMeta};
 
 /// What files are said to take up is a multiple of this.

@@ -10,7 +10,8 @@ use winfsp::host::{FileSystemHost, FineGuard, VolumeParams};
 
 use super::adapter::{ALLOCATION, Adapter};
 use super::signal::Signal;
-use super::{OnError, access, library, signal};
+use super::{access, library, signal};
+use crate::MountOptions;
 use crate::core::{Ino, SnapshotFs};
 
 /// How many milliseconds the driver keeps what it knows where snapshots come and go. It
@@ -21,19 +22,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Longer names of volumes are not allowed.
 const MOST_LABEL: usize = 32;
 const POLL: Duration = Duration::from_millis(50);
-
-pub struct MountOptions {
-    /// Not on Windows, where a drive is for the user who mounted it.
-    pub allow_other: bool,
-    /// Not on Windows, which shows the volume's label.
-    pub source: String,
-    /// Folder of the repository, if it is a local one.
-    pub repository: Option<PathBuf>,
-    /// Not on Windows yet.
-    pub idle_exit: Option<Duration>,
-    /// Told of each operation that fails for want of data.
-    pub on_error: OnError,
-}
 
 /// Why a drive could not be mounted or unmounted, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -146,7 +134,7 @@ pub fn mount(
         return Err(MountError::NoWinFsp);
     }
     let descriptor = access::descriptor().map_err(failed)?;
-    let label = label(&fs);
+    let label: String = fs.label().chars().take(MOST_LABEL).collect();
     let params = parameters(&label, letter(&point).is_some(), fs.is_fixed(Ino::ROOT));
     let adapter = Adapter { fs, on_error: options.on_error.clone(), descriptor, label };
     let no_driver = |e: &dyn std::fmt::Display| MountError::NoDriver(e.to_string());
@@ -177,17 +165,6 @@ fn check(point: &Path, options: &MountOptions) -> Result<(), MountError> {
         None if point.exists() => Err(MountError::Exists(shown())),
         None => Ok(()),
     }
-}
-
-/// The name of the volume: what the drive shows.
-fn label(fs: &SnapshotFs) -> String {
-    match fs.shown() {
-        Some(snapshot) => format!("tresor {} {}", snapshot.data.host, snapshot.id.short()),
-        None => "tresor".into(),
-    }
-    .chars()
-    .take(MOST_LABEL)
-    .collect()
 }
 
 /// What the driver is told of the drive. With a letter it is a network drive, which keeps

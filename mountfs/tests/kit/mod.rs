@@ -1,6 +1,9 @@
 //! Drives for tests, with and without a kernel.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod faults;
+pub mod nfs;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +12,8 @@ use jiff::tz::TimeZone;
 use tempfile::TempDir;
 use tresor_engine::repo::{Repository, Snapshot};
 use tresor_engine::select::SnapshotFilter;
-use tresor_mountfs::fuse::{MountOptions, Mounted, mount};
+use tresor_mountfs::MountOptions;
+use tresor_mountfs::fuse::{Mounted, mount};
 use tresor_mountfs::{DriveOptions, Layout, SnapshotFs};
 
 /// One snapshot, or all of them in folders; `cache` in bytes.

@@ -35,10 +35,25 @@ impl<'a> Handle<'a> {
         let flags = match kind {
             NodeKind::File | NodeKind::Directory => OFlags::NOFOLLOW | OFlags::NONBLOCK,
             #[cfg(target_os = "macos")]
-            NodeKind::Symlink => OFlags::from_bits_retain(libc::O_SYMLINK as u32),
+            NodeKind::Symlink => {
+                OFlags::from_bits_retain(libc::O_SYMLINK as u32) | OFlags::NONBLOCK
+            }
             _ => return Ok(Self::Name(dir, name)),
         };
         Ok(Self::Open(super::open_quietly(dir, name, flags)?))
+    }
+
+    /// The same entry once it has another name.
+    pub fn called<'b>(self, name: &'b [u8]) -> Handle<'b>
+    where
+        'a: 'b,
+    {
+        match self {
+            Self::Open(fd) => Handle::Open(fd),
+            #[cfg(target_os = "linux")]
+            Self::Place(fd, path) => Handle::Place(fd, path),
+            Self::Name(dir, _) => Handle::Name(dir, name),
+        }
     }
 
     pub fn stat(&self) -> io::Result<Stat> {
@@ -87,6 +102,14 @@ impl<'a> Handle<'a> {
         }
     }
 
+    #[cfg(target_os = "macos")]
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Open(fd) => Some(fd.as_fd()),
+            Self::Name(..) => None,
+        }
+    }
+
     /// The entry as something that has extended attributes.
     pub fn holder(&self) -> Option<Holder<'_>> {
         match self {
@@ -112,6 +135,7 @@ pub(super) fn chmod(fd: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
 /// until its metadata is set, as a restore would otherwise fail in it. Root needs no such thing.
 pub(super) fn let_in(dir: BorrowedFd<'_>) -> io::Result<()> {
     let stat = rustix::fs::fstat(dir)?;
+    super::own::unlock_dir(dir, &stat);
     let mode = super::stat::mode(&stat);
     let me = rustix::process::geteuid();
     if !me.is_root() && stat.st_uid == me.as_raw() && mode & 0o700 != 0o700 {

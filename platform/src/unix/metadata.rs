@@ -4,25 +4,27 @@
 //!   what can close it to him, an ACL or the mode;
 //! - an ACL also changes the mode and may take away setgid, so the mode comes
 //!   after it (and agrees: the mode's group part is the ACL's mask);
-//! - the times come last.
+//! - the times come last, but for what only macOS has (`macos.rs`).
 
 use std::io;
 
 use rustix::fs::{Gid, Stat, Timespec, Timestamps, Uid};
-use tresor_engine::format::{Node, NodeKind, Time, Xattr, windows};
+use tresor_engine::format::{Node, NodeKind, Time, Xattr, macos, windows};
 use tresor_engine::sink::MetadataProblem;
 
 use super::handle::Handle;
-use super::stat;
 use super::xattr::{self, is_acl};
+use super::{own, stat};
 
-/// Sets all that can be set, and tells what can't. What is right already is not touched.
+/// Sets all that can be set, and tells what can't. What is right already is not touched. Once
+/// the entry has its name, `own::seal` follows.
 pub(super) fn apply(handle: &Handle<'_>, node: &Node) -> io::Result<Vec<MetadataProblem>> {
     let mut setter = Setter { handle, node, problems: Vec::new() };
     let before = handle.stat()?;
     if stat::kind(&before)? != node.kind {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "is of another kind now"));
     }
+    own::unlock(handle, &before);
     setter.owner(&before);
     let there = setter.xattr_names();
     let has_any = !there.is_empty() || !node.xattrs().is_empty();
@@ -35,6 +37,7 @@ pub(super) fn apply(handle: &Handle<'_>, node: &Node) -> io::Result<Vec<Metadata
     setter.mode(&now);
     // A change of mode touches no times.
     setter.times(&now);
+    own::apply(handle, node, &mut setter.problems);
     Ok(setter.problems)
 }
 
@@ -138,7 +141,7 @@ impl Setter<'_> {
     fn xattrs(&mut self, there: &[Vec<u8>]) {
         let node = self.node;
         let Some(holder) = self.handle.holder() else {
-            for x in node.xattrs() {
+            for x in node.xattrs().iter().filter(|x| !own::has_own_calls(&x.name)) {
                 self.problem(shown(&x.name), io::Error::from(io::ErrorKind::Unsupported));
             }
             return;
@@ -163,9 +166,11 @@ impl Setter<'_> {
     }
 }
 
-/// Linux keeps no such attributes of symlinks, and what Windows keeps of one means nothing here.
+/// Linux keeps no such attributes of symlinks, and what other systems keep of one means
+/// nothing here.
 fn can_have(node: &Node, xattr: &Xattr) -> bool {
-    node.kind != NodeKind::Symlink || !xattr.name.starts_with(windows::PREFIX)
+    let is_foreign = [windows::PREFIX, macos::PREFIX].iter().any(|p| xattr.name.starts_with(p));
+    !own::has_own_calls(&xattr.name) && (node.kind != NodeKind::Symlink || !is_foreign)
 }
 
 fn shown(name: &[u8]) -> String {

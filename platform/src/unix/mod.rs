@@ -2,8 +2,16 @@
 //! directory and none follows a symlink, so that paths may be of any length and
 //! what others rename meanwhile can't lead elsewhere.
 
+#[cfg(target_os = "macos")]
+mod acl;
+#[cfg(any(target_os = "macos", test))]
+mod device;
 mod handle;
+#[cfg(target_os = "macos")]
+mod macos;
 mod metadata;
+#[cfg(not(target_os = "macos"))]
+mod own;
 mod owners;
 mod path;
 mod remove;
@@ -24,6 +32,8 @@ use tresor_engine::format::{Node, is_valid_name};
 use tresor_engine::sink::SinkDir;
 use tresor_engine::source::SourceDir;
 
+#[cfg(target_os = "macos")]
+use macos as own;
 pub(crate) use owners::user;
 pub use path::{absolute_path, recorded_path};
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, fstat, unlinkat};
 use rustix::io::Errno;
 
-use super::{handle, stat};
+use super::{handle, own, stat};
 
 /// A directory that is being emptied.
 struct Frame {
@@ -53,7 +53,7 @@ impl Frame {
 
 /// Whether it is gone; if not, it is a directory.
 fn remove_file(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<bool> {
-    match unlinkat(dir, name, AtFlags::empty()) {
+    match own::insist(dir, name, || unlinkat(dir, name, AtFlags::empty())) {
         // What a directory gives on Linux and elsewhere.
         Err(Errno::ISDIR | Errno::PERM) if is_dir(dir, name)? => Ok(false),
         result => ignore_missing(result).map(|()| true),

@@ -15,7 +15,7 @@ use tresor_engine::source::SourceFile;
 
 use super::handle::{self, Handle};
 use super::temp::{self, TempName};
-use super::{check, metadata, stat};
+use super::{check, metadata, own, stat};
 
 pub(super) struct Directory {
     fd: Arc<OwnedFd>,
@@ -94,10 +94,12 @@ impl SinkDir for Directory {
     fn make_special(&self, node: &Node) -> io::Result<Vec<MetadataProblem>> {
         check(&node.name)?;
         let (temp, ()) = self.passing(|temp| special(self.fd(), temp, node))?;
-        let handle = Handle::open(self.fd(), temp.name(), node.kind)?;
-        let problems = metadata::apply(&handle, node)?;
-        drop(handle);
+        let passing = temp.name().to_vec();
+        let handle = Handle::open(self.fd(), &passing, node.kind)?;
+        let mut problems = metadata::apply(&handle, node)?;
+        let handle = handle.called(&node.name);
         temp.rename_to(&node.name)?;
+        own::seal(&handle, node, &mut problems);
         Ok(problems)
     }
 
@@ -108,19 +110,22 @@ impl SinkDir for Directory {
             return Err(invalid("a link can't lead to another kind of target"));
         };
         let (temp, ()) = self.passing(|temp| {
-            let none = AtFlags::empty();
-            Ok(linkat(target.fd(), target_name, self.fd(), temp, none)?)
+            let link = || linkat(target.fd(), target_name, self.fd(), temp, AtFlags::empty());
+            Ok(own::unlocked(target.fd(), target_name, link)?)
         })?;
         temp.rename_link_to(name)
     }
 
     fn set_metadata(&self, node: &Node) -> io::Result<Vec<MetadataProblem>> {
-        metadata::apply(&Handle::open(self.fd(), &node.name, node.kind)?, node)
+        let handle = Handle::open(self.fd(), &node.name, node.kind)?;
+        let mut problems = metadata::apply(&handle, node)?;
+        own::seal(&handle, node, &mut problems);
+        Ok(problems)
     }
 
     fn remove(&self, name: &[u8]) -> io::Result<()> {
         check(name)?;
-        Ok(unlinkat(self.fd(), name, AtFlags::empty())?)
+        Ok(own::insist(self.fd(), name, || unlinkat(self.fd(), name, AtFlags::empty()))?)
     }
 
     fn remove_dir_all(&self, name: &[u8]) -> io::Result<()> {
@@ -161,8 +166,10 @@ impl SinkFile for NewFile {
         if len != node.size {
             file.set_len(node.size)?;
         }
-        let problems = metadata::apply(&Handle::Open(file.into()), node)?;
+        let handle = Handle::Open(file.into());
+        let mut problems = metadata::apply(&handle, node)?;
         temp.rename_to(&node.name)?;
+        own::seal(&handle, node, &mut problems);
         Ok(problems)
     }
 }
@@ -201,10 +208,24 @@ fn device(node: &Node) -> io::Result<u64> {
     device.ok_or_else(|| invalid("has no device number that this system knows"))
 }
 
-#[cfg(not(target_os = "linux"))]
-fn make_node(_: BorrowedFd<'_>, _: &[u8], _: &Node) -> io::Result<()> {
-    let message = "FIFOs, sockets and devices can't be made on this system";
-    Err(io::Error::new(io::ErrorKind::Unsupported, message))
+#[cfg(target_os = "macos")]
+fn make_node(dir: BorrowedFd<'_>, name: &[u8], node: &Node) -> io::Result<()> {
+    let (kind, device) = match node.kind {
+        NodeKind::Fifo => (libc::S_IFIFO, 0),
+        NodeKind::CharDevice => (libc::S_IFCHR, device(node)?),
+        NodeKind::BlockDevice => (libc::S_IFBLK, device(node)?),
+        _ => {
+            let message = "a socket can't be made on macOS but by a program that uses it";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+        }
+    };
+    own::make_node(dir, name, kind, device)
+}
+
+#[cfg(target_os = "macos")]
+fn device(node: &Node) -> io::Result<u32> {
+    let device = node.device.and_then(super::device::own);
+    device.ok_or_else(|| invalid("has no device number that this system knows"))
 }
 
 fn invalid(message: &str) -> io::Error {

@@ -47,14 +47,33 @@ pub(super) fn atime(stat: &Stat) -> Time {
 }
 
 /// Integers of different types on different systems.
-fn time<N: TryInto<u32>>(seconds: impl Into<i64>, nanos: N) -> Time {
+pub(super) fn time<N: TryInto<u32>>(seconds: impl Into<i64>, nanos: N) -> Time {
     Time::new(seconds.into(), nanos.try_into().unwrap_or_default())
 }
 
 /// Number of the file system.
-#[allow(clippy::unnecessary_cast, reason = "32 bits on macOS")]
 pub(super) fn device(stat: &Stat) -> u64 {
-    stat.st_dev as u64
+    number(stat.st_dev)
+}
+
+/// The number of a device as the system has it, of which macOS makes a signed one.
+#[cfg(target_os = "macos")]
+fn number(device: libc::dev_t) -> u64 {
+    device.cast_unsigned().into()
+}
+#[cfg(not(target_os = "macos"))]
+fn number(device: libc::dev_t) -> u64 {
+    device
+}
+
+/// The number that a snapshot has for a device.
+#[cfg(target_os = "macos")]
+fn recorded(device: libc::dev_t) -> u64 {
+    super::device::recorded(device.cast_unsigned())
+}
+#[cfg(not(target_os = "macos"))]
+fn recorded(device: libc::dev_t) -> u64 {
+    number(device)
 }
 
 #[allow(clippy::unnecessary_cast, reason = "types differ between systems")]
@@ -68,7 +87,7 @@ pub(super) fn node(name: &[u8], stat: &Stat) -> io::Result<Node> {
     node.inode = stat.st_ino;
     match kind {
         NodeKind::File | NodeKind::Symlink => node.size = stat.st_size as u64,
-        NodeKind::CharDevice | NodeKind::BlockDevice => node.device = Some(stat.st_rdev as u64),
+        NodeKind::CharDevice | NodeKind::BlockDevice => node.device = Some(recorded(stat.st_rdev)),
         _ => {}
     }
     if stat.st_nlink > 1 && kind != NodeKind::Directory {

@@ -5,7 +5,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -50,7 +50,9 @@ impl TempName {
 
     /// Gives the entry its name in place of what has it; a directory stays, and is an error.
     pub fn rename_to(mut self, name: &[u8]) -> io::Result<()> {
-        renameat(&*self.dir, &self.name, &*self.dir, name)?;
+        super::own::insist(self.dir.as_fd(), name, || {
+            renameat(&*self.dir, &self.name, &*self.dir, name)
+        })?;
         self.gone = true;
         Ok(())
     }

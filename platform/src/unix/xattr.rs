@@ -123,17 +123,24 @@ fn read_all(dir: BorrowedFd<'_>, node: &Node) -> io::Result<Vec<Xattr>> {
         path.extend_from_slice(&node.name);
         return Ok(Holder::Named(&path).all()?);
     }
-    match Handle::open(dir, &node.name, node.kind)?.holder() {
-        Some(holder) => Ok(holder.all()?),
-        None => Ok(Vec::new()),
-    }
+    let handle = Handle::open(dir, &node.name, node.kind)?;
+    let all = handle.holder().map_or(Ok(Vec::new()), |holder| holder.all())?;
+    #[cfg(target_os = "macos")]
+    let all = super::own::with_rest(&handle, all)?;
+    Ok(all)
 }
+
+/// What macOS notes of a file for its own protection, and lets nobody set.
+const OF_MACOS_ITSELF: [&[u8]; 3] =
+    [b"com.apple.provenance", b"com.apple.macl", b"com.apple.rootless"];
 
 /// Whether an attribute is part of a backup. On Linux the rest of `system.` is
 /// another view of what a file system keeps elsewhere, and can't be set back.
 fn is_kept(name: &[u8]) -> bool {
     if !cfg!(target_os = "linux") {
-        return !name.is_empty();
+        return !name.is_empty()
+            && !super::own::has_own_calls(name)
+            && !OF_MACOS_ITSELF.contains(&name);
     }
     let prefixes: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
     is_acl(name) || prefixes.iter().any(|p| name.starts_with(p))
@@ -156,24 +163,29 @@ pub(super) fn is_acl(name: &[u8]) -> bool {
 fn growing(mut read: impl FnMut(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {
     let mut small = [0; 1 << 10];
     match read(&mut small) {
-        Ok(len) => return Ok(small[..len].to_vec()),
-        Err(Errno::RANGE) => {}
+        Ok(len) if len < small.len() => return Ok(small[..len].to_vec()),
+        Ok(_) | Err(Errno::RANGE) => {}
         Err(e) => return Err(e),
     }
-    // Linux has at most 64 KiB of each; a resource fork on macOS can be larger.
-    let mut len = 64 << 10;
+    // Linux has at most 64 KiB of each; a resource fork on macOS can be larger, and macOS
+    // gives its beginning where there is no room for all. So what fills the buffer may go on.
+    let mut len = 128 << 10;
     loop {
         let mut buffer = vec![0; len];
         match read(&mut buffer) {
-            Ok(read) => {
+            Ok(read) if read < len => {
                 buffer.truncate(read);
                 return Ok(buffer);
             }
-            Err(Errno::RANGE) if len < 64 << 20 => len *= 4,
+            Ok(_) | Err(Errno::RANGE) if len < MOST => len *= 4,
+            Ok(_) => return Err(Errno::RANGE),
             Err(e) => return Err(e),
         }
     }
 }
+
+/// No attribute is read that is longer; `128 << 10` times a power of 4.
+const MOST: usize = 128 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -209,5 +221,18 @@ mod tests {
             assert_eq!(growing(read).unwrap(), vec![7; len]);
         }
         assert_eq!(growing(|_| Err(Errno::RANGE)), Err(Errno::RANGE));
+        assert_eq!(growing(|buffer: &mut [u8]| Ok(buffer.len())), Err(Errno::RANGE));
+    }
+
+    #[test]
+    fn what_gives_only_the_beginning_is_read_whole() {
+        for len in [0, (1 << 10) - 1, 1 << 10, (1 << 10) + 1, 128 << 10, 300_000] {
+            let read = |buffer: &mut [u8]| {
+                let some = len.min(buffer.len());
+                buffer[..some].fill(7);
+                Ok(some)
+            };
+            assert_eq!(growing(read).unwrap(), vec![7; len]);
+        }
     }
 }

@@ -137,7 +137,7 @@ fn set_basic(file: &File, node: &Node, now: u32) -> io::Result<()> {
     };
     let basic = FILE_BASIC_INFORMATION {
         // Zero would mean to leave it.
-        CreationTime: node.windows_created().map_or(0, |time| time.to_filetime()),
+        CreationTime: node.created().map_or(0, |time| time.to_filetime()),
         LastAccessTime: node.atime.to_filetime().max(1),
         LastWriteTime: node.mtime.to_filetime().max(1),
         ChangeTime: 0,

@@ -1,17 +1,14 @@
-//! Unmounting a drive that nobody uses.
+//! Ending a drive that nobody uses.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use super::mount::{MountError, unmount};
-
 /// How often a drive that is idle, but in use, is tried again.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// When the kernel asked for something last.
-pub(super) struct Activity {
+/// When something was asked for last.
+pub struct Activity {
     start: Instant,
     last: AtomicU64,
 }
@@ -30,19 +27,22 @@ impl Activity {
     }
 }
 
-/// Unmounts once nothing has been asked for as long as `limit`. What is open
-/// on the drive, or has its working folder there, keeps it.
-pub(super) fn unmount_when_idle(activity: Arc<Activity>, limit: Duration, point: PathBuf) {
+/// Ends a drive once nothing has been asked for as long as `limit`; `end` says whether
+/// that could be done, or the drive is still in use.
+pub fn end_when_idle(
+    activity: Arc<Activity>,
+    limit: Duration,
+    end: impl Fn() -> bool + Send + 'static,
+) {
     std::thread::spawn(move || {
         loop {
             let left = limit.saturating_sub(activity.idle());
             if !left.is_zero() {
                 std::thread::sleep(left);
-                continue;
-            }
-            match unmount(&point, false) {
-                Ok(()) | Err(MountError::NotMounted(_)) => return,
-                Err(_) => std::thread::sleep(AGAIN.min(limit)),
+            } else if end() {
+                return;
+            } else {
+                std::thread::sleep(AGAIN.min(limit));
             }
         }
     });

@@ -4,8 +4,8 @@ use crossbeam_channel::{Sender, unbounded};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The kernel bounds how many requests are under way, and so the queue.
-pub(super) struct Pool(Sender<Job>);
+/// Who asks bounds how many requests are under way, and so the queue.
+pub struct Pool(Sender<Job>);
 
 impl Pool {
     pub fn new(threads: usize) -> Self {

@@ -1,0 +1,67 @@
+//! What is mounted, as macOS says it, and how it is unmounted.
+
+use std::ffi::{CStr, CString, c_char};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Room for mounts that come while the list is asked for.
+const SPARE: usize = 16;
+
+/// A line of the table of mounts.
+pub(crate) struct Mount(libc::statfs);
+
+impl Mount {
+    pub fn kind(&self) -> &[u8] {
+        text(&self.0.f_fstypename)
+    }
+
+    pub fn source(&self) -> &[u8] {
+        text(&self.0.f_mntfromname)
+    }
+
+    pub fn point(&self) -> &[u8] {
+        text(&self.0.f_mntonname)
+    }
+}
+
+pub(crate) fn mounts() -> Vec<Mount> {
+    // SAFETY: without a buffer it only counts.
+    let count = unsafe { libc::getfsstat(std::ptr::null_mut(), 0, libc::MNT_NOWAIT) };
+    let mut all = Vec::<libc::statfs>::with_capacity(usize::try_from(count).unwrap_or(0) + SPARE);
+    let room = size_of_val(all.spare_capacity_mut());
+    let room = libc::c_int::try_from(room).unwrap_or(0);
+    // SAFETY: the buffer has as many bytes as is said.
+    let filled = unsafe { libc::getfsstat(all.as_mut_ptr(), room, libc::MNT_NOWAIT) };
+    let filled = usize::try_from(filled).unwrap_or(0).min(all.capacity());
+    // SAFETY: so many were filled in.
+    unsafe { all.set_len(filled) };
+    all.into_iter().map(Mount).collect()
+}
+
+/// A string in a field that may be longer.
+fn text(field: &[c_char]) -> &[u8] {
+    // SAFETY: the same bytes, unsigned.
+    let bytes = unsafe { std::slice::from_raw_parts(field.as_ptr().cast::<u8>(), field.len()) };
+    CStr::from_bytes_until_nul(bytes).map_or(bytes, CStr::to_bytes)
+}
+
+/// macOS has no lazy way: `force` takes the drive from who uses it.
+pub(crate) fn unmount(point: &Path, force: bool) -> io::Result<()> {
+    let path = CString::new(point.as_os_str().as_bytes())?;
+    let flags = if force { libc::MNT_FORCE } else { 0 };
+    // SAFETY: the path ends with a NUL.
+    match unsafe { libc::unmount(path.as_ptr(), flags) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Asks the service that Finder asks, which may have a hand on the drive itself.
+pub(crate) fn unmount_by_service(point: &Path, force: bool) -> bool {
+    let mut command = Command::new("diskutil");
+    command.arg("unmount").args(force.then_some("force")).arg(point);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}

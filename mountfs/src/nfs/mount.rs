@@ -1,0 +1,194 @@
+//! Mounting what is served, with the system's own client.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+#[cfg(unix)]
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::server::{Server, reachable};
+use super::{ServeError, ServeOptions};
+use crate::core::SnapshotFs;
+use crate::idle::end_when_idle;
+
+/// How often is looked whether it is still mounted.
+const POLL: Duration = Duration::from_millis(300);
+
+/// Systems that have a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum System {
+    Linux,
+    MacOs,
+    Windows,
+}
+
+impl System {
+    pub const fn this() -> Self {
+        if cfg!(windows) {
+            Self::Windows
+        } else if cfg!(target_os = "macos") {
+            Self::MacOs
+        } else {
+            Self::Linux
+        }
+    }
+
+    /// The command that mounts there. It names what is exported, which is as good as a
+    /// password for as long as it can be mounted.
+    pub fn command(self, address: SocketAddr, export: &str, point: &str) -> Vec<String> {
+        let port = address.port();
+        let host = match address.ip() {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        let source = format!("{host}:{export}");
+        let tcp = if address.is_ipv6() { "tcp6" } else { "tcp" };
+        let words: Vec<String> = match self {
+            Self::Linux => {
+                let options = format!(
+                    "vers=3,proto={tcp},mountproto={tcp},port={port},mountport={port},nolock,noacl,\
+                     ro,soft,timeo=600,retrans=2,retry=0,nosuid,nodev,acdirmin=1,acdirmax=1"
+                );
+                vec!["mount".into(), "-t".into(), "nfs".into(), "-o".into(), options, source]
+            }
+            Self::MacOs => {
+                let options = format!(
+                    "vers=3,{tcp},port={port},mountport={port},nolocks,ro,soft,timeo=600,\
+                     nosuid,nodev,rdirplus,acdirmin=1,acdirmax=1"
+                );
+                vec!["mount_nfs".into(), "-o".into(), options, source]
+            }
+            // This client can't be told a port: the server must be the port mapper, too.
+            Self::Windows => {
+                let share = format!("\\\\{}{}", address.ip(), export.replace('/', "\\"));
+                vec!["mount".into(), "-o".into(), "anon,nolock,mtype=soft".into(), share]
+            }
+        };
+        words.into_iter().chain([point.to_owned()]).collect()
+    }
+}
+
+/// A drive that is served, and perhaps mounted.
+pub struct Mounted {
+    server: Server,
+    #[cfg(unix)]
+    point: Option<PathBuf>,
+}
+
+/// Serves the drive; with a mount point, mounts it there with the system's client.
+pub fn mount(
+    fs: Arc<SnapshotFs>,
+    point: Option<&Path>,
+    options: &ServeOptions,
+) -> Result<Mounted, ServeError> {
+    #[cfg(unix)]
+    let point = match point {
+        Some(point) => Some(crate::fuse::prepare(point, options.repository.as_deref())?),
+        None => None,
+    };
+    #[cfg(windows)]
+    if point.is_some() {
+        return Err(ServeError::OnlyServed);
+    }
+    let server = Server::start(fs, options)?;
+    let mounted = Mounted {
+        server: server.clone(),
+        #[cfg(unix)]
+        point,
+    };
+    #[cfg(unix)]
+    if let Some(point) = &mounted.point {
+        run_client(&server, point).inspect_err(|_| server.stop())?;
+        // Everybody can see it in the table of what is mounted.
+        server.close_entrance();
+    }
+    if let Some(limit) = options.idle_exit {
+        mounted.end_when_idle(limit);
+    }
+    Ok(mounted)
+}
+
+#[cfg(unix)]
+fn run_client(server: &Server, point: &Path) -> Result<(), ServeError> {
+    use std::process::{Command, Stdio};
+
+    let shown = point.display().to_string();
+    let address = reachable(server.address());
+    let words = System::this().command(address, server.export(), &shown);
+    let hidden = System::this().command(address, "/…", &shown).join(" ");
+    let failed = |said: String| ServeError::Mount { command: hidden.clone(), said };
+    let mut command = Command::new(&words[0]);
+    // The path as it is, though it may be no text.
+    command.args(&words[1..words.len() - 1]).arg(point).stdin(Stdio::null());
+    let output = command.output().map_err(|e| failed(e.to_string()))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).trim().replace(server.export(), "/…");
+        return Err(failed(said));
+    }
+    if crate::fuse::is_drive(point) { Ok(()) } else { Err(ServeError::Silent(shown)) }
+}
+
+impl Mounted {
+    /// Where it is, without symlinks; none if it is only served.
+    pub fn point(&self) -> Option<&Path> {
+        #[cfg(unix)]
+        return self.point.as_deref();
+        #[cfg(not(unix))]
+        None
+    }
+
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    fn end_when_idle(&self, limit: Duration) {
+        let activity = self.server.activity();
+        #[cfg(unix)]
+        if let Some(point) = &self.point {
+            return end_when_idle(activity, limit, crate::fuse::leave_if_unused(point.clone()));
+        }
+        // Nothing is known of what clients have open.
+        let server = self.server.clone();
+        end_when_idle(activity, limit, move || {
+            server.stop();
+            true
+        });
+    }
+
+    /// Waits until somebody unmounts it, or the server is stopped.
+    pub fn wait(self) {
+        while !self.server.wait_for(POLL) {
+            #[cfg(unix)]
+            if let Some(point) = &self.point
+                && !crate::fuse::is_drive(point)
+                // Files that are open on what was unmounted lazily.
+                && !self.server.has_clients()
+            {
+                return self.server.stop();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_of_each_system() {
+        let address = "127.0.0.1:5049".parse().unwrap();
+        let command = |system: System| system.command(address, "/tresor-0123", "R:").join(" ");
+        let linux = command(System::Linux);
+        assert!(linux.starts_with("mount -t nfs -o vers=3,proto=tcp,"), "{linux}");
+        assert!(linux.contains(",port=5049,mountport=5049,nolock,"), "{linux}");
+        assert!(linux.ends_with(" 127.0.0.1:/tresor-0123 R:"), "{linux}");
+        let mac = command(System::MacOs);
+        assert!(mac.starts_with("mount_nfs -o vers=3,tcp,port=5049,mountport=5049,"), "{mac}");
+        assert!(mac.ends_with(" 127.0.0.1:/tresor-0123 R:"), "{mac}");
+        let windows = command(System::Windows);
+        assert_eq!(windows, r"mount -o anon,nolock,mtype=soft \\127.0.0.1\tresor-0123 R:");
+        let six = System::Linux.command("[::1]:111".parse().unwrap(), "/e", "/mnt").join(" ");
+        assert!(six.contains("proto=tcp6,") && six.ends_with(" [::1]:/e /mnt"), "{six}");
+    }
+}

@@ -1,0 +1,21 @@
+//! How a drive is to be mounted, whatever it is mounted through.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::OnError;
+
+/// What a system has nothing for is refused, or, if it is only shown, left out.
+pub struct MountOptions {
+    /// Let other users in; the kernel then checks their permissions. Not on Windows, where a
+    /// drive is for the user who mounted it.
+    pub allow_other: bool,
+    /// What `df` and `mount` show as the source, behind `tresor:`. Windows shows only a label.
+    pub source: String,
+    /// Folder of the repository, if it is a local one.
+    pub repository: Option<PathBuf>,
+    /// Unmount when nothing has been asked for as long as this. Not on Windows yet.
+    pub idle_exit: Option<Duration>,
+    /// Told of each operation that fails for want of data.
+    pub on_error: OnError,
+}
