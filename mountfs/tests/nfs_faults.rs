@@ -219,16 +219,17 @@ fn who_takes_no_replies_takes_no_memory() {
 }
 
 #[test]
-fn who_takes_no_replies_keeps_no_thread() {
+fn who_takes_no_replies_keeps_no_thread_and_bounded_memory() {
     let world = World::new();
     let served = world.serve();
     let mut client = served.client();
     let large = client.at("large").unwrap().handle;
+    let before = peak();
     world.faults.set(Fault::StallAll);
-    // More calls that must fetch than there are threads for that.
+    // More calls that must fetch than there are threads for that, for 400 MB.
     let mut idle: Vec<Client> = (0..4).map(|_| served.client()).collect();
     for client in &mut idle {
-        for _ in 0..16 {
+        for _ in 0..100 {
             client.ask(NFS_PROGRAM::NFSPROC3_READ, &read_args(&large, 0, 1 << 20));
         }
     }
@@ -240,6 +241,8 @@ fn who_takes_no_replies_keeps_no_thread() {
             assert!(client.read(&file, 0, 4096).is_ok());
         }
     });
+    let more = peak() - before;
+    assert!(more < 150 << 20, "{} MiB", more >> 20);
     drop(idle);
 }
 

@@ -30,13 +30,8 @@ impl SnapshotFs {
     /// Takes up a leaf that may be forgotten. Counts one lookup.
     pub fn enter_leaf(&self, leaf: &Leaf) -> FsResult<Ino> {
         let parent = self.inodes.get(leaf.parent).ok_or(FsError::Stale)?;
-        let root = match parent.place {
-            Place::Snapshot(_) | Place::Node { .. } => parent.root,
-            // A version is of a snapshot of its own.
-            _ => leaf.ino,
-        };
         let place = Place::Node { page: leaf.page, number: leaf.number };
-        let inode = Inode { parent: leaf.parent, root, place };
+        let inode = Inode { parent: leaf.parent, root: parent.root, place };
         // It is the same entry, whatever other names it has.
         Ok(self.inodes.remember(leaf.ino, inode, true))
     }

@@ -174,7 +174,11 @@ mod tests {
         assert_eq!(read(b"\x80\0\0\x04abc"), None);
         assert_eq!(read(b"\xff\xff\xff\xffabc"), None);
         assert_eq!(read(b"\0\0"), None);
-        let fragment = [&b"\0\x01\0\0"[..], &[7; 1 << 16]].concat();
-        assert_eq!(read(&fragment.repeat(3)), None);
+        let fragments = |count| {
+            let fragment = [&b"\0\x01\0\0"[..], &[7; 1 << 16]].concat();
+            [&fragment.repeat(count)[..], b"\x80\0\0\0"].concat()
+        };
+        assert_eq!(read(&fragments(2)).map(|all| all.len()), Some(MOST_RECORD));
+        assert_eq!(read(&fragments(3)), None);
     }
 }
