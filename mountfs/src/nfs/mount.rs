@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::server::{Server, reachable};
+use super::server::Server;
 use super::{ServeError, ServeOptions};
 use crate::core::SnapshotFs;
 use crate::idle::end_when_idle;
@@ -114,7 +114,7 @@ fn run_client(server: &Server, point: &Path) -> Result<(), ServeError> {
     use std::process::{Command, Stdio};
 
     let shown = point.display().to_string();
-    let address = reachable(server.address());
+    let address = super::server::reachable(server.address());
     let words = System::this().command(address, server.export(), &shown);
     let hidden = System::this().command(address, "/…", &shown).join(" ");
     let failed = |said: String| ServeError::Mount { command: hidden.clone(), said };
