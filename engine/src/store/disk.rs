@@ -1,7 +1,7 @@
 //! The system calls that change a local store, behind a seam: tests put faults
 //! and power losses between them.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -31,7 +31,7 @@ impl Disk for OsDisk {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(path)?;
         file.write_all(data)?;
-        file.sync_all()
+        sync(&file)
     }
 
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -60,7 +60,7 @@ impl Disk for OsDisk {
 
     #[cfg(unix)]
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        std::fs::File::open(path)?.sync_all()
+        sync(&File::open(path)?)
     }
 
     /// Windows keeps names in its journal; there is nothing to call.
@@ -71,8 +71,31 @@ impl Disk for OsDisk {
 
     fn sync_file(&self, path: &Path) -> io::Result<()> {
         // Windows flushes only what is open for writing.
-        OpenOptions::new().read(true).write(cfg!(windows)).open(path)?.sync_all()
+        sync(&OpenOptions::new().read(true).write(cfg!(windows)).open(path)?)
     }
+}
+
+/// Forces a file or a folder to the disk. Some shares have no call for that, or on macOS none
+/// that reaches the platter: then what there is must do.
+#[cfg(unix)]
+fn sync(file: &File) -> io::Result<()> {
+    use rustix::io::Errno;
+    let refused = |e: &io::Error| {
+        let codes = [Errno::INVAL, Errno::NOTSUP, Errno::NOTTY];
+        codes.iter().any(|code| e.raw_os_error() == Some(code.raw_os_error()))
+    };
+    match file.sync_all() {
+        Err(e) if refused(&e) => match rustix::fs::fsync(file).map_err(io::Error::from) {
+            Err(e) if refused(&e) => Ok(()),
+            other => other,
+        },
+        other => other,
+    }
+}
+
+#[cfg(not(unix))]
+fn sync(file: &File) -> io::Result<()> {
+    file.sync_all()
 }
 
 #[cfg(unix)]
@@ -85,4 +108,19 @@ fn make_private_dir(path: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 fn make_private_dir(path: &Path) -> io::Result<()> {
     std::fs::create_dir(path)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    /// As a share does that has no such call; errors of a disk stay errors.
+    #[test]
+    fn what_cannot_be_forced_to_the_disk_is_no_error() {
+        let (pipe, _writer) = std::io::pipe().unwrap();
+        let pipe = File::from(std::os::fd::OwnedFd::from(pipe));
+        assert!(pipe.sync_all().is_err());
+        sync(&pipe).unwrap();
+        sync(&tempfile::tempfile().unwrap()).unwrap();
+    }
 }
