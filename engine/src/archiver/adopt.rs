@@ -6,23 +6,24 @@ use std::collections::HashSet;
 use super::Shared;
 use crate::error::Result;
 use crate::format::{ObjectId, ObjectKind};
-use crate::pack::fetch_table;
+use crate::object;
+use crate::pack::read_table;
 use crate::workers;
 
-/// Tables read at once: a store that is far away answers late.
-const READS: usize = 8;
+/// Packs read at once: a store that is far away answers late.
+const READS: usize = 4;
 
-/// Takes such packs for ones that this backup has stored itself: if it turns out that a prune
-/// has taken them for garbage, it fails as it would for its own. They may also be of a backup
-/// that is running; then two index objects name them.
+/// Takes such packs, if they are whole, for ones that this backup has stored itself: should a
+/// prune have taken them for garbage, it fails as it would for its own. They may also be of a
+/// backup that is running; then two index objects name them.
 pub(super) fn adopt(shared: &Shared) -> Result<()> {
     let Shared { repo, writer, monitor, .. } = shared;
-    let indexed: HashSet<ObjectId> = repo
-        .index()
-        .runs()
-        .iter()
-        .flat_map(|run| run.packs().map(|p| p.id).collect::<Vec<_>>())
-        .collect();
+    // Else packs that such an object names would look as if none did.
+    if !repo.index().damaged().is_empty() {
+        return Ok(());
+    }
+    let runs = repo.index().runs();
+    let indexed: HashSet<ObjectId> = runs.iter().flat_map(|r| r.packs()).map(|p| p.id).collect();
     let mut packs = repo.store().list(ObjectKind::Pack)?;
     packs.retain(|(name, _)| !indexed.contains(&name.id));
     if packs.is_empty() {
@@ -32,9 +33,21 @@ pub(super) fn adopt(shared: &Shared) -> Result<()> {
     repo.store().settle_all()?;
     workers::for_each(&packs, READS, |(name, size)| {
         monitor.progress().check()?;
-        match fetch_table(repo.store(), repo.keys(), name.id, *size) {
-            Ok(table) => writer.adopt(table),
+        let bytes = match object::read(repo.store(), name) {
+            Ok(bytes) if bytes.len() as u64 == *size => bytes,
             // Of no use, or gone.
+            Ok(_) => return Ok(()),
+            Err(e) if e.is_damage() => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        match read_table(repo.keys(), name.id, &bytes) {
+            Ok(table) => {
+                // It is there; its parity may not be.
+                if repo.guard().is_some() {
+                    object::write(repo.store(), name, &bytes)?;
+                }
+                writer.adopt(table)
+            }
             Err(e) if e.is_damage() => Ok(()),
             Err(e) => Err(e),
         }

@@ -1,10 +1,12 @@
 //! What a prune would do, decided before anything is changed.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use super::reach::{Reached, walk_reachable};
-use super::used::{Inserted, UsedBlobs};
+use super::used::{Inserted, Packs, UsedBlobs};
+use super::workers::for_each;
 use crate::archiver::FRESH_MARK;
 use crate::error::{Error, Result};
 use crate::format::{BlobId, BlobKind, DOOMED, ObjectId, ObjectKind, ObjectName, Time};
@@ -81,8 +83,8 @@ pub struct PrunePlan {
     pub(super) mark: HashSet<ObjectId>,
     pub(super) delete: HashSet<ObjectId>,
     pub(super) recover: HashSet<ObjectId>,
-    /// Doomed packs that are needed.
-    pub(super) suspect: Vec<ObjectId>,
+    /// Doomed packs that are damaged: what can be read of them can be read, and nothing else.
+    pub(super) rotten: HashSet<ObjectId>,
     /// Packs that the store has lost.
     pub(super) lost: HashSet<ObjectId>,
     /// Packs of which the index doesn't say what their own tables do.
@@ -186,10 +188,12 @@ impl PrunePlan {
         let mut listed: HashMap<ObjectId, u64> = HashMap::new();
         listed.extend(repo.store().list(ObjectKind::Pack)?.iter().map(|(n, size)| (n.id, *size)));
         monitor.phase("finding what snapshots need");
-        // What is gone or cut off is no reason to drop another copy.
-        let is_bad = |pack: &PackInfo| listed.get(&pack.id) != Some(&pack.size);
+        let rotten = rotten(repo, &listed, monitor)?;
+        // What is gone, cut off or damaged is no reason to drop another copy.
+        let is_bad =
+            |pack: &PackInfo| listed.get(&pack.id) != Some(&pack.size) || rotten.contains(&pack.id);
         let used = UsedBlobs::new(repo.index(), is_bad);
-        let mut needed = Needed { used, listed: &listed, monitor };
+        let mut needed = Needed { used, listed: &listed, rotten: &rotten, monitor };
         for snapshot in &snapshots {
             walk_reachable(repo, &snapshot.data.tree, &mut needed)?;
         }
@@ -200,21 +204,48 @@ impl PrunePlan {
             now,
             objects: objects.clone(),
             seen: snapshots.iter().map(|s| s.id).collect(),
+            rotten,
             unindexed: listed.keys().filter(|id| !indexed(id)).copied().collect(),
             ..Self::default()
         };
         plan.unindexed.sort();
         plan.packs_unindexed = plan.unindexed.len() as u64;
         plan.decide(&used, options);
-        plan.recover_whole(repo)?;
         plan.used = Some(used);
         Ok(plan)
     }
 }
 
+/// Doomed packs that aren't what their names say. A prune was interrupted that has doomed
+/// others, or they were put back; those are as good as any.
+fn rotten(
+    repo: &Repository,
+    listed: &HashMap<ObjectId, u64>,
+    monitor: &dyn Monitor,
+) -> Result<HashSet<ObjectId>> {
+    let packs = Packs::new(&repo.index().runs());
+    let doomed = packs.iter().filter(|p| p.marked != 0 && p.marked <= DOOMED.seconds);
+    let doomed: Vec<_> =
+        doomed.filter(|p| listed.get(&p.id) == Some(&p.size)).map(|p| p.id).collect();
+    let rotten = Mutex::new(HashSet::new());
+    for_each(&doomed, |id| {
+        monitor.progress().check()?;
+        match object::read(repo.store(), &ObjectName::new(ObjectKind::Pack, *id)) {
+            Ok(_) => {}
+            Err(e) if e.is_damage() => {
+                rotten.lock().unwrap_or_else(|e| e.into_inner()).insert(*id);
+            }
+            Err(e) => return Err(e),
+        }
+        Ok(())
+    })?;
+    Ok(rotten.into_inner().unwrap_or_else(|e| e.into_inner()))
+}
+
 struct Needed<'a> {
     used: UsedBlobs,
     listed: &'a HashMap<ObjectId, u64>,
+    rotten: &'a HashSet<ObjectId>,
     monitor: &'a dyn Monitor,
 }
 
@@ -224,6 +255,8 @@ impl Reached for Needed<'_> {
         match self.used.insert(id) {
             Inserted::New(_) => Ok(true),
             Inserted::Before => Ok(false),
+            // The last resort.
+            Inserted::Unknown if self.used.insert_in(id, self.rotten) => Ok(true),
             Inserted::Unknown => {
                 let Some(pack) = self.used.bad_place(id) else {
                     return Err(Error::BlobMissing(*id));
@@ -279,7 +312,7 @@ impl PrunePlan {
                 (true, 0) if pack.unused_blobs > 0 => partly.push((*info, pack)),
                 (true, 0) if info.size < SMALL_PACK => small.push((*info, pack)),
                 (true, 0) => self.packs_kept += 1,
-                (true, since) if since <= DOOMED.seconds => self.suspect.push(info.id),
+                (true, _) if self.rotten.contains(&info.id) => self.packs_kept += 1,
                 (true, _) => drop(self.recover.insert(info.id)),
                 (false, 0) if options.grace.is_zero() => self.drop_pack(info),
                 (false, since) if since == 0 || since > latest => {
@@ -291,29 +324,10 @@ impl PrunePlan {
             }
         }
         self.choose_repack(partly, small, options);
-        self.packs_kept += self.suspect.len() as u64;
         self.packs_mark = self.mark.len() as u64;
         self.packs_delete = self.delete.len() as u64;
         self.packs_recovered = self.recover.len() as u64;
         self.packs_repack = self.repack.len() as u64;
-    }
-
-    /// Doomed packs that are needed: a prune was interrupted, or they were found damaged and
-    /// were put back, and then they are as good as any. Those that are damaged stay doomed,
-    /// and what can be read of them can be read.
-    fn recover_whole(&mut self, repo: &Repository) -> Result<()> {
-        for id in std::mem::take(&mut self.suspect) {
-            match object::read(repo.store(), &ObjectName::new(ObjectKind::Pack, id)) {
-                Ok(_) => {
-                    self.recover.insert(id);
-                    self.packs_recovered += 1;
-                    self.packs_kept -= 1;
-                }
-                Err(e) if e.is_damage() => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
     }
 
     fn drop_pack(&mut self, pack: &PackInfo) {

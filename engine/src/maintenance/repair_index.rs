@@ -14,7 +14,7 @@ use super::tables::{Tables, digest};
 use super::used::Packs;
 use super::workers::{cannot_be_read_now, for_each, reason, stops};
 use crate::error::{Error, Result};
-use crate::format::{ObjectId, ObjectKind, ObjectName, PackEntry};
+use crate::format::{DOOMED, ObjectId, ObjectKind, ObjectName, PackEntry};
 use crate::monitor::Monitor;
 use crate::object;
 use crate::pack::{fetch_table, read_table};
@@ -175,17 +175,23 @@ impl<'a> Entering<'a> {
         let shared = Mutex::new((&mut *self, &mut *report));
         for_each(packs, |(id, size)| {
             monitor.progress().check()?;
-            // The table of one that the index doesn't know is of use, whatever else is damaged.
-            let whole = read_all && known.get(id).is_some();
-            let table = match whole {
-                true => read_whole(repo, id),
-                false => fetch_table(repo.store(), repo.keys(), *id, *size),
+            let is_known = known.get(id).is_some();
+            let table_only = || fetch_table(repo.store(), repo.keys(), *id, *size);
+            let table = match read_all.then(|| read_whole(repo, id)) {
+                None => table_only(),
+                // What can be read of it can be read; nothing new relies on it.
+                Some(Err(e)) if is_damaged(&e) && !is_known => {
+                    table_only().map(|table| PackEntry { marked: Some(DOOMED), ..table })
+                }
+                Some(table) => table,
             };
             let mut shared = shared.lock().unwrap_or_else(|e| e.into_inner());
             let (entering, report) = &mut *shared;
             match table {
                 Ok(table) => entering.enter(table, report)?,
-                Err(e) if whole && is_damaged(&e) => drop(entering.damaged.insert(*id)),
+                Err(e) if read_all && is_known && is_damaged(&e) => {
+                    entering.damaged.insert(*id);
+                }
                 Err(e) if stops(&e) => return Err(e),
                 // Deleted meanwhile.
                 Err(e) if e.is_not_found() => {}

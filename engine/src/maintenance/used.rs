@@ -1,10 +1,10 @@
 //! Which places of blobs are in use: a bit for each entry of the index.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::format::{BlobId, ObjectId};
+use crate::format::{BlobId, DOOMED, ObjectId};
 use crate::index::{Entry, Index, PackInfo, Run};
 
 /// A pack that another entry names already.
@@ -113,13 +113,16 @@ impl UsedBlobs {
     /// Marks one place of the blob as used: in an unmarked pack if possible. Of
     /// several it is always the same one, whoever looks.
     pub fn insert(&mut self, id: &BlobId) -> Inserted {
-        let mut best: Option<(bool, ObjectId, usize, usize)> = None;
+        let mut best: Option<(u8, ObjectId, usize, usize)> = None;
         for (number, pack) in self.places(id) {
             if self.has(number) {
                 return Inserted::Before;
             }
             let info = &self.packs.all[pack];
-            let place = (info.marked != 0, info.id, number, pack);
+            // Not marked, marked, doomed.
+            let rank = u8::from(info.marked != 0)
+                + u8::from(info.marked != 0 && info.marked <= DOOMED.seconds);
+            let place = (rank, info.id, number, pack);
             if !self.bad[pack] && best.is_none_or(|b| place < b) {
                 best = Some(place);
             }
@@ -134,6 +137,19 @@ impl UsedBlobs {
         let place = self.places(id).next();
         if let Some((number, _)) = place {
             self.bits[number / 64] |= 1 << (number % 64);
+        }
+    }
+
+    /// The same for a place in one of these packs; false if there is none, or it is used already.
+    pub fn insert_in(&mut self, id: &BlobId, packs: &HashSet<ObjectId>) -> bool {
+        let all = &self.packs.all;
+        let place = self.places(id).find(|(_, pack)| packs.contains(&all[*pack].id));
+        match place {
+            Some((number, _)) if !self.has(number) => {
+                self.bits[number / 64] |= 1 << (number % 64);
+                true
+            }
+            _ => false,
         }
     }
 

@@ -72,9 +72,27 @@ impl Repository {
 
     /// Records are stored for good before anything is deleted.
     pub(super) fn remove_recorded(&self, kind: ObjectKind, ids: &[ObjectId]) -> Result<()> {
-        let mut joined = Vec::new();
+        self.remove_recorded_unless(kind, ids, || Ok(()))
+    }
+
+    /// The same, unless `refuse` does so, which is asked when the record is there for good:
+    /// of two processes that ask so about each other, one at least sees the other's record.
+    pub(super) fn remove_recorded_unless(
+        &self,
+        kind: ObjectKind,
+        ids: &[ObjectId],
+        refuse: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let (mut joined, mut records) = (Vec::new(), Vec::new());
         for ids in ids.chunks(MOST_IDS) {
-            joined.extend(self.record(kind, ids)?);
+            let (record, others) = self.record(kind, ids)?;
+            records.push(record);
+            joined.extend(others);
+        }
+        if let Err(e) = refuse() {
+            // It says what isn't so. What it repeats is still in the others.
+            self.remove(ObjectKind::Forgotten, &records)?;
+            return Err(e);
         }
         self.remove(kind, ids)?;
         if !joined.is_empty() {
@@ -92,8 +110,8 @@ impl Repository {
     }
 
     /// Stores a record. If there are many, the new one repeats them: those that are
-    /// returned may then be deleted.
-    fn record(&self, kind: ObjectKind, ids: &[ObjectId]) -> Result<Vec<ObjectId>> {
+    /// returned with it may then be deleted.
+    fn record(&self, kind: ObjectKind, ids: &[ObjectId]) -> Result<(ObjectId, Vec<ObjectId>)> {
         let mut all = Entries::default();
         all.add(kind, ids.iter().map(|id| Forgotten { id: *id, at: now() }));
         let listed = self.store().list(ObjectKind::Forgotten)?;
@@ -115,9 +133,9 @@ impl Repository {
             }
         }
         let object = sealed::seal(self.keys(), Purpose::Forgotten, &all.data())?;
-        self.put_object(ObjectKind::Forgotten, &object)?;
-        self.store().settle()?;
-        Ok(joined)
+        let record = self.put_object(ObjectKind::Forgotten, &object)?;
+        self.settle()?;
+        Ok((record, joined))
     }
 
     /// What the records say, but for those that the caller knows already.

@@ -58,8 +58,8 @@ impl Repository {
         Ok(name.id)
     }
 
-    /// Removes a slot; never the one in use. If that is gone, too, because another process
-    /// has removed it meanwhile, the slot is put back: one that opens is always left.
+    /// Removes a slot; never the one in use, and not if another process is removing that: one
+    /// that opens is always left.
     pub fn remove_key(&self, id: &ObjectId) -> Result<()> {
         if *id == *self.slot() {
             return Err(Error::Invalid(
@@ -69,31 +69,24 @@ impl Repository {
         self.remove_slot(id)
     }
 
-    /// Removes a slot that isn't in use. Two processes may each remove what the other one
-    /// has opened the repository with.
+    /// Removes a slot that isn't in use. Two processes may each want to remove what the other
+    /// one has opened the repository with.
     fn remove_slot(&self, id: &ObjectId) -> Result<()> {
-        let own = ObjectName::new(ObjectKind::Key, *self.slot());
-        let name = ObjectName::new(ObjectKind::Key, *id);
-        let is_left = || match self.store().size(&own) {
-            Err(e) if e.is_not_found() => Ok(false),
-            other => other.map(|_| true).map_err(Error::from),
+        let own = *self.slot();
+        let stays = || {
+            let gone = match self.store().size(&ObjectName::new(ObjectKind::Key, own)) {
+                Err(e) if e.is_not_found() => true,
+                other => other.map(|_| false)?,
+            };
+            match gone || self.evidence(|_| false)?.of(ObjectKind::Key).contains(&own) {
+                false => Ok(()),
+                true => Err(Error::Invalid(
+                    "another process removes the key slot with which this one has opened the repository, so none was removed; look at `tresor key list`, or change the password in use first".into(),
+                )),
+            }
         };
-        let gone = |what: &str| {
-            Error::Invalid(format!(
-                "another process has removed the key slot with which this one has opened the repository, so {what}; look at `tresor key list`"
-            ))
-        };
-        if !is_left()? {
-            return Err(gone("none was removed"));
-        }
-        let bytes = self.store().get(&name);
-        self.remove_recorded(ObjectKind::Key, &[*id])?;
-        if is_left()? {
-            return Ok(());
-        }
-        object::write(self.store(), &name, &bytes?)?;
-        self.settle()?;
-        Err(gone("the other one was put back"))
+        stays()?;
+        self.remove_recorded_unless(ObjectKind::Key, &[*id], stays)
     }
 
     fn slot(&self) -> MutexGuard<'_, ObjectId> {

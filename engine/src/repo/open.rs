@@ -196,6 +196,8 @@ fn unlock(
         let name = *name;
         let mut slot = match read_slot(store, &name) {
             Ok(slot) => slot,
+            // Removed meanwhile.
+            Err(e) if e.is_not_found() => continue,
             Err(e) => {
                 unreadable.push(e.to_string());
                 continue;

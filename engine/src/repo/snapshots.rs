@@ -61,9 +61,10 @@ impl Repository {
                 Ok(data) => drop(known().insert(id, Arc::new(data))),
                 // Forgotten meanwhile. If it is still there, it must not look so.
                 Err(e) if e.is_not_found() => {
-                    let name = ObjectName::new(ObjectKind::Snapshot, id);
-                    if self.store().size(&name).is_ok() {
-                        return Err(e);
+                    match self.store().size(&ObjectName::new(ObjectKind::Snapshot, id)) {
+                        Err(gone) if gone.is_not_found() => {}
+                        Err(other) => return Err(other.into()),
+                        Ok(_) => return Err(e),
                     }
                 }
                 Err(Error::Damaged { reason, .. }) => damaged.push((id, reason)),

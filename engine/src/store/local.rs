@@ -144,15 +144,18 @@ impl LocalStore {
     }
 
     fn open_file(&self, name: &ObjectName) -> io::Result<Arc<OpenFile>> {
-        if let Some(kept) = lock(&self.open_files).get_mut(name) {
-            if kept.looked.elapsed() < LOOK_AGAIN {
-                return Ok(kept.file.clone());
+        // Looking may take long, and others shall not wait for that.
+        let kept = lock(&self.open_files).get_mut(name).map(|kept| {
+            let due = kept.looked.elapsed() >= LOOK_AGAIN;
+            if due {
+                kept.looked = Instant::now();
             }
-            kept.looked = Instant::now();
-            let (file, stamp) = (kept.file.clone(), kept.stamp);
-            if !self.is_replaced(name, stamp) {
-                return Ok(file);
-            }
+            (kept.file.clone(), due.then_some(kept.stamp))
+        });
+        if let Some((file, look)) = kept
+            && !look.is_some_and(|stamp| self.is_replaced(name, stamp))
+        {
+            return Ok(file);
         }
         let (file, meta) = open(&self.path(name))?;
         let file = Arc::new(OpenFile::from(file));

@@ -304,8 +304,10 @@ impl Rewrite<'_> {
         };
         let missing: Vec<_> =
             self.view.objects.iter().filter(|id| !others.listed.contains(id)).collect();
+        // Ours may be lost, too: the last one must not take effect without the others.
+        let complete = own.iter().all(|id| others.listed.contains(id));
         // The next one may have removed what ours replaces; nothing else may be gone.
-        if !others.any && missing.iter().all(|id| self.replaces.contains(id)) {
+        if complete && !others.any && missing.iter().all(|id| self.replaces.contains(id)) {
             return Ok(false);
         }
         if missing.iter().all(|id| others.replaces.contains(id)) {
