@@ -348,7 +348,7 @@ fn what_a_dead_backup_has_stored_is_taken_up() {
         let bytes = random_bytes(&mut rng, 3 << 20);
         tree.entries_mut().insert(format!("{i:03}").into_bytes(), Item::file(bytes));
     }
-    for packs in 1..3 {
+    for (packs, rots) in [(1, false), (2, false), (2, true)] {
         let store: Store = Arc::new(MemoryStore::new());
         init(&store);
         let count = AtomicU64::new(0);
@@ -371,6 +371,15 @@ fn what_a_dead_backup_has_stored_is_taken_up() {
         let cut = ObjectName::new(ObjectKind::Pack, ObjectId([9; 32]));
         let bytes = store.get(&there[0].0).unwrap();
         store.put(&cut, &bytes[..bytes.len() / 2]).unwrap();
+
+        if rots {
+            let mut rotten = bytes.clone();
+            rotten[5000] ^= 1;
+            store.replace(&there[0].0, &rotten).unwrap();
+            let (snapshot, _) = backup(&open(&store), &tree, &options(None));
+            assert_holds(&open(&store), &snapshot, &tree);
+            continue;
+        }
 
         let (snapshot, outcome) = backup(&open(&store), &tree, &options(None));
         let whole = stored(&*store) - bytes.len() as u64 / 2;

@@ -5,6 +5,8 @@
 mod cases;
 #[path = "prune/clocks.rs"]
 mod clocks;
+#[path = "prune/rotten.rs"]
+mod rotten;
 #[allow(dead_code, reason = "each test binary uses a part")]
 #[path = "prune/world.rs"]
 mod world;
