@@ -49,10 +49,15 @@ pub fn run(args: &Args, globals: &Globals, repo: Arc<Repository>) -> Result<Exit
     let mounted = nfs::mount(args.drive(repo)?, point.as_deref(), &options)?;
     let server = mounted.server().clone();
     let _guard = point.is_none().then(|| signals::on_stop(move || server.stop()));
-    let said = if globals.json { json(&mounted)? } else { text(args, &mounted)? };
-    background::say(args.serve, globals, &said)?;
+    let said = if globals.json { json(&mounted) } else { text(args, &mounted) };
+    let told = said.and_then(|said| background::say(args.serve, globals, &said));
+    if told.is_err()
+        && let Err(e) = mounted.leave()
+    {
+        output::complain(&format!("{e}; it is served on until it is unmounted"));
+    }
     mounted.wait();
-    Ok(Exit::Done)
+    told.map(|()| Exit::Done)
 }
 
 fn warn(options: &ServeOptions) {
@@ -67,7 +72,7 @@ fn warn(options: &ServeOptions) {
 
 fn command(mounted: &Mounted) -> Vec<String> {
     let server = mounted.server();
-    System::this().command(server.address(), server.export(), SOMEWHERE)
+    System::this().command(server.local_address(), server.export(), SOMEWHERE)
 }
 
 fn json(mounted: &Mounted) -> Result<String> {
@@ -98,6 +103,9 @@ fn text(args: &Args, mounted: &Mounted) -> Result<String> {
          {}\nKeep the path /tresor-… to yourself: it is the key to what is served.\n",
         command(mounted).join(" ")
     );
+    if address.ip().is_unspecified() {
+        text += "On another machine, name this one's address instead.\n";
+    }
     if cfg!(windows) && address.port() != PORT_OF_WINDOWS {
         text += "Windows' client finds it at port 111 only: use --port 111.\n";
     }

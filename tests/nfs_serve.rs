@@ -6,10 +6,10 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use common::drive::is_mounted;
@@ -266,6 +266,49 @@ fn other_users_are_not_let_in() {
     assert_eq!(served.cat(&file), b"text", "root may");
 }
 
+/// An address of this machine by which others reach it, if it has one.
+fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Nothing is sent; it only says how it would be.
+    socket.connect("203.0.113.1:9").ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
+}
+
+/// A program chooses from which of the machine's addresses it connects.
+#[test]
+fn other_users_are_not_let_in_from_another_address() {
+    let Some(own) = own_address().filter(|_| can_be_root()) else {
+        return eprintln!("skipped: this needs root, and a network");
+    };
+    let w = World::new();
+    write(w.path("src/file"), "text");
+    w.ok("backup -q src");
+    // Says `GET`, and waits until it is left; for a call (NULL of NFS) it gets the answer.
+    let script = "import socket, struct, sys\n\
+        s = socket.socket()\n\
+        s.settimeout(5)\n\
+        s.bind((sys.argv[1], 0))\n\
+        s.connect((sys.argv[2], int(sys.argv[3])))\n\
+        try:\n\
+        \x20   s.sendall(struct.pack('>11I', 0x80000028, 7, 0, 2, 100003, 3, 0, 0, 0, 0, 0))\n\
+        \x20   print(len(s.recv(99)))\n\
+        except ConnectionError:\n\
+        \x20   print(0)\n";
+    for listen in ["127.0.0.1".to_owned(), own.to_string()] {
+        let served = Served::new(&w, &format!("--listen {listen} latest -"));
+        let port = served.port().to_string();
+        for from in ["127.0.0.1".to_owned(), own.to_string()] {
+            let ask = |mut python: Command| {
+                python.args(["-c", script, &from, &listen, &port]);
+                ran(&mut python).expect(0).out
+            };
+            assert_eq!(ask(w.as_nobody("python3")), "0\n", "{from} to {listen}");
+            assert_eq!(ask(Command::new("python3")), "28\n", "{from} to {listen}");
+        }
+    }
+}
+
 #[test]
 fn it_says_how_to_mount_it_and_ends_when_asked() {
     let w = World::new();
@@ -300,7 +343,9 @@ fn it_says_how_to_mount_it_and_ends_when_asked() {
     assert_eq!(w.ok("--quiet mount --via nfs --background --idle-exit 1s"), "");
 
     let mut open = w.command("mount --via nfs --listen 0.0.0.0 --idle-exit 1s");
-    says(&ran(&mut open).expect(0).err, &["0.0.0.0", "neither encrypts nor asks for a password"]);
+    let ran = ran(&mut open).expect(0);
+    says(&ran.err, &["0.0.0.0", "neither encrypts nor asks for a password"]);
+    says(&ran.out, &[" 127.0.0.1:/tresor-", "On another machine, name this one's address"]);
 }
 
 #[test]
@@ -332,14 +377,17 @@ fn what_cannot_be_served_or_mounted_says_why() {
     );
     for (script, said) in [
         ("echo no nfs here: $* >&2; exit 32", &["no nfs here: -t", "nfs-common", ":/…"][..]),
-        ("exit 0", &["mnt", "doesn't answer"]),
+        ("exit 0", &["mnt", "says that it has mounted"]),
+        ("exec /bin/mount -t tmpfs none mnt", &["mnt"]),
+        ("/bin/mount -t tmpfs none mnt; exit 16", &["mnt"]),
     ] {
         let text = stand_in(&w, script);
         let ran = ran(w.command("mount --via nfs mnt").env("PATH", text)).expect(1);
         says(&ran.err, said);
         assert!(!ran.err.contains(":/tresor-"), "the key is told: {}", ran.err);
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!table.contains(w.path("mnt").to_str().unwrap()), "{script}: {table}");
     }
-    assert!(!is_mounted(&w.path("mnt")));
 }
 
 /// A program `mount` that does this instead; what PATH must be.
@@ -384,6 +432,26 @@ fn what_it_has_mounted_goes_with_it_and_it_with_that() {
     says(&w.fails(1, "mount --via nfs mnt"), &["mnt already"]);
     w.ok("umount mnt");
     served.ended().expect(0);
+
+    // Another drive at its place isn't its own.
+    let mut served = serve("latest");
+    signal(served.child.as_ref().unwrap(), Signal::STOP);
+    w.ok("umount mnt");
+    let other = w.path("other");
+    sh("cp", &[&"-r", &w.path("repo"), &other]);
+    let mut mount = w.command("mount -q --background mnt");
+    ran(mount.env("TRESOR_REPOSITORY", &other)).expect(0);
+    signal(served.child.as_ref().unwrap(), Signal::CONT);
+    wait_until("it has ended", || served.child.as_mut().unwrap().try_wait().unwrap().is_some());
+    assert!(is_mounted(&point));
+    w.ok("umount mnt");
+
+    // Who can't be told where it is: there is none then.
+    let mut command = w.command("mount --via nfs mnt");
+    command.env("PATH", &path).stdout(fs::File::options().write(true).open("/dev/full").unwrap());
+    let child = command.stderr(Stdio::piped()).spawn().unwrap();
+    says(&ended(&command, child).expect(1).err, &["No space left"]);
+    assert!(!is_mounted(&point) && names(&point).is_empty());
 
     let served = serve("");
     served.signal(Signal::INT);

@@ -2,15 +2,18 @@
 
 use crossbeam_channel::{Sender, unbounded};
 
+/// So many requests can wait for a store at once.
+const THREADS: usize = 16;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Who asks bounds how many requests are under way, and so the queue.
 pub struct Pool(Sender<Job>);
 
 impl Pool {
-    pub fn new(threads: usize) -> Self {
+    pub fn new() -> Self {
         let (sender, jobs) = unbounded::<Job>();
-        for _ in 0..threads {
+        for _ in 0..THREADS {
             let jobs = jobs.clone();
             std::thread::spawn(move || {
                 for job in jobs {

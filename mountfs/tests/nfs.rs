@@ -260,11 +260,7 @@ fn facts_about_the_file_system() {
     };
     assert_eq!((stat.tbytes, stat.fbytes, stat.abytes), (5000, 0, 0));
     assert!(stat.tfiles >= 1 && stat.ffiles == 0);
-    let args = FSINFO3args { fsroot: fsroot.clone() };
-    let info = match client.call(NFS_PROGRAM::NFSPROC3_FSINFO, &args) {
-        FSINFO3res::Ok(ok) => ok,
-        FSINFO3res::Err((e, _)) => panic!("{e}"),
-    };
+    let info = client.info();
     assert_eq!(info.properties & (FSF3_CANSETTIME | FSF3_SYMLINK), FSF3_SYMLINK);
     let file = client.at("f").unwrap();
     assert_eq!((file.attr.used, file.attr.fsid), (5000, client.attr(&fsroot).unwrap().fsid));
@@ -297,6 +293,8 @@ fn names_without_a_listing_and_snapshots_that_come_and_go() {
     assert!(status.len() == 4096 && status.starts_with(b"{"));
     let latest = client.at("ids/latest").unwrap();
     assert_eq!(client.readlink(&latest.handle).unwrap(), first.id.short().into_bytes());
+    assert_eq!(client.read(&latest.handle, 0, 9), Err(nfsstat3::NFS3ERR_INVAL), "a link");
+    assert_eq!(client.read(&root, 0, 9), Err(nfsstat3::NFS3ERR_ISDIR));
     // `..` leads back, from a snapshot too.
     let dir = client.at("@latest/d").unwrap();
     let up = client.lookup(&dir.handle, "..").unwrap();
@@ -317,6 +315,34 @@ fn names_without_a_listing_and_snapshots_that_come_and_go() {
     let versions = client.at("@latest/d/.versions/f").unwrap().handle;
     let version = client.lookup(&versions, version).unwrap().handle;
     assert_eq!(client.read(&version, 0, 9), Ok((b"two!".to_vec(), true)));
+}
+
+/// Where a listing went on would be another entry, and one would be left out or come twice.
+#[test]
+fn a_listing_does_not_go_on_in_another_one() {
+    let repo = repository();
+    let tree = |n: u32| Item::dir().with("f", Item::file(format!("{n}")));
+    for n in 0..4 {
+        backup(&repo, &tree(n), &options(None));
+    }
+    let served = Served::new(drive(&repo, None, CACHE));
+    let (mut client, mut other) = (served.client(), served.client());
+    let ids = client.at("ids").unwrap().handle;
+    let begun = client.list_on(&ids, (0, cookieverf3::default()), 250).unwrap();
+    let begun_plus = client.list_on_plus(&ids, (0, cookieverf3::default()), 800).unwrap();
+    assert!(!begun.reply.eof && begun.reply.entries.0.len() > 3);
+    assert!(!begun_plus.reply.eof && begun_plus.reply.entries.0.len() > 3);
+    let next = (begun.reply.entries.0.last().unwrap().cookie, begun.cookieverf);
+    let next_plus = (begun_plus.reply.entries.0.last().unwrap().cookie, begun_plus.cookieverf);
+    assert!(client.list_on(&ids, next, 250).is_ok() && client.list_on(&ids, next, 250).is_ok());
+    backup(&repo, &tree(9), &options(None));
+    wait_until("another one shows it", || other.list(&ids, 4096).unwrap().len() == 2 + 6);
+    let stale = Some(nfsstat3::NFS3ERR_BAD_COOKIE);
+    assert_eq!(client.list_on(&ids, next, 4096).err(), stale);
+    assert_eq!(client.list_on_plus(&ids, next_plus, 4096).err(), stale);
+    // What a client does then.
+    assert_eq!(client.list(&ids, 250).unwrap().len(), 2 + 6);
+    assert_eq!(client.list_plus(&ids, 800).unwrap().len(), 2 + 6);
 }
 
 #[test]
@@ -456,6 +482,10 @@ fn recorded_permissions_count_for_others() {
     assert_eq!(other.list(&hidden, 4096).err(), Some(nfsstat3::NFS3ERR_ACCES));
     assert_eq!(other.access(&hidden, ACCESS3_READ | ACCESS3_LOOKUP), Ok(0));
     assert_eq!(other.access(&names, ACCESS3_READ | ACCESS3_LOOKUP), Ok(ACCESS3_READ));
+    for name in ["all", "own"] {
+        let file = other.at(name).unwrap().handle;
+        assert_eq!(other.lookup(&file, "f").err(), Some(nfsstat3::NFS3ERR_NOTDIR), "{name}");
+    }
 }
 
 #[test]

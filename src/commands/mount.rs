@@ -218,7 +218,12 @@ pub fn leave(point: PathBuf) {
             Err(MountError::NotMounted(_)) => {
                 std::process::exit(Exit::Interrupted.code().into());
             }
-            Err(e) => output::complain(&e.to_string()),
+            // Without this program, who looks there would wait, or find it dead.
+            Err(e) => {
+                return output::complain(&format!(
+                    "{e}. Until it is unmounted this goes on; another signal ends it all the same"
+                ));
+            }
         }
         std::thread::sleep(LAST_READS);
         std::process::exit(Exit::Done.code().into());

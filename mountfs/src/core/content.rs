@@ -65,8 +65,10 @@ impl SnapshotFs {
     }
 
     fn file_at(&self, inode: &Inode) -> FsResult<Arc<FileReader>> {
-        let Place::Node { page, number } = inode.place else {
-            return Err(FsError::IsADirectory);
+        let (page, number) = match inode.place {
+            Place::Node { page, number } => (page, number),
+            Place::Link(_) => return Err(FsError::Invalid),
+            _ => return Err(FsError::IsADirectory),
         };
         if let Some(known) = self.files.0.get(&(page, number)) {
             return Ok(known);

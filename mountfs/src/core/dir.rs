@@ -37,6 +37,11 @@ impl Listing {
 /// `.` and `..` come first.
 const DOTS: u64 = 2;
 
+/// Whether entries of the folder itself have been listed.
+fn has_begun(offset: u64) -> bool {
+    offset > DOTS
+}
+
 impl SnapshotFs {
     /// Lists a directory from `offset` (0: the beginning) until `each` says that
     /// it has no room for the entry. With `count`, each entry taken, except `.`
@@ -89,9 +94,21 @@ impl SnapshotFs {
         match tree {
             Some(root) => self.list_tree(ino, &dir, &root, first, count, each),
             None => {
-                let listing = self.listing(ino, &dir.place, first > 0)?;
+                let listing = self.listing(ino, &dir.place, has_begun(offset))?;
                 self.list_virtual(ino, &dir, &listing.entries, first, count, each)
             }
+        }
+    }
+
+    /// Which state of the folder a listing shows that goes on at `offset`. It only ever
+    /// changes in virtual folders.
+    pub fn listing_version(&self, ino: Ino, offset: u64) -> FsResult<u32> {
+        let place = self.inode(ino)?.place;
+        match place {
+            Place::Folder(_) | Place::Versions(_) => {
+                Ok(self.listing(ino, &place, has_begun(offset))?.generation)
+            }
+            _ => Ok(0),
         }
     }
 

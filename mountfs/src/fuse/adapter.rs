@@ -28,8 +28,6 @@ use crate::pool::Pool;
 const FOR_GOOD: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Virtual folders do. With the time between looks at the store less than a second.
 const FOR_NOW: Duration = Duration::from_millis(400);
-/// Threads for requests that must fetch.
-const READERS: usize = 16;
 const BLOCK: u32 = 4096;
 
 /// What is needed to answer, on any thread.
@@ -69,7 +67,7 @@ impl Adapter {
     ) -> Self {
         Self {
             drive: Arc::new(Drive { fs, on_error }),
-            pool: Pool::new(READERS),
+            pool: Pool::new(),
             fetching_here: AtomicBool::default(),
             activity,
             check_permissions,

@@ -18,4 +18,4 @@ use linux as host;
 #[cfg(target_os = "macos")]
 use macos as host;
 pub use mount::{MountError, Mounted, drive_root, is_drive, mount, mount_point, unmount};
-pub(crate) use mount::{leave_if_unused, prepare};
+pub(crate) use mount::{drive_source, leave_if_unused, prepare, system_unmount};

@@ -115,20 +115,22 @@ pub(crate) fn leave_if_unused(point: PathBuf) -> impl Fn() -> bool + Send + 'sta
 pub(crate) fn prepare(point: &Path, repository: Option<&Path>) -> Result<PathBuf, MountError> {
     let shown = point.display().to_string();
     let absolute = resolve(point).map_err(|e| MountError::Io(shown.clone(), e))?;
+    match drive_kind(&absolute) {
+        // Not looked at: if it has died, the system's client asks it again for minutes.
+        Some(Kind::Nfs) => return Err(MountError::Mounted(shown)),
+        // The kernel may still know the folder; what it doesn't keep tells whether
+        // the program behind the drive has died.
+        Some(Kind::Fuse) => match rustix::fs::statfs(&absolute) {
+            Err(e) if is_dead(&e.into()) => unmount(&absolute, true)?,
+            _ => return Err(MountError::Mounted(shown)),
+        },
+        None => {}
+    }
     match std::fs::metadata(&absolute) {
         Ok(meta) if !meta.is_dir() => return Err(MountError::NotAFolder(shown)),
         Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(MountError::Missing(shown)),
-        Err(e) if is_dead(&e) && is_drive(&absolute) => {}
         Err(e) => return Err(MountError::Io(shown, e)),
-    }
-    if is_drive(&absolute) {
-        // The kernel may still know the folder; what it doesn't keep tells whether
-        // the program behind the drive has died.
-        match rustix::fs::statfs(&absolute) {
-            Err(e) if is_dead(&e.into()) => unmount(&absolute, true)?,
-            _ => return Err(MountError::Mounted(shown)),
-        }
     }
     if let Some(repository) = repository.and_then(|r| r.canonicalize().ok())
         && (repository.starts_with(&absolute) || absolute.starts_with(&repository))
@@ -149,18 +151,18 @@ fn is_dead(error: &io::Error) -> bool {
     code == Some(libc::ENOTCONN) || (cfg!(target_os = "macos") && code == Some(libc::ENXIO))
 }
 
-/// The path without symlinks; what it leads to is not touched, since a dead
-/// drive answers nothing.
+/// The path without symlinks. A drive that it leads to is not touched, since a dead one
+/// answers nothing.
 fn resolve(point: &Path) -> io::Result<PathBuf> {
+    let absolute = std::path::absolute(point)?;
+    if let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name())
+        && let Ok(parent) = parent.canonicalize()
+        && is_drive(&parent.join(name))
+    {
+        return Ok(parent.join(name));
+    }
     match point.canonicalize() {
-        Err(e) if is_dead(&e) => {
-            let absolute = std::path::absolute(point)?;
-            match (absolute.parent(), absolute.file_name()) {
-                (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
-                _ => Ok(absolute),
-            }
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => std::path::absolute(point),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(absolute),
         other => other,
     }
 }
@@ -205,27 +207,38 @@ impl Kind {
     }
 }
 
-#[cfg(target_os = "macos")]
 fn drive_kind(point: &Path) -> Option<Kind> {
+    drive_there(point).map(|(kind, _)| kind)
+}
+
+/// Where the drive that is mounted exactly there comes from, as the table of mounts has it.
+pub(crate) fn drive_source(point: &Path) -> Option<Vec<u8>> {
+    drive_there(point).map(|(_, source)| source)
+}
+
+#[cfg(target_os = "macos")]
+fn drive_there(point: &Path) -> Option<(Kind, Vec<u8>)> {
     let mounts = crate::macos::mounts();
     let there = |mount: &&crate::macos::Mount| Path::new(OsStr::from_bytes(mount.point())) == point;
-    mounts.iter().rev().find(there).and_then(|mount| Kind::of(mount.kind(), mount.source()))
+    let mount = mounts.iter().rev().find(there)?;
+    Kind::of(mount.kind(), mount.source()).map(|kind| (kind, mount.source().to_vec()))
 }
 
 #[cfg(not(target_os = "macos"))]
-fn drive_kind(point: &Path) -> Option<Kind> {
+fn drive_there(point: &Path) -> Option<(Kind, Vec<u8>)> {
     let text = std::fs::read("/proc/self/mountinfo").ok()?;
     text.split(|b| *b == b'\n').find_map(|line| drive_at(line, point))
 }
 
 /// The drive that this line of mountinfo is about, if it is mounted there.
 #[cfg(not(target_os = "macos"))]
-fn drive_at(line: &[u8], point: &Path) -> Option<Kind> {
+fn drive_at(line: &[u8], point: &Path) -> Option<(Kind, Vec<u8>)> {
     let mut fields = line.split(|b| *b == b' ');
     let at = unescape(fields.by_ref().nth(4)?);
     let mut mounted = fields.skip_while(|f| *f != b"-").skip(1);
-    let kind = Kind::of(mounted.next()?, mounted.next()?);
-    kind.filter(|_| Path::new(OsStr::from_bytes(&at)) == point)
+    let (kind, source) = (mounted.next()?, mounted.next()?);
+    let kind = Kind::of(kind, source).filter(|_| Path::new(OsStr::from_bytes(&at)) == point)?;
+    Some((kind, source.to_vec()))
 }
 
 /// Undoes the octal escapes of mountinfo.
@@ -280,10 +293,12 @@ fn is_own(point: &Path) -> bool {
 }
 
 #[cfg(target_os = "macos")]
-use crate::macos::{unmount as system_unmount, unmount_by_service as helper_unmount};
+pub(crate) use crate::macos::unmount as system_unmount;
+#[cfg(target_os = "macos")]
+use crate::macos::unmount_by_service as helper_unmount;
 
 #[cfg(not(target_os = "macos"))]
-fn system_unmount(point: &Path, lazy: bool) -> io::Result<()> {
+pub(crate) fn system_unmount(point: &Path, lazy: bool) -> io::Result<()> {
     use rustix::mount::{UnmountFlags, unmount};
     let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::NOFOLLOW };
     Ok(unmount(point, flags)?)
@@ -315,8 +330,8 @@ mod tests {
     fn drives_in_the_table_of_mounts() {
         use super::Kind::{Fuse, Nfs};
 
-        let kind =
-            |line: &str| super::drive_at(line.as_bytes(), std::path::Path::new("/mnt/a drive"));
+        let at = std::path::Path::new("/mnt/a drive");
+        let kind = |line: &str| super::drive_at(line.as_bytes(), at).map(|(kind, _)| kind);
         let line = |kind: &str, source: &str| {
             format!(r"61 29 0:50 / /mnt/a\040drive ro,nosuid - {kind} {source} ro,vers=3")
         };

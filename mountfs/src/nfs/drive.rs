@@ -16,7 +16,7 @@ use super::request::{MOST_DATA, Request};
 use super::rpc::packed;
 use super::status::Problem;
 use crate::OnError;
-use crate::core::{Attr, Ino, SnapshotFs};
+use crate::core::{Attr, FsError, Ino, SnapshotFs};
 
 /// Most bytes of a listing that clients are advised to ask for at once.
 const LISTING: u32 = 64 << 10;
@@ -53,11 +53,11 @@ impl Drive {
             Request::Read { file, offset, count } => {
                 self.with(file, |ino| self.read(ino, *offset, *count, rights))
             }
-            Request::ReadDir { dir, cookie, count } => {
-                self.with(dir, |dir| self.read_dir(dir, *cookie, *count, rights))
+            Request::ReadDir { dir, from, count } => {
+                self.with(dir, |dir| self.read_dir(dir, *from, *count, rights))
             }
-            Request::ReadDirPlus { dir, cookie, names, count } => {
-                self.with(dir, |dir| self.read_dir_plus(dir, *cookie, *names, *count, rights))
+            Request::ReadDirPlus { dir, from, names, count } => {
+                self.with(dir, |dir| self.read_dir_plus(dir, *from, *names, *count, rights))
             }
             Request::FsStat(at) => self.with(at, |ino| Ok(self.fs_stat(ino))),
             Request::FsInfo(at) => self.with(at, |ino| Ok(self.fs_info(ino))),
@@ -82,7 +82,12 @@ impl Drive {
     }
 
     fn lookup(&self, dir: Ino, name: &[u8], rights: &Rights) -> Answer {
-        rights.need(&self.fs, &self.fs.attr(dir)?, access::SEARCH)?;
+        let above = self.fs.attr(dir)?;
+        // Before permissions: nothing is in a file, whoever asks.
+        if above.kind != NodeKind::Directory {
+            return Err(Problem::Fs(FsError::NotADirectory));
+        }
+        rights.need(&self.fs, &above, access::SEARCH)?;
         let attr = self.fs.lookup(dir, name)?;
         let obj_attributes = post_op_attr::Some(self.attributes(&attr));
         let target = Target::of(&self.fs, &attr)?;

@@ -9,6 +9,7 @@ use nfs3_types::xdr_codec::{BoundedList, Pack};
 use super::access::{self, Rights};
 use super::drive::{Answer, Drive, good};
 use super::handle::Target;
+use super::request::Place;
 use super::status::Problem;
 use crate::core::{Entry, FsResult, Ino};
 
@@ -19,10 +20,10 @@ const AROUND: usize = 88 + 8 + 4;
 const NUMBERS: u32 = 16;
 
 impl Drive {
-    pub fn read_dir(&self, dir: Ino, cookie: u64, count: u32, rights: &Rights) -> Answer {
+    pub fn read_dir(&self, dir: Ino, from: Place, count: u32, rights: &Rights) -> Answer {
         rights.need(&self.fs, &self.fs.attr(dir)?, access::READ)?;
         let mut entries = room(count)?;
-        let eof = self.list(dir, cookie, false, &mut |entry| {
+        let (eof, cookieverf) = self.list(dir, from, false, &mut |entry| {
             let name = entry.name.to_vec().into();
             let entry = entry3 { fileid: entry.attr.ino.0, name, cookie: entry.next };
             Ok(entries.try_push(entry).is_ok())
@@ -31,14 +32,14 @@ impl Drive {
         if entries.is_empty() && !eof {
             return Err(Problem::TooSmall);
         }
-        let (dir_attributes, cookieverf) = (self.told(dir), cookieverf3::default());
+        let dir_attributes = self.told(dir);
         Ok(good(&READDIR3resok { dir_attributes, cookieverf, reply: dirlist3 { entries, eof } }))
     }
 
     pub fn read_dir_plus(
         &self,
         dir: Ino,
-        cookie: u64,
+        from: Place,
         mut names: u32,
         count: u32,
         rights: &Rights,
@@ -49,7 +50,7 @@ impl Drive {
         let enters = rights.bits(&self.fs, &attr)? & access::SEARCH != 0;
         let mut entries = room(count)?;
         let mut given = false;
-        let eof = self.list(dir, cookie, enters, &mut |entry| {
+        let (eof, cookieverf) = self.list(dir, from, enters, &mut |entry| {
             let bytes = entry.name.len() as u32 + NUMBERS;
             if given && bytes > names {
                 return Ok(false);
@@ -72,7 +73,7 @@ impl Drive {
         if entries.is_empty() && !eof {
             return Err(Problem::TooSmall);
         }
-        let (dir_attributes, cookieverf) = (self.told(dir), cookieverf3::default());
+        let dir_attributes = self.told(dir);
         let reply = dirlistplus3 { entries, eof };
         Ok(good(&READDIRPLUS3resok { dir_attributes, cookieverf, reply }))
     }
@@ -95,9 +96,31 @@ impl Drive {
         }
     }
 
-    /// Lists until there is no room. Says whether that was all: what comes before damage
-    /// isn't, since the next call must fail.
+    /// Lists until there is no room. Says whether that was all, and what the next call must
+    /// show. In a virtual folder that has changed meanwhile, cookies mean other entries.
     fn list(
+        &self,
+        dir: Ino,
+        from: Place,
+        count: bool,
+        each: &mut dyn FnMut(Entry<'_>) -> FsResult<bool>,
+    ) -> Result<(bool, cookieverf3), Problem> {
+        let verifier = || self.fs.listing_version(dir, from.cookie).map(u64::from);
+        let before = verifier()?;
+        if from.cookie != 0 && before != from.verifier {
+            return Err(Problem::BadCookie);
+        }
+        let eof = self.list_from(dir, from.cookie, count, each)?;
+        // Others may have begun it anew while it was listed; who has begun here is told the
+        // older one, and learns of it when he goes on.
+        if from.cookie != 0 && before != verifier()? {
+            return Err(Problem::BadCookie);
+        }
+        Ok((eof, cookieverf3(before.to_be_bytes())))
+    }
+
+    /// Whether that was all: what comes before damage isn't, since the next call must fail.
+    fn list_from(
         &self,
         dir: Ino,
         cookie: u64,

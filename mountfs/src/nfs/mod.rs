@@ -60,7 +60,9 @@ pub enum ServeError {
         "`{command}` failed: {said}\nMounting through NFS takes root and the system's NFS client (Debian: package nfs-common); without a mount point the drive is only served"
     )]
     Mount { command: String, said: String },
-    #[error("{0} has a drive, but it doesn't answer")]
+    #[error(
+        "the system's client says that it has mounted the drive on {0}, but there is none; unmount what is there, if anything, and try again"
+    )]
     Silent(String),
     #[error(
         "on Windows a drive is served only; leave the mount point out, and mount it as it says"

@@ -69,11 +69,26 @@ impl System {
     }
 }
 
-/// A drive that is served, and perhaps mounted.
+/// A drive that is served, and perhaps mounted. Dropped, it is [left](Self::leave).
 pub struct Mounted {
     server: Server,
     #[cfg(unix)]
-    point: Option<PathBuf>,
+    mount: Option<Mount>,
+}
+
+/// What the system's client has mounted.
+#[cfg(unix)]
+struct Mount {
+    point: PathBuf,
+    /// What the table of mounts says where it comes from: tells it from other drives.
+    source: Vec<u8>,
+}
+
+#[cfg(unix)]
+impl Mount {
+    fn is_there(&self) -> bool {
+        crate::fuse::drive_source(&self.point).is_some_and(|source| source == self.source)
+    }
 }
 
 /// Serves the drive; with a mount point, mounts it there with the system's client.
@@ -92,29 +107,53 @@ pub fn mount(
         return Err(ServeError::OnlyServed);
     }
     let server = Server::start(fs, options)?;
-    let mounted = Mounted {
-        server: server.clone(),
-        #[cfg(unix)]
-        point,
-    };
     #[cfg(unix)]
-    if let Some(point) = &mounted.point {
-        run_client(&server, point).inspect_err(|_| server.stop())?;
-        // Everybody can see it in the table of what is mounted.
-        server.close_entrance();
-    }
+    let mount = match point {
+        Some(point) => {
+            let source = run_client(&server, &point).inspect_err(|_| server.stop())?;
+            // Everybody can see it in the table of what is mounted.
+            server.close_entrance();
+            Some(Mount { point, source })
+        }
+        None => None,
+    };
+    let mounted = Mounted {
+        server,
+        #[cfg(unix)]
+        mount,
+    };
     if let Some(limit) = options.idle_exit {
         mounted.end_when_idle(limit);
     }
     Ok(mounted)
 }
 
+/// Has the system's client mount it; says what the table of mounts says then. If that fails,
+/// nothing stays mounted.
 #[cfg(unix)]
-fn run_client(server: &Server, point: &Path) -> Result<(), ServeError> {
+fn run_client(server: &Server, point: &Path) -> Result<Vec<u8>, ServeError> {
+    let before = device(point);
+    let mounted = try_client(server, point);
+    // Whatever the client says: what it has left there would have nobody who serves it.
+    if mounted.is_err() && device(point) != before {
+        let _ = crate::fuse::system_unmount(point, true);
+    }
+    mounted
+}
+
+/// Changes when something is mounted there.
+#[cfg(unix)]
+fn device(point: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(point).ok().map(|meta| meta.dev())
+}
+
+#[cfg(unix)]
+fn try_client(server: &Server, point: &Path) -> Result<Vec<u8>, ServeError> {
     use std::process::{Command, Stdio};
 
     let shown = point.display().to_string();
-    let address = super::server::reachable(server.address());
+    let address = server.local_address();
     let words = System::this().command(address, server.export(), &shown);
     let hidden = System::this().command(address, "/…", &shown).join(" ");
     let failed = |said: String| ServeError::Mount { command: hidden.clone(), said };
@@ -126,14 +165,14 @@ fn run_client(server: &Server, point: &Path) -> Result<(), ServeError> {
         let said = String::from_utf8_lossy(&output.stderr).trim().replace(server.export(), "/…");
         return Err(failed(said));
     }
-    if crate::fuse::is_drive(point) { Ok(()) } else { Err(ServeError::Silent(shown)) }
+    crate::fuse::drive_source(point).ok_or(ServeError::Silent(shown))
 }
 
 impl Mounted {
     /// Where it is, without symlinks; none if it is only served.
     pub fn point(&self) -> Option<&Path> {
         #[cfg(unix)]
-        return self.point.as_deref();
+        return self.mount.as_ref().map(|mount| mount.point.as_path());
         #[cfg(not(unix))]
         None
     }
@@ -145,8 +184,9 @@ impl Mounted {
     fn end_when_idle(&self, limit: Duration) {
         let activity = self.server.activity();
         #[cfg(unix)]
-        if let Some(point) = &self.point {
-            return end_when_idle(activity, limit, crate::fuse::leave_if_unused(point.clone()));
+        if let Some(mount) = &self.mount {
+            let leave = crate::fuse::leave_if_unused(mount.point.clone());
+            return end_when_idle(activity, limit, leave);
         }
         // Nothing is known of what clients have open.
         let server = self.server.clone();
@@ -156,18 +196,36 @@ impl Mounted {
         });
     }
 
+    /// Unmounts it, also if something is open there, as long as it is still served: a client
+    /// waits long for a server that is gone. What can't be unmounted is served on.
+    pub fn leave(&self) -> Result<(), ServeError> {
+        #[cfg(unix)]
+        if let Some(mount) = self.mount.as_ref().filter(|mount| mount.is_there()) {
+            crate::fuse::unmount(&mount.point, true)?;
+        }
+        self.server.stop();
+        Ok(())
+    }
+
     /// Waits until somebody unmounts it, or the server is stopped.
     pub fn wait(self) {
         while !self.server.wait_for(POLL) {
             #[cfg(unix)]
-            if let Some(point) = &self.point
-                && !crate::fuse::is_drive(point)
+            if let Some(mount) = &self.mount
+                && !mount.is_there()
                 // Files that are open on what was unmounted lazily.
                 && !self.server.has_clients()
             {
                 return self.server.stop();
             }
         }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Nobody is there to be told; it is served on.
+        let _ = self.leave();
     }
 }
 

@@ -12,7 +12,7 @@ use tresor_engine::format::NodeKind;
 
 use super::access::{self, Rights};
 use super::drive::Drive;
-use super::handle::Target;
+use super::handle::{self, Target};
 use super::rpc::packed;
 use super::status::{Problem, mount_status};
 use super::xdr::Args;
@@ -68,7 +68,9 @@ pub fn port_of(procedure: u32, args: &mut Args<'_>, port: u16) -> Option<Vec<u8>
 impl Drive {
     /// The answer to a client that mounts the export, or a folder in it.
     pub fn mount(&self, export: &str, path: &[u8], rights: &Rights) -> Result<Vec<u8>, Problem> {
-        let rest = path.strip_prefix(export.as_bytes()).ok_or(Problem::Denied)?;
+        let parts = path.split_at_checked(export.len());
+        let named = parts.filter(|(start, _)| handle::same(start, export.as_bytes()));
+        let (_, rest) = named.ok_or(Problem::Denied)?;
         if !matches!(rest.first(), None | Some(b'/')) || *rights == Rights::Nothing {
             return Err(Problem::Denied);
         }

@@ -2,33 +2,55 @@
 //! port, and say in a call that he is somebody else. Linux tells which user a local socket
 //! belongs to; that of the kernel's own client is root's.
 
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::TcpStream;
+#[cfg(target_os = "linux")]
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 /// Whether a connection may be answered: from another machine, or of this user or root.
+#[cfg(target_os = "linux")]
 pub fn may_connect(stream: &TcpStream) -> bool {
     let (Ok(peer), Ok(own)) = (stream.peer_addr(), stream.local_addr()) else { return false };
-    // What comes from this machine has the address of this machine at both ends.
-    if unmapped(peer.ip()) != unmapped(own.ip()) && !unmapped(peer.ip()).is_loopback() {
-        return true;
+    let user = owner(peer, own);
+    is_welcome(user, || is_loopback(peer) || is_loopback(own) || is_of_this_machine(peer))
+}
+
+/// Other systems don't tell; the handles must do.
+#[cfg(not(target_os = "linux"))]
+pub fn may_connect(_: &TcpStream) -> bool {
+    true
+}
+
+/// A socket of another machine has no user here. Nor has one of this machine whose program
+/// has closed it, or that can't be found: addresses tell them apart, but only then, since
+/// a program chooses from which of the machine's addresses it comes.
+#[cfg(target_os = "linux")]
+fn is_welcome(user: Option<u32>, is_local: impl FnOnce() -> bool) -> bool {
+    let me = rustix::process::geteuid().as_raw();
+    match user {
+        Some(user) => user == 0 || user == me,
+        None => !is_local(),
     }
-    may_connect_locally(peer, own)
 }
 
 /// An IPv4 address is one also where it is written as one of IPv6.
+#[cfg(target_os = "linux")]
 fn unmapped(ip: IpAddr) -> IpAddr {
     ip.to_canonical()
 }
 
 #[cfg(target_os = "linux")]
-fn may_connect_locally(peer: SocketAddr, own: SocketAddr) -> bool {
-    let me = rustix::process::geteuid().as_raw();
-    owner(peer, own).is_some_and(|user| user == 0 || user == me)
+fn is_loopback(end: SocketAddr) -> bool {
+    unmapped(end.ip()).is_loopback()
 }
 
-/// Other systems don't tell; the handles must do.
-#[cfg(not(target_os = "linux"))]
-fn may_connect_locally(_: SocketAddr, _: SocketAddr) -> bool {
-    true
+/// Whether a socket could have this address here. If that can't be found out, it could.
+#[cfg(target_os = "linux")]
+fn is_of_this_machine(end: SocketAddr) -> bool {
+    let mut any_port = end;
+    any_port.set_ip(unmapped(end.ip()));
+    any_port.set_port(0);
+    let bound = UdpSocket::bind(any_port);
+    !bound.is_err_and(|e| e.kind() == std::io::ErrorKind::AddrNotAvailable)
 }
 
 /// The user whose socket has these ends, the first one being its own.
@@ -94,6 +116,25 @@ mod tests {
             // A socket without a program is nobody's.
             assert_eq!(owner(peer, server.local_addr().unwrap()), None, "{local}");
         }
+    }
+
+    #[test]
+    fn who_is_welcome() {
+        let me = rustix::process::geteuid().as_raw();
+        for local in [false, true] {
+            assert!(is_welcome(Some(0), || local) && is_welcome(Some(me), || local));
+            assert!(!is_welcome(Some(me + 1), || local), "wherever it comes from");
+        }
+        assert!(is_welcome(None, || false) && !is_welcome(None, || true));
+    }
+
+    #[test]
+    fn addresses_of_this_machine() {
+        let here = |end: &str| is_of_this_machine(end.parse().unwrap());
+        assert!(here("127.0.0.1:5") && here("127.1.2.3:5") && here("[::ffff:127.0.0.1]:5"));
+        // Of no machine (RFC 5737), except where somebody tests.
+        assert!(!here("203.0.113.77:5") && !here("[::ffff:203.0.113.77]:5"));
+        assert!(is_loopback("[::ffff:127.0.0.1]:5".parse().unwrap()));
     }
 
     #[test]

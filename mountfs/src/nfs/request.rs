@@ -8,12 +8,28 @@ use super::status::Problem;
 use super::xdr::{Args, Garbage};
 use crate::core::FsError;
 
-/// Most bytes that one call reads or lists.
-pub const MOST_DATA: u32 = 1 << 20;
+/// Most bytes that one call reads or lists. Calls that wait for a store take room that
+/// others on the connection need, so that it must be enough for many.
+pub const MOST_DATA: u32 = 256 << 10;
 /// Longer names than any file system has are not looked for.
 const MOST_NAME: usize = 4096;
 /// Bytes of a reply besides what was asked for, at most.
 const AROUND: usize = 4096;
+
+/// Where a listing goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// After which entry; 0: the beginning.
+    pub cookie: u64,
+    /// What the reply that had the cookie said of the listing.
+    pub verifier: u64,
+}
+
+impl Place {
+    fn parse(args: &mut Args<'_>) -> Result<Self, Garbage> {
+        Ok(Self { cookie: args.u64()?, verifier: args.u64()? })
+    }
+}
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Request {
@@ -28,13 +44,13 @@ pub enum Request {
     },
     ReadDir {
         dir: Target,
-        cookie: u64,
+        from: Place,
         count: u32,
     },
     /// With attributes and handles; `names` is how many bytes of names and cookies.
     ReadDirPlus {
         dir: Target,
-        cookie: u64,
+        from: Place,
         names: u32,
         count: u32,
     },
@@ -83,14 +99,13 @@ impl Request {
                 Self::Read { file: at, offset, count }
             }
             NFS_PROGRAM::NFSPROC3_READDIR => {
-                // Numbers of entries keep their meaning, so the verifier is of no use.
-                let (cookie, _verifier) = (args.u64()?, args.u64()?);
-                Self::ReadDir { dir: at, cookie, count: args.u32()?.min(MOST_DATA) }
+                let from = Place::parse(args)?;
+                Self::ReadDir { dir: at, from, count: args.u32()?.min(MOST_DATA) }
             }
             NFS_PROGRAM::NFSPROC3_READDIRPLUS => {
-                let (cookie, _verifier) = (args.u64()?, args.u64()?);
+                let from = Place::parse(args)?;
                 let (names, count) = (args.u32()?, args.u32()?.min(MOST_DATA));
-                Self::ReadDirPlus { dir: at, cookie, names, count }
+                Self::ReadDirPlus { dir: at, from, names, count }
             }
             NFS_PROGRAM::NFSPROC3_FSSTAT => Self::FsStat(at),
             NFS_PROGRAM::NFSPROC3_FSINFO => Self::FsInfo(at),

@@ -27,8 +27,6 @@ use crate::core::{FsError, SnapshotFs};
 use crate::idle::Activity;
 use crate::pool::Pool;
 
-/// Threads for calls that must fetch.
-const READERS: usize = 16;
 const MOST_CONNECTIONS: usize = 128;
 /// How long a client may stay that hasn't shown that it was let in.
 const STRANGER: Duration = Duration::from_secs(10);
@@ -73,7 +71,7 @@ impl Server {
             address,
             export: format!("/{NAME_PREFIX}{:032x}", u128::from_le_bytes(secret)),
             entrance: AtomicBool::new(true),
-            pool: Pool::new(READERS),
+            pool: Pool::new(),
             activity: Arc::new(Activity::new()),
             connections: Mutex::default(),
             stopped: Mutex::default(),
@@ -90,6 +88,11 @@ impl Server {
         self.0.address
     }
 
+    /// Where this machine reaches it.
+    pub fn local_address(&self) -> SocketAddr {
+        reachable(self.0.address)
+    }
+
     pub fn export(&self) -> &str {
         &self.0.export
     }
@@ -103,8 +106,9 @@ impl Server {
         self.0.activity.clone()
     }
 
+    /// Whether somebody is connected who has been let in.
     pub fn has_clients(&self) -> bool {
-        !self.0.connections().is_empty()
+        self.0.connections().iter().any(|connection| connection.is_known())
     }
 
     /// Leaves all clients.
@@ -124,7 +128,7 @@ impl Server {
 }
 
 /// An address at which this machine reaches itself.
-pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
+fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -177,30 +181,27 @@ impl Shared {
             return;
         }
         let Ok(connection) = Connection::new(stream).map(Arc::new) else { return };
-        if !self.make_room() {
-            return;
-        }
-        self.connections().push(connection.clone());
-        let shared = self.clone();
-        let serve = move || shared.serve(&connection);
-        // The connection is closed if there can be no thread.
+        let Some(admitted) = self.enter(connection) else { return };
+        let serve = move || admitted.shared.serve(&admitted.connection);
+        // If there can be no thread, the connection is closed with what that would have had.
         let _ = std::thread::Builder::new().name("nfs client".into()).spawn(serve);
     }
 
-    /// Whether there is room for another connection; one that a stranger holds is made free.
-    fn make_room(&self) -> bool {
+    /// Enters a connection in the list if there is room; one that a stranger holds is made
+    /// free. Who stops the server closes all that are in the list by then, and no others
+    /// come in after that.
+    fn enter(self: &Arc<Self>, connection: Arc<Connection>) -> Option<Admitted> {
         let mut connections = self.connections();
-        if connections.len() < MOST_CONNECTIONS {
-            return true;
+        if *self.stopped() {
+            return None;
         }
-        // The longest here come first.
-        match connections.iter().position(|c| !c.is_known()) {
-            Some(at) => {
-                connections.remove(at).close();
-                true
-            }
-            None => false,
+        if connections.len() >= MOST_CONNECTIONS {
+            // The longest here come first.
+            let stranger = connections.iter().position(|c| !c.is_known())?;
+            connections.remove(stranger).close();
         }
+        connections.push(connection.clone());
+        Some(Admitted { shared: self.clone(), connection })
     }
 
     fn sweep(&self) {
@@ -224,8 +225,6 @@ impl Shared {
         if std::thread::Builder::new().name("nfs replies".into()).spawn(write).is_ok() {
             connection.read(|record| self.take(connection, &replies, record));
         }
-        connection.close();
-        self.connections().retain(|c| !Arc::ptr_eq(c, connection));
     }
 
     /// Deals with one message. Says whether more may follow.
@@ -342,6 +341,19 @@ impl Shared {
         let body = self.drive.mount(&self.export, path, rights)?;
         connection.set_known();
         Ok(body)
+    }
+}
+
+/// A connection that is in the list as long as this lives, and open no longer.
+struct Admitted {
+    shared: Arc<Shared>,
+    connection: Arc<Connection>,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.connection.close();
+        self.shared.connections().retain(|c| !Arc::ptr_eq(c, &self.connection));
     }
 }
 

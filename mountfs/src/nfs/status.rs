@@ -15,6 +15,8 @@ pub enum Problem {
     ReadOnly,
     /// The client has no room for a single entry.
     TooSmall,
+    /// The listing that is to go on is no longer what it was.
+    BadCookie,
 }
 
 impl From<FsError> for Problem {
@@ -28,6 +30,7 @@ pub fn status(problem: &Problem) -> nfsstat3 {
         Problem::Denied => nfsstat3::NFS3ERR_ACCES,
         Problem::ReadOnly => nfsstat3::NFS3ERR_ROFS,
         Problem::TooSmall => nfsstat3::NFS3ERR_TOOSMALL,
+        Problem::BadCookie => nfsstat3::NFS3ERR_BAD_COOKIE,
         Problem::Fs(error) => match error {
             FsError::NotFound => nfsstat3::NFS3ERR_NOENT,
             FsError::NotADirectory => nfsstat3::NFS3ERR_NOTDIR,

@@ -89,10 +89,10 @@ impl Sequence {
         self.window = (self.window * 2).clamp(reach.first.min(reach.most), reach.most);
         let wanted = self.next.saturating_add(self.window);
         // Few large steps rather than one block at each read.
-        if wanted < self.ahead.max(self.next) + self.window / 4 {
+        let from = self.ahead.max(self.next);
+        if wanted.saturating_sub(from) < self.window / 4 {
             return None;
         }
-        let from = self.ahead.max(self.next);
         self.ahead = wanted;
         Some(from..wanted)
     }
@@ -225,6 +225,16 @@ mod tests {
         assert!(ahead > at);
         for offset in [900 << 20, 40 << 20, 500 << 20, 77 << 20] {
             assert_eq!(sequence.advance(offset, 4096, NEAR), None);
+        }
+    }
+
+    #[test]
+    fn reads_at_the_end_of_all_numbers() {
+        let mut streams = Streams::default();
+        for offset in (u64::MAX - (3 << 20)..u64::MAX).step_by(64 << 10).chain([u64::MAX; 3]) {
+            if let Some(range) = streams.advance(offset, 128 << 10, NEAR) {
+                assert!(range.start < range.end);
+            }
         }
     }
 

@@ -202,6 +202,14 @@ impl Client {
         }
     }
 
+    pub fn info(&mut self) -> FSINFO3resok {
+        let args = FSINFO3args { fsroot: self.root.clone() };
+        match self.call(NFS_PROGRAM::NFSPROC3_FSINFO, &args) {
+            FSINFO3res::Ok(ok) => ok,
+            FSINFO3res::Err((e, _)) => panic!("{e}"),
+        }
+    }
+
     pub fn readlink(&mut self, at: &nfs_fh3) -> Result<Vec<u8>, nfsstat3> {
         let args = READLINK3args { symlink: at.clone() };
         match self.call(NFS_PROGRAM::NFSPROC3_READLINK, &args) {
@@ -239,19 +247,28 @@ impl Client {
         }
     }
 
-    /// One reply of a listing.
+    /// One reply of a listing that doesn't change.
     pub fn list_part(
         &mut self,
         dir: &nfs_fh3,
         cookie: u64,
         count: u32,
     ) -> Result<dirlist3<'static>, nfsstat3> {
-        let cookieverf = cookieverf3::default();
+        Ok(self.list_on(dir, (cookie, cookieverf3::default()), count)?.reply)
+    }
+
+    /// One reply of a listing that goes on where another one has ended.
+    pub fn list_on(
+        &mut self,
+        dir: &nfs_fh3,
+        (cookie, cookieverf): (u64, cookieverf3),
+        count: u32,
+    ) -> Result<READDIR3resok<'static>, nfsstat3> {
         let args = READDIR3args { dir: dir.clone(), cookie, cookieverf, count };
         match self.call(NFS_PROGRAM::NFSPROC3_READDIR, &args) {
             READDIR3res::Ok(ok) => {
                 assert!(ok.packed_size() <= count as usize);
-                Ok(ok.reply)
+                Ok(ok)
             }
             READDIR3res::Err((e, _)) => Err(e),
         }
@@ -264,25 +281,34 @@ impl Client {
         cookie: u64,
         count: u32,
     ) -> Result<dirlistplus3<'static>, nfsstat3> {
-        let cookieverf = cookieverf3::default();
+        Ok(self.list_on_plus(dir, (cookie, cookieverf3::default()), count)?.reply)
+    }
+
+    pub fn list_on_plus(
+        &mut self,
+        dir: &nfs_fh3,
+        (cookie, cookieverf): (u64, cookieverf3),
+        count: u32,
+    ) -> Result<READDIRPLUS3resok<'static>, nfsstat3> {
         let (dircount, maxcount) = (count, count);
         let args = READDIRPLUS3args { dir: dir.clone(), cookie, cookieverf, dircount, maxcount };
         match self.call(NFS_PROGRAM::NFSPROC3_READDIRPLUS, &args) {
             READDIRPLUS3res::Ok(ok) => {
                 assert!(ok.packed_size() <= count as usize);
-                Ok(ok.reply)
+                Ok(ok)
             }
             READDIRPLUS3res::Err((e, _)) => Err(e),
         }
     }
 
     pub fn list(&mut self, dir: &nfs_fh3, count: u32) -> Result<Vec<entry3<'static>>, nfsstat3> {
-        let mut all: Vec<entry3<'static>> = Vec::new();
+        let (mut all, mut verifier) = (Vec::<entry3<'static>>::new(), cookieverf3::default());
         loop {
             let cookie = all.last().map_or(0, |e| e.cookie);
-            let part = self.list_part(dir, cookie, count)?;
-            all.extend(part.entries.0);
-            if part.eof {
+            let part = self.list_on(dir, (cookie, verifier), count)?;
+            verifier = part.cookieverf;
+            all.extend(part.reply.entries.0);
+            if part.reply.eof {
                 return Ok(all);
             }
         }
@@ -293,12 +319,13 @@ impl Client {
         dir: &nfs_fh3,
         count: u32,
     ) -> Result<Vec<entryplus3<'static>>, nfsstat3> {
-        let mut all: Vec<entryplus3<'static>> = Vec::new();
+        let (mut all, mut verifier) = (Vec::<entryplus3<'static>>::new(), cookieverf3::default());
         loop {
             let cookie = all.last().map_or(0, |e| e.cookie);
-            let part = self.list_part_plus(dir, cookie, count)?;
-            all.extend(part.entries.0);
-            if part.eof {
+            let part = self.list_on_plus(dir, (cookie, verifier), count)?;
+            verifier = part.cookieverf;
+            all.extend(part.reply.entries.0);
+            if part.reply.eof {
                 return Ok(all);
             }
         }
