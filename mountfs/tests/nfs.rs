@@ -57,7 +57,7 @@ fn check_attr(attr: &fattr3, item: &Item) {
 
 fn check_file(client: &mut Client, file: &nfs_fh3, bytes: &[u8], rng: &mut Rng) {
     for _ in 0..6 {
-        let (offset, len) = (rng.u64(0..bytes.len() as u64 + 10), rng.u32(0..300_000));
+        let (offset, len) = (rng.u64(0..bytes.len() as u64 + 10), rng.u32(0..256 << 10));
         let want = bytes.get(offset as usize..).unwrap_or_default();
         let want = &want[..want.len().min(len as usize)];
         let (read, eof) = client.read(file, offset, len).unwrap();
