@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 use tresor_engine::format::{
     Config, ConfigSecret, ForgottenData, IndexData, KeySlot, ObjectId, ObjectKind, PackEntry,
-    Purpose, SlotInfo, SnapshotData, Time, sealed,
+    Purpose, SlotInfo, SnapshotData, Summary, Time, sealed,
 };
 use tresor_engine::index::{RunBuilder, read_object};
 use tresor_engine::maintenance::retention::{self, GroupBy, RetentionPolicy, groups};
@@ -162,7 +162,13 @@ fn check_retention(forged: &Snapshot) {
     let now = Time::new(1_800_000_000, 0);
     let honest = Snapshot {
         id: ObjectId::of(b"honest"),
-        data: Arc::new(SnapshotData { time: now, saved: now, ..(*forged.data).clone() }),
+        // Of the same host and paths, and else as it is made.
+        data: Arc::new(SnapshotData {
+            time: now,
+            saved: now,
+            summary: Summary::default(),
+            ..(*forged.data).clone()
+        }),
     };
     let all = [honest, forged.clone()];
     for (_, group) in groups(&all, GroupBy::default()) {
