@@ -302,7 +302,8 @@ fn long_names_of_damaged_files_are_cut() {
     let mut rng = Rng::with_seed(6);
     let store = new_store();
     let mut kept = Kept::default();
-    let (mut good, mut bad) = (random_bytes(&mut rng, 300_000), random_bytes(&mut rng, 300_000));
+    let (mut good, mut bad) =
+        (random_bytes(&mut rng, 2_000_000), random_bytes(&mut rng, 2_000_000));
     let mut tree = Item::dir().with("whole", Item::file(good.clone()));
     kept.add(&open(&store), &tree);
     let old = names(&store, ObjectKind::Pack);
