@@ -4,24 +4,11 @@
 mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use common::files::*;
 use common::*;
 use serde_json::Value;
-
-/// A world with two files in packs of their own; the pack of the file `bad`.
-fn world() -> (World, PathBuf) {
-    let w = World::new();
-    write(w.path("src/good"), noise(1, 3 << 20));
-    w.ok("backup -q src");
-    let before = w.objects("packs");
-    write(w.path("src/bad"), noise(2, 3 << 20));
-    w.ok("backup -q src");
-    let added = w.objects("packs").into_iter().filter(|pack| !before.contains(pack));
-    let pack = added.max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
-    (w, pack)
-}
 
 fn middle(object: &Path) -> u64 {
     object.metadata().unwrap().len() / 2
@@ -44,7 +31,7 @@ fn assert_rest_is_restored(w: &World, pack: &str) {
 
 #[test]
 fn a_broken_pack_costs_what_is_in_it() {
-    let (w, pack) = world();
+    let (w, pack) = World::in_two_packs();
     let name = object_name(&w, &pack);
     let whole = fs::read(&pack).unwrap();
     let found = |words: &str| {
@@ -152,7 +139,7 @@ fn spoil(w: &World, object: &Path, also_said: &[&str]) {
 
 #[test]
 fn damaged_snapshots_and_indexes() {
-    let (w, _) = world();
+    let (w, _) = World::in_two_packs();
     let first = w.json("snapshots latest~1")[0]["id"].as_str().unwrap().to_owned();
     let snapshot = w.path("repo/snapshots").join(&first);
     spoil(&w, &snapshot, &[&first[..8]]);
@@ -170,7 +157,7 @@ fn damaged_snapshots_and_indexes() {
 
 #[test]
 fn damaged_configs_and_keys() {
-    let (w, _) = world();
+    let (w, _) = World::in_two_packs();
     spoil(&w, &w.path("repo/config"), &["config"]);
     let key = w.largest("keys");
     let name = object_name(&w, &key);
@@ -191,7 +178,7 @@ fn damaged_configs_and_keys() {
 
 #[test]
 fn damaged_trees() {
-    let (w, _) = world();
+    let (w, _) = World::in_two_packs();
     // The smallest packs are those of trees.
     let mut packs: Vec<_> = w.objects("packs").into_iter().collect();
     packs.sort_by_key(|pack| pack.metadata().unwrap().len());

@@ -215,14 +215,7 @@ fn damage_concerns_what_lies_in_it() {
     if !has_client() {
         return;
     }
-    let w = World::new();
-    write(w.path("src/good"), noise(1, 3 << 20));
-    w.ok("backup -q src");
-    let before = w.objects("packs");
-    write(w.path("src/bad"), noise(2, 3 << 20));
-    w.ok("backup -q src");
-    let added = w.objects("packs").into_iter().filter(|pack| !before.contains(pack));
-    let pack = added.max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
+    let (w, pack) = World::in_two_packs();
     flip(&pack, pack.metadata().unwrap().len() / 2);
     let served = Served::new(&w, "latest -");
     let at = |name: &str| format!("{}/{name}", w.inside("src"));

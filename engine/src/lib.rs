@@ -4,6 +4,7 @@
 pub mod archiver;
 mod cache;
 pub mod chunker;
+pub mod coming;
 pub mod compress;
 pub mod contents;
 pub mod crypto;

@@ -1,5 +1,6 @@
 //! The same work for many things, on several threads.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::error::{Error, Result};
@@ -28,4 +29,19 @@ pub(crate) fn for_each<T: Sync>(
             threads.into_iter().map(|t| t.join().unwrap_or_else(panicked)).collect();
         results.into_iter().collect()
     })
+}
+
+/// What `work` gives for each item, in any order. Ends with the first error.
+pub(crate) fn map<T: Sync, R: Send>(
+    items: &[T],
+    most: usize,
+    work: impl Fn(&T) -> Result<R> + Send + Sync,
+) -> Result<Vec<R>> {
+    let done = Mutex::new(Vec::with_capacity(items.len()));
+    for_each(items, most, |item| {
+        let result = work(item)?;
+        done.lock().unwrap_or_else(|e| e.into_inner()).push(result);
+        Ok(())
+    })?;
+    Ok(done.into_inner().unwrap_or_else(|e| e.into_inner()))
 }

@@ -61,6 +61,19 @@ impl World {
         world
     }
 
+    /// With two files, `src/good` and `src/bad`, in packs of their own; and the pack of `bad`.
+    pub fn in_two_packs() -> (Self, PathBuf) {
+        let world = Self::new();
+        files::write(world.path("src/good"), files::noise(1, 3 << 20));
+        world.ok("backup -q src");
+        let before = world.objects("packs");
+        files::write(world.path("src/bad"), files::noise(2, 3 << 20));
+        world.ok("backup -q src");
+        let added = world.objects("packs").into_iter().filter(|pack| !before.contains(pack));
+        let pack = added.max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
+        (world, pack)
+    }
+
     /// With an empty repository, for a test that goes on for so long, and then ends as
     /// others do.
     pub fn lasting(work: Duration) -> Self {

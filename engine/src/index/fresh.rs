@@ -41,13 +41,7 @@ impl Fresh {
     /// True if there are more runs now.
     pub fn add(&mut self, pack: &PackEntry) -> bool {
         for (offset, segment) in pack.placed() {
-            let addr = SegmentAddr {
-                pack: pack.id,
-                salt: pack.salt,
-                offset,
-                sealed_len: segment.sealed_len,
-                raw_len: segment.raw_len() as u32,
-            };
+            let addr = SegmentAddr::new(pack, offset, segment);
             for (id, start, len) in segment.blobs() {
                 let location = Location { segment: addr, start, len };
                 self.blobs.insert(id, Found { location, kind: segment.kind, marked: None });

@@ -27,7 +27,7 @@ use sync::{Sync, cached_runs};
 
 use crate::crypto::Keys;
 use crate::error::{Error, Result};
-use crate::format::{BlobId, BlobKind, ObjectId, PackEntry};
+use crate::format::{BlobId, BlobKind, ObjectId, PackEntry, SegmentEntry};
 use crate::store::Store;
 
 /// Where a segment lies, and what is needed to open it.
@@ -44,6 +44,17 @@ pub struct SegmentAddr {
 }
 
 impl SegmentAddr {
+    /// Of a segment that begins at `offset` in a pack, see [`PackEntry::placed`].
+    pub fn new(pack: &PackEntry, offset: u32, segment: &SegmentEntry) -> Self {
+        Self {
+            pack: pack.id,
+            salt: pack.salt,
+            offset,
+            sealed_len: segment.sealed_len,
+            raw_len: segment.raw_len() as u32,
+        }
+    }
+
     /// Offset of the byte after this segment.
     pub fn end(&self) -> u64 {
         u64::from(self.offset) + u64::from(self.sealed_len)

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use super::run::Run;
 use crate::error::Result;
-use crate::format::{DOOMED, ObjectId, ObjectKind};
+use crate::format::{ObjectId, ObjectKind};
 use crate::store::Store;
 
 /// As long as it lives, each sync also looks which packs are lost.
@@ -38,7 +38,7 @@ impl Unreliable {
     /// `runs` are what the index is now.
     pub fn doomed(runs: &[Arc<Run>]) -> Self {
         let packs = runs.iter().flat_map(|run| run.packs());
-        let doomed = packs.filter(|p| p.marked != 0 && p.marked <= DOOMED.seconds);
+        let doomed = packs.filter(|p| p.is_doomed());
         Self { doomed: doomed.map(|p| p.id).collect(), lost: HashSet::new() }
     }
 

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use memmap2::Mmap;
 
 use super::{Found, Location, SegmentAddr};
-use crate::format::{BlobId, BlobKind, ObjectId};
+use crate::format::{BlobId, BlobKind, DOOMED, ObjectId};
 
 pub(super) const MAGIC: &[u8; 8] = b"TRSRUN04";
 pub(super) const HEADER: usize = 32;
@@ -82,6 +82,13 @@ pub struct Entry {
     pub raw_len: u32,
     pub start: u32,
     pub len: u32,
+}
+
+impl PackInfo {
+    /// See [`PackEntry::is_doomed`](crate::format::PackEntry::is_doomed).
+    pub fn is_doomed(&self) -> bool {
+        self.marked != 0 && self.marked <= DOOMED.seconds
+    }
 }
 
 impl Run {

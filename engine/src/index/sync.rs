@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::compact::compact;
@@ -171,13 +171,7 @@ impl<'a> Sync<'a> {
     }
 
     fn read_many(&self, ids: &[(ObjectId, u64)]) -> Result<Vec<(ObjectId, Result<IndexData>)>> {
-        let read = Mutex::new(Vec::new());
-        workers::for_each(ids, BATCH, |(id, _)| {
-            let data = read_object(self.store, self.keys, id);
-            read.lock().unwrap_or_else(|e| e.into_inner()).push((*id, data));
-            Ok(())
-        })?;
-        Ok(read.into_inner().unwrap_or_else(|e| e.into_inner()))
+        workers::map(ids, BATCH, |(id, _)| Ok((*id, read_object(self.store, self.keys, id))))
     }
 
     fn finish(&mut self, builder: RunBuilder) -> Result<()> {

@@ -9,7 +9,7 @@ use super::used::{Inserted, Packs, UsedBlobs};
 use super::workers::for_each;
 use crate::archiver::FRESH_MARK;
 use crate::error::{Error, Result};
-use crate::format::{BlobId, BlobKind, DOOMED, ObjectId, ObjectKind, ObjectName, Time};
+use crate::format::{BlobId, BlobKind, ObjectId, ObjectKind, ObjectName, Time};
 use crate::index::PackInfo;
 use crate::monitor::Monitor;
 use crate::object;
@@ -224,7 +224,7 @@ fn rotten(
     monitor: &dyn Monitor,
 ) -> Result<HashSet<ObjectId>> {
     let packs = Packs::new(&repo.index().runs());
-    let doomed = packs.iter().filter(|p| p.marked != 0 && p.marked <= DOOMED.seconds);
+    let doomed = packs.iter().filter(|p| p.is_doomed());
     let doomed: Vec<_> =
         doomed.filter(|p| listed.get(&p.id) == Some(&p.size)).map(|p| p.id).collect();
     let rotten = Mutex::new(HashSet::new());

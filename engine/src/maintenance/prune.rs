@@ -234,14 +234,7 @@ fn repack_one(
         if wanted.is_empty() {
             continue;
         }
-        let raw_len = segment.raw_len() as u32;
-        let addr = SegmentAddr {
-            pack: *id,
-            salt: entry.salt,
-            offset,
-            sealed_len: segment.sealed_len,
-            raw_len,
-        };
+        let addr = SegmentAddr::new(&entry, offset, segment);
         let sealed = bytes
             .get_mut(offset as usize..addr.end() as usize)
             .ok_or_else(|| Error::damaged(name, "its table is impossible"))?;

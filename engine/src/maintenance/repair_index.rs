@@ -111,8 +111,8 @@ pub fn repair_index(
     let damaged: HashSet<_> = repo.index().damaged().into_iter().map(|d| d.0).collect();
     report.removed.retain(|id| damaged.contains(id));
     delete_index(repo, report.removed.iter().copied())?;
-    let mut lost = still_missing(repo, missing)?;
-    lost.extend(still_damaged(repo, damaged_packs)?);
+    let mut lost = still(repo, missing, is_missing)?;
+    lost.extend(still(repo, damaged_packs, is_rotten)?);
     if is_complete && !(lost.is_empty() && wrong.is_empty()) {
         mend(repo, lost, wrong, monitor)?;
     }
@@ -122,27 +122,33 @@ pub fn repair_index(
     Ok(report)
 }
 
-/// Reading tables may have taken hours, and packs may have been put back.
-fn still_missing(repo: &Repository, mut missing: HashSet<ObjectId>) -> Result<HashSet<ObjectId>> {
-    for id in missing.clone() {
-        match repo.store().size(&ObjectName::new(ObjectKind::Pack, id)) {
-            Err(e) if e.is_not_found() => {}
-            other => drop((other?, missing.remove(&id))),
+/// Reading tables may have taken hours, and packs may have been put back: those of which
+/// it `is` still so.
+fn still(
+    repo: &Repository,
+    mut packs: HashSet<ObjectId>,
+    is: impl Fn(&Repository, &ObjectName) -> Result<bool>,
+) -> Result<HashSet<ObjectId>> {
+    for id in packs.clone() {
+        if !is(repo, &ObjectName::new(ObjectKind::Pack, id))? {
+            packs.remove(&id);
         }
     }
-    Ok(missing)
+    Ok(packs)
 }
 
-/// The same of damaged ones.
-fn still_damaged(repo: &Repository, mut damaged: HashSet<ObjectId>) -> Result<HashSet<ObjectId>> {
-    for id in damaged.clone() {
-        match object::read(repo.store(), &ObjectName::new(ObjectKind::Pack, id)) {
-            Err(e) if stops(&e) => return Err(e),
-            Err(e) if !e.is_unreadable_now() => {}
-            _ => drop(damaged.remove(&id)),
-        }
+fn is_missing(repo: &Repository, pack: &ObjectName) -> Result<bool> {
+    match repo.store().size(pack) {
+        Err(e) if e.is_not_found() => Ok(true),
+        other => Ok(other.map(|_| false)?),
     }
-    Ok(damaged)
+}
+
+fn is_rotten(repo: &Repository, pack: &ObjectName) -> Result<bool> {
+    match object::read(repo.store(), pack) {
+        Err(e) if stops(&e) => Err(e),
+        other => Ok(other.is_err_and(|e| !e.is_unreadable_now())),
+    }
 }
 
 /// Tables on their way into the index: none is kept in memory for long.

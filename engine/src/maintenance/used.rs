@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::format::{BlobId, DOOMED, ObjectId};
+use crate::format::{BlobId, ObjectId};
 use crate::index::{Entry, Index, PackInfo, Run};
 
 /// A pack that another entry names already.
@@ -120,15 +120,14 @@ impl UsedBlobs {
             }
             let info = &self.packs.all[pack];
             // Not marked, marked, doomed.
-            let rank = u8::from(info.marked != 0)
-                + u8::from(info.marked != 0 && info.marked <= DOOMED.seconds);
+            let rank = u8::from(info.marked != 0) + u8::from(info.is_doomed());
             let place = (rank, info.id, number, pack);
             if !self.bad[pack] && best.is_none_or(|b| place < b) {
                 best = Some(place);
             }
         }
         let Some((_, _, number, pack)) = best else { return Inserted::Unknown };
-        self.bits[number / 64] |= 1 << (number % 64);
+        self.set(number);
         Inserted::New(self.packs.all[pack])
     }
 
@@ -136,7 +135,7 @@ impl UsedBlobs {
     pub fn insert_bad(&mut self, id: &BlobId) {
         let place = self.places(id).next();
         if let Some((number, _)) = place {
-            self.bits[number / 64] |= 1 << (number % 64);
+            self.set(number);
         }
     }
 
@@ -146,7 +145,7 @@ impl UsedBlobs {
         let place = self.places(id).find(|(_, pack)| packs.contains(&all[*pack].id));
         match place {
             Some((number, _)) if !self.has(number) => {
-                self.bits[number / 64] |= 1 << (number % 64);
+                self.set(number);
                 true
             }
             _ => false,
@@ -156,6 +155,10 @@ impl UsedBlobs {
     /// A pack that should have the blob; for those that `insert` doesn't know.
     pub fn bad_place(&self, id: &BlobId) -> Option<PackInfo> {
         self.places(id).next().map(|(_, pack)| self.packs.all[pack])
+    }
+
+    fn set(&mut self, number: usize) {
+        self.bits[number / 64] |= 1 << (number % 64);
     }
 
     fn has(&self, number: usize) -> bool {

@@ -155,13 +155,7 @@ pub fn verify_pack(keys: &Arc<Keys>, id: ObjectId, pack: &mut [u8]) -> Result<Pa
     }
     let entry = read_table(keys, id, pack)?;
     for (offset, segment) in entry.placed() {
-        let addr = SegmentAddr {
-            pack: id,
-            salt: entry.salt,
-            offset,
-            sealed_len: segment.sealed_len,
-            raw_len: segment.raw_len() as u32,
-        };
+        let addr = SegmentAddr::new(&entry, offset, segment);
         let sealed = &mut pack[offset as usize..addr.end() as usize];
         let opened = open_segment(keys, &addr, sealed)?;
         for (blob, start, len) in segment.blobs() {

@@ -134,7 +134,7 @@ impl Repository {
         }
         let object = sealed::seal(self.keys(), Purpose::Forgotten, &all.data())?;
         let record = self.put_object(ObjectKind::Forgotten, &object)?;
-        self.settle()?;
+        self.store().settle()?;
         Ok((record, joined))
     }
 

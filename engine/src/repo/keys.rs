@@ -46,7 +46,8 @@ impl Repository {
         let slot = KeySlot::new(self.keys(), &self.id(), password, cost, &info)?;
         let slot = encode(&slot)?;
         let name = ObjectName::new(ObjectKind::Key, ObjectId::of(&slot));
-        let added = object::write(self.store(), &name, &slot).and_then(|()| self.settle());
+        let added =
+            object::write(self.store(), &name, &slot).and_then(|()| Ok(self.store().settle()?));
         if let Err(error) = added {
             // A password that was reported as not added must not open the repository.
             if self.store().size(&name).is_ok() {

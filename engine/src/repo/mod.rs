@@ -141,11 +141,6 @@ impl Repository {
         Ok(id)
     }
 
-    /// Makes what was stored survive a power loss.
-    pub(crate) fn settle(&self) -> Result<()> {
-        Ok(self.store.settle()?)
-    }
-
     /// Takes up index objects that others have written or removed.
     pub fn refresh_index(&self) -> Result<()> {
         may_fetch()?;

@@ -7,6 +7,7 @@ use super::Repository;
 use crate::error::{Error, Result};
 use crate::format::{ObjectId, ObjectKind, ObjectName, Purpose, SnapshotData, sealed};
 use crate::object;
+use crate::workers;
 
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -56,7 +57,8 @@ impl Repository {
             ids.iter().filter(|id| !known.contains_key(id)).copied().collect()
         };
         let mut damaged = Vec::new();
-        for (id, result) in self.read_many(&new)? {
+        // A panic is an error: a snapshot that is passed over would look forgotten.
+        for (id, result) in workers::map(&new, READERS, |id| Ok((*id, self.read_snapshot(id))))? {
             match result {
                 Ok(data) => drop(known().insert(id, Arc::new(data))),
                 // Forgotten meanwhile. If it is still there, it must not look so.
@@ -83,30 +85,6 @@ impl Repository {
         Ok((good, damaged))
     }
 
-    fn read_many(&self, ids: &[ObjectId]) -> Result<Vec<(ObjectId, Result<SnapshotData>)>> {
-        let share = ids.len().div_ceil(READERS).max(1);
-        std::thread::scope(|scope| {
-            let read = |id: &ObjectId| (*id, self.read_snapshot(id));
-            let readers: Vec<_> = ids
-                .chunks(share)
-                .map(|ids| scope.spawn(move || ids.iter().map(read).collect::<Vec<_>>()))
-                .collect();
-            // All are joined: the scope would panic for one that isn't.
-            let parts: Vec<_> = readers.into_iter().map(|r| r.join()).collect();
-            let mut all = Vec::new();
-            for part in parts {
-                // A snapshot that is passed over would look forgotten.
-                let panicked = |_| {
-                    Error::Invalid(
-                        "a thread that reads snapshots panicked; please report it".into(),
-                    )
-                };
-                all.extend(part.map_err(panicked)?);
-            }
-            Ok(all)
-        })
-    }
-
     fn read_snapshot(&self, id: &ObjectId) -> Result<SnapshotData> {
         let name = ObjectName::new(ObjectKind::Snapshot, *id);
         let bytes = object::read(self.store(), &name)?;
@@ -117,7 +95,8 @@ impl Repository {
     pub fn save_snapshot(&self, data: &SnapshotData) -> Result<ObjectId> {
         let object = sealed::seal(self.keys(), Purpose::Snapshot, data)?;
         let name = ObjectName::new(ObjectKind::Snapshot, ObjectId::of(&object));
-        let saved = object::write(self.store(), &name, &object).and_then(|()| self.settle());
+        let saved =
+            object::write(self.store(), &name, &object).and_then(|()| Ok(self.store().settle()?));
         if let Err(error) = saved {
             // What nobody was told of, and nobody has confirmed, must not stay.
             if self.store().size(&name).is_ok() {

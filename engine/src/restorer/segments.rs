@@ -1,11 +1,11 @@
 //! Segments shared by small files: fetched for many files with few reads, each about once.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex};
 
 use super::fetch::{PARALLEL, runs_of};
 use super::files::FileJob;
 use crate::cache::Cache;
+use crate::coming::Coming;
 use crate::error::{Error, Result};
 use crate::format::Content;
 use crate::index::SegmentAddr;
@@ -20,24 +20,18 @@ const AHEAD: u64 = 4 << 20;
 pub(super) struct Segments {
     cache: Cache<SegmentAddr, Segment>,
     /// Those that somebody is fetching ahead.
-    coming: Mutex<HashSet<SegmentAddr>>,
-    arrived: Condvar,
+    coming: Coming,
 }
 
 impl Segments {
     pub fn new() -> Self {
         let cache = Cache::new(MOST);
-        Self { cache, coming: Mutex::default(), arrived: Condvar::new() }
-    }
-
-    fn coming(&self) -> MutexGuard<'_, HashSet<SegmentAddr>> {
-        self.coming.lock().unwrap_or_else(|e| e.into_inner())
+        Self { cache, coming: Coming::default() }
     }
 
     /// A segment, fetched if nobody has done so.
     pub fn get(&self, repo: &Repository, addr: &SegmentAddr) -> Result<Arc<Segment>> {
-        let waits = |coming: &mut HashSet<SegmentAddr>| coming.contains(addr);
-        drop(self.arrived.wait_while(self.coming(), waits).unwrap_or_else(|e| e.into_inner()));
+        self.coming.wait_for(addr);
         self.cache.get_or(*addr, || weighed(repo.read_segment(addr)?))
     }
 
@@ -53,21 +47,13 @@ impl Segments {
             left = fits.unwrap_or(left);
             fits.is_some() && self.cache.get_or(*addr, || Err(())).is_err()
         });
-        let claim = self.claim(wanted);
+        let claim = self.coming.claim(wanted, |_| true);
         for run in runs_of(&claim.addrs) {
             let Ok(segments) = repo.read_segments(&run) else { continue };
             for (addr, segment) in run.iter().zip(segments) {
                 let _ = self.cache.get_or(*addr, || weighed(segment));
             }
         }
-    }
-
-    /// Those that nobody else is fetching.
-    fn claim(&self, mut addrs: Vec<SegmentAddr>) -> Claim<'_> {
-        let mut coming = self.coming();
-        addrs.retain(|addr| coming.insert(*addr));
-        drop(coming);
-        Claim { segments: self, addrs }
     }
 }
 
@@ -84,22 +70,6 @@ fn needed(repo: &Repository, file: &FileJob) -> Vec<SegmentAddr> {
     };
     let places = extents.iter().filter_map(|e| e.id).filter_map(|id| repo.index().find(&id));
     places.map(|found| found.location.segment).collect()
-}
-
-/// Segments that one thread is fetching; when dropped, the others need wait no longer.
-struct Claim<'a> {
-    segments: &'a Segments,
-    addrs: Vec<SegmentAddr>,
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        let mut coming = self.segments.coming();
-        for addr in &self.addrs {
-            coming.remove(addr);
-        }
-        self.segments.arrived.notify_all();
-    }
 }
 
 /// Lets few threads at a time do what takes much memory.

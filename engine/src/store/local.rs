@@ -1,25 +1,19 @@
 //! Objects as files in a directory: a disk, a NAS, a USB stick.
 
 use std::collections::BTreeSet;
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::io::{self, Read};
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant, SystemTime};
-
-use lru::LruCache;
+use std::time::Duration;
 
 use super::disk::{Disk, OsDisk};
+use super::kept::{KeptFiles, length, open, read_at};
 use super::{ObjectStore, StoreError, StoreErrorKind};
 use crate::format::{ObjectId, ObjectKind, ObjectName, Time};
 
 /// Files being written are called so until they are whole.
 const TEMP_PREFIX: &str = ".tmp-";
-const OPEN_FILES: NonZeroUsize = NonZeroUsize::new(64).unwrap();
-/// After this time it is looked whether another process has put another file in a kept
-/// one's place.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Before this much is allocated, the file is asked whether it is so long.
 const LARGE_READ: usize = 1 << 20;
 
@@ -30,26 +24,7 @@ pub struct LocalStore {
     unsettled: Mutex<BTreeSet<PathBuf>>,
     /// Held while settling.
     settling: Mutex<()>,
-    open_files: Mutex<LruCache<ObjectName, Kept>>,
-}
-
-/// An open file.
-struct Kept {
-    file: Arc<OpenFile>,
-    stamp: Stamp,
-    looked: Instant,
-}
-
-/// What files differ in of which one has replaced the other: a copy may be as long, and have
-/// the same time.
-type Stamp = (u64, Option<SystemTime>, u64);
-
-fn stamp(meta: &Metadata) -> Stamp {
-    #[cfg(unix)]
-    let inode = std::os::unix::fs::MetadataExt::ino(meta);
-    #[cfg(not(unix))]
-    let inode = 0;
-    (meta.len(), meta.modified().ok(), inode)
+    kept: KeptFiles,
 }
 
 impl LocalStore {
@@ -64,7 +39,7 @@ impl LocalStore {
             disk,
             unsettled: Mutex::default(),
             settling: Mutex::default(),
-            open_files: Mutex::new(LruCache::new(OPEN_FILES)),
+            kept: KeptFiles::new(),
         }
     }
 
@@ -143,34 +118,8 @@ impl LocalStore {
         result
     }
 
-    fn open_file(&self, name: &ObjectName) -> io::Result<Arc<OpenFile>> {
-        // Looking may take long, and others shall not wait for that.
-        let kept = lock(&self.open_files).get_mut(name).map(|kept| {
-            let due = kept.looked.elapsed() >= LOOK_AGAIN;
-            if due {
-                kept.looked = Instant::now();
-            }
-            (kept.file.clone(), due.then_some(kept.stamp))
-        });
-        if let Some((file, look)) = kept
-            && !look.is_some_and(|stamp| self.is_replaced(name, stamp))
-        {
-            return Ok(file);
-        }
-        let (file, meta) = open(&self.path(name))?;
-        let file = Arc::new(OpenFile::from(file));
-        let kept = Kept { file: file.clone(), stamp: stamp(&meta), looked: Instant::now() };
-        lock(&self.open_files).put(*name, kept);
-        Ok(file)
-    }
-
-    /// One that is gone is not: as long as it is kept open, it can be read.
-    fn is_replaced(&self, name: &ObjectName, before: Stamp) -> bool {
-        std::fs::metadata(self.path(name)).is_ok_and(|meta| stamp(&meta) != before)
-    }
-
     fn read_range(&self, name: &ObjectName, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        let file = self.open_file(name)?;
+        let file = self.kept.get(name, &self.path(name))?;
         if len == 0 {
             return Ok(Vec::new());
         }
@@ -312,7 +261,7 @@ impl ObjectStore for LocalStore {
     fn replace(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
         let path = self.path(name);
         let written = self.write(&path, data, |temp, path| self.disk.rename_over(temp, path));
-        lock(&self.open_files).pop(name);
+        self.kept.close(name);
         written.map_err(|e| StoreError::io("write", path.display().to_string(), &e))
     }
 
@@ -340,7 +289,7 @@ impl ObjectStore for LocalStore {
         if result.is_err() {
             // A kept handle may have outlived its mount, or be of a damaged file
             // that was replaced since.
-            lock(&self.open_files).pop(name);
+            self.kept.close(name);
             result = self.read_range(name, offset, len);
         }
         result.map_err(|e| StoreError::io("read", self.path(name).display().to_string(), &e))
@@ -383,7 +332,7 @@ impl ObjectStore for LocalStore {
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         let path = self.path(name);
-        lock(&self.open_files).pop(name);
+        self.kept.close(name);
         match self.disk.remove(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(StoreError::io("delete", path.display().to_string(), &e)),
@@ -515,67 +464,6 @@ impl ObjectStore for LocalStore {
     fn describe(&self) -> String {
         self.root.display().to_string()
     }
-}
-
-/// Opens an object, and tells its length. A FIFO or a device in its place is an error,
-/// and nothing to wait for.
-fn open(path: &Path) -> io::Result<(File, Metadata)> {
-    let mut options = File::options();
-    options.read(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
-    }
-    let file = options.open(path)?;
-    let meta = file.metadata()?;
-    if meta.is_file() {
-        return Ok((file, meta));
-    }
-    Err(io::Error::other("it is no file"))
-}
-
-/// Where reads have places of their own, they don't wait for each other.
-#[cfg(unix)]
-type OpenFile = File;
-#[cfg(not(unix))]
-type OpenFile = Mutex<File>;
-
-#[cfg(unix)]
-fn length(file: &OpenFile) -> io::Result<u64> {
-    Ok(file.metadata()?.len())
-}
-
-#[cfg(not(unix))]
-fn length(file: &OpenFile) -> io::Result<u64> {
-    Ok(lock(file).metadata()?.len())
-}
-
-#[cfg(unix)]
-fn read_at(file: &OpenFile, len: usize, offset: u64) -> io::Result<Vec<u8>> {
-    // Not zeroed first: large reads are what restoring consists of.
-    let mut buffer = Vec::with_capacity(len);
-    while buffer.len() < len {
-        let at = offset + buffer.len() as u64;
-        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut buffer), at) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
-    // The allocator may have given more room than was asked for.
-    buffer.truncate(len);
-    Ok(buffer)
-}
-
-#[cfg(not(unix))]
-fn read_at(file: &OpenFile, len: usize, offset: u64) -> io::Result<Vec<u8>> {
-    use std::io::{Read, Seek, SeekFrom};
-    let mut file = lock(file);
-    file.seek(SeekFrom::Start(offset))?;
-    let mut buffer = vec![0; len];
-    file.read_exact(&mut buffer)?;
-    Ok(buffer)
 }
 
 /// When a file came to where it is. Its own time may be that of an original; the other

@@ -2,6 +2,7 @@
 //! named runs of bytes that never change.
 
 mod disk;
+mod kept;
 mod local;
 mod memory;
 

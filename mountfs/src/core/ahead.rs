@@ -18,10 +18,20 @@ use std::sync::Mutex;
 use tresor_engine::format::{BlobId, Node, TreePage};
 
 use super::{Ino, Inode, Place, SnapshotFs};
-use crate::read::{BlockCache, FileReader, Reach};
+use crate::read::{BlockCache, FileReader};
 
 /// Longer files are read ahead by themselves.
 const SMALL: u64 = 128 << 10;
+/// How far ahead of a reader is fetched.
+#[derive(Clone, Copy)]
+struct Reach {
+    first: u64,
+    most: u64,
+    /// Also before the reader has come to the end of what was fetched, and of directories
+    /// that follow.
+    early: bool,
+}
+
 /// Bytes of files fetched at once: at first, and after some that were in order.
 const NEAR: Reach = Reach { first: 128 << 10, most: 1 << 20, early: false };
 const FAR: Reach = Reach { first: 1 << 20, most: 8 << 20, early: true };

@@ -1,12 +1,12 @@
 //! The block cache: decoded segments of packs, bounded by bytes. Each is
 //! fetched and decrypted once however many readers wait for it.
 
-use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
+use tresor_engine::coming::Coming;
 use tresor_engine::format::{BlobId, BlobKind, ObjectKind, ObjectName};
 use tresor_engine::index::{Location, SegmentAddr};
 use tresor_engine::pack::Segment;
@@ -44,8 +44,7 @@ pub struct BlockCache {
     repo: Arc<Repository>,
     segments: Cache<SegmentAddr, Arc<Segment>>,
     /// Those that come with others in one read.
-    coming: Mutex<HashSet<SegmentAddr>>,
-    arrived: Condvar,
+    coming: Coming,
     hits: AtomicU64,
     fetched: AtomicU64,
 }
@@ -64,8 +63,8 @@ impl BlockCache {
             .weigher(weight)
             .eviction_policy(EvictionPolicy::lru())
             .build();
-        let (coming, arrived, hits, fetched) = Default::default();
-        Self { repo, segments, coming, arrived, hits, fetched }
+        let (coming, hits, fetched) = Default::default();
+        Self { repo, segments, coming, hits, fetched }
     }
 
     pub fn repo(&self) -> &Arc<Repository> {
@@ -98,8 +97,7 @@ impl BlockCache {
             return Ok(segment);
         }
         may_fetch()?;
-        let waits = |coming: &mut HashSet<SegmentAddr>| coming.contains(&at.segment);
-        drop(self.arrived.wait_while(self.coming(), waits).unwrap_or_else(|e| e.into_inner()));
+        self.coming.wait_for(&at.segment);
         self.fetch(&at.segment).map_err(|e| own(e, at))
     }
 
@@ -115,7 +113,7 @@ impl BlockCache {
     pub fn bring(&self, id: &BlobId) {
         let Some(found) = self.repo.index().find(id) else { return };
         let addr = found.location.segment;
-        if !self.segments.contains_key(&addr) && !self.coming().contains(&addr) {
+        if !self.segments.contains_key(&addr) && !self.coming.contains(&addr) {
             // Whoever reads the chunk gets the error.
             let _ = self.fetch(&addr);
         }
@@ -127,19 +125,14 @@ impl BlockCache {
         let mut wanted: Vec<_> = places.map(|found| found.location.segment).collect();
         wanted.sort_unstable();
         wanted.dedup();
-        let coming = self.coming();
-        wanted.retain(|addr| !self.segments.contains_key(addr) && !coming.contains(addr));
-        drop(coming);
+        wanted.retain(|addr| !self.segments.contains_key(addr) && !self.coming.contains(addr));
         runs_of(&wanted)
     }
 
     /// Brings neighbours into the cache with one read, but for those that are there by now or come with another
     /// one. Until it ends others wait for them; so who brings them must not wait himself.
-    pub fn bring_together(&self, mut addrs: Vec<SegmentAddr>) {
-        let mut coming = self.coming();
-        addrs.retain(|addr| !self.segments.contains_key(addr) && coming.insert(*addr));
-        drop(coming);
-        let claim = Claim { blocks: self, addrs };
+    pub fn bring_together(&self, addrs: Vec<SegmentAddr>) {
+        let claim = self.coming.claim(addrs, |addr| !self.segments.contains_key(addr));
         for run in runs_of(&claim.addrs) {
             // Whoever reads a chunk gets the error.
             let Ok(segments) = self.repo.read_segments(&run) else { continue };
@@ -148,27 +141,6 @@ impl BlockCache {
                 self.segments.insert(*addr, Arc::new(segment));
             }
         }
-    }
-
-    fn coming(&self) -> MutexGuard<'_, HashSet<SegmentAddr>> {
-        self.coming.lock().unwrap_or_else(|e| e.into_inner())
-    }
-}
-
-/// Segments that come with one read; when it is dropped, others need wait for them no longer.
-struct Claim<'b> {
-    blocks: &'b BlockCache,
-    addrs: Vec<SegmentAddr>,
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        let mut coming = self.blocks.coming();
-        for addr in &self.addrs {
-            coming.remove(addr);
-        }
-        drop(coming);
-        self.blocks.arrived.notify_all();
     }
 }
 

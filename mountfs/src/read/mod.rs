@@ -8,4 +8,4 @@ mod prefetch;
 
 pub use blocks::{Block, BlockCache, BlockCounts};
 pub use file::FileReader;
-pub use prefetch::{Prefetcher, Reach};
+pub use prefetch::Prefetcher;

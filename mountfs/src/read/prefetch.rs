@@ -18,13 +18,11 @@ use super::file::FileReader;
 pub struct Reach {
     pub first: u64,
     pub most: u64,
-    /// Before the reader has come to the end of what was fetched.
-    pub early: bool,
 }
 
-const NEAR: Reach = Reach { first: 512 << 10, most: 8 << 20, early: true };
+const NEAR: Reach = Reach { first: 512 << 10, most: 8 << 20 };
 /// From a store that is far: what a line of 1 Gbit/s carries until it answers after 0.2 s.
-const FAR: Reach = Reach { first: 2 << 20, most: 32 << 20, early: true };
+const FAR: Reach = Reach { first: 2 << 20, most: 32 << 20 };
 /// Kernels deliver the requests of one sequential reader slightly out of order.
 const SLACK: u64 = 1 << 20;
 /// Blocks waiting to be fetched; more are not worth remembering.
