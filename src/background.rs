@@ -89,7 +89,6 @@ fn command(args: &Args, globals: &Globals) -> Result<Command> {
 
 /// In the process that serves: opens the repository with the password from the pipe.
 pub fn open(globals: &Globals) -> Result<Arc<Repository>> {
-    tresor_platform::leave_terminal();
     let mut password = Password::default();
     std::io::stdin().take(MOST_PASSWORD).read_to_end(&mut password)?;
     globals.open_with(&password)
@@ -110,6 +109,9 @@ pub fn say(in_background: bool, globals: &Globals, text: &str) -> Result<()> {
 /// In the process that serves: tells that the drive answers, and lets go of the
 /// terminal and of the folder it was started in.
 fn ready(text: &str) -> Result<()> {
+    // Not before: where an automount waits for the drive, only the group of processes that
+    // systemd has started to mount it may touch the folder.
+    tresor_platform::leave_terminal();
     let mut out = std::io::stdout();
     out.write_all(READY)?;
     out.write_all(text.as_bytes())?;
