@@ -35,7 +35,7 @@ Exit codes:
   0    done
   1    failed (for `check` and `scrub`: the repository has problems)
   3    done, but some files could not be read or restored; for `backup` also: the repository
-       was set back to an older state
+       is damaged or was set back to an older state
   10   there is no repository
   12   wrong password
   130  interrupted

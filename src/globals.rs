@@ -6,12 +6,15 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use tresor_engine::Error;
 use tresor_engine::crypto::Password;
-use tresor_engine::format::ObjectName;
+use tresor_engine::format::{ObjectKind, ObjectName};
 use tresor_engine::repo::{OpenOptions, Repository, StateOptions};
 use tresor_engine::store::{LocalStore, Store};
 
 use crate::output;
 use crate::password::{self, PasswordArgs};
+
+/// Of damaged index objects, so many are named.
+const MOST_DAMAGED: usize = 3;
 use crate::setback;
 
 #[derive(clap::Args, Debug)]
@@ -91,12 +94,16 @@ impl Globals {
 
     /// Opens the repository with a password that is known.
     pub fn open_with(&self, password: &Password) -> Result<Arc<Repository>> {
-        Ok(Repository::open(self.store()?, password, &self.open_options())?)
+        let repo = Repository::open(self.store()?, password, &self.open_options())?;
+        tell_of_damaged_index(&repo);
+        Ok(repo)
     }
 
     /// Opens the repository, asking for the password if need be.
     pub fn open(&self) -> Result<Arc<Repository>> {
-        self.open_by(Repository::open)
+        let repo = self.open_by(Repository::open)?;
+        tell_of_damaged_index(&repo);
+        Ok(repo)
     }
 
     /// Opens it in some way.
@@ -148,6 +155,20 @@ impl Globals {
         }
         let given = self.cache_dir.clone().or_else(|| env_path("TRESOR_CACHE_DIR"));
         given.or_else(tresor_platform::cache_folder).and_then(|f| std::path::absolute(f).ok())
+    }
+}
+
+/// What only such an index object names can't be found, and a reader would take it for lost.
+fn tell_of_damaged_index(repo: &Repository) {
+    let damaged = repo.index().damaged();
+    for (id, why) in damaged.iter().take(MOST_DAMAGED) {
+        let name = ObjectName::new(ObjectKind::Index, *id);
+        output::complain(&format!(
+            "{name} is damaged: {why}; what only it names can't be found (`tresor repair index` finds it again)"
+        ));
+    }
+    if let more @ 1.. = damaged.len().saturating_sub(MOST_DAMAGED) {
+        output::complain(&format!("{more} more index objects are damaged"));
     }
 }
 

@@ -184,3 +184,34 @@ fn damaged_trees() {
     packs.sort_by_key(|pack| pack.metadata().unwrap().len());
     spoil(&w, &packs[0], &[&object_name(&w, &packs[0])]);
 }
+
+/// A nightly backup tells whoever looks at its exit code, though all that it saves is there.
+#[test]
+fn a_backup_tells_that_the_repository_is_damaged() {
+    let (w, pack) = World::in_two_packs();
+    let whole = fs::read(&pack).unwrap();
+    fs::remove_file(&pack).unwrap();
+    let name = w.json("snapshots latest")[0]["id"].as_str().unwrap().to_owned();
+    let said = w.run("backup --json src").expect(3);
+    let summary = lines(&said.out).pop().unwrap();
+    assert_eq!((&summary["packs_lost"], &summary["index_damaged"]), (&1.into(), &0.into()));
+    // What it saved is whole, and what was lost is stored again.
+    for snapshot in ["latest", &name] {
+        w.ok(&format!("restore {snapshot} -t out --overwrite"));
+        assert_same(&w.path("src"), &w.path("out").join(w.inside("src")));
+    }
+    w.ok("backup -q src");
+    fs::write(&pack, whole).unwrap();
+
+    let index = w.largest("index");
+    let bytes = fs::read(&index).unwrap();
+    flip(&index, middle(&index));
+    let _ = fs::remove_dir_all(w.path("cache"));
+    let told = format!("{} is damaged", object_name(&w, &index));
+    says(&w.fails_with(0, "ls latest"), &[&told, "repair index"]);
+    says(&w.fails_with(3, "backup src"), &[&told, "repair index", "the repository is damaged"]);
+    w.ok("restore latest -t out --overwrite");
+    assert_same(&w.path("src"), &w.path("out").join(w.inside("src")));
+    fs::write(&index, bytes).unwrap();
+    assert_eq!(w.json("backup src")["index_damaged"], 0);
+}

@@ -90,7 +90,8 @@ fn instructions_of_fixed_workloads() {
 fn workload() {
     let Ok(task) = std::env::var(TASK) else { return };
     let store: Store = Arc::new(MemoryStore::new());
-    let init = InitOptions { label: "test".into(), cost: COST, parity: None };
+    let init =
+        InitOptions { label: "test".into(), cost: COST, parity: None, chunks: Default::default() };
     Repository::init(&store, &password(), &init).unwrap();
     let repo = open(&store);
     if task == "open" {

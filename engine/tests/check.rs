@@ -450,7 +450,8 @@ fn only_what_came_since() {
     let dir = tempfile::tempdir().unwrap();
     let store: Store = Arc::new(LocalStore::new(dir.path().join("repo")));
     let cost = KdfCost { memory: 8 * 1024, passes: 1, lanes: 1 };
-    let options = InitOptions { label: "test".into(), cost, parity: None };
+    let options =
+        InitOptions { label: "test".into(), cost, parity: None, chunks: Default::default() };
     Repository::init(&store, &tresor_testkit::password(), &options).unwrap();
     let mut rng = Rng::with_seed(1);
     let mut kept = Kept::default();

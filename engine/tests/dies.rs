@@ -39,7 +39,12 @@ fn local(path: &Path) -> Store {
 /// Does one thing to a repository.
 fn work(store: &Store, what: &str) -> Result<()> {
     if what == "init" {
-        let options = InitOptions { label: "test".into(), cost: COST, parity: None };
+        let options = InitOptions {
+            label: "test".into(),
+            cost: COST,
+            parity: None,
+            chunks: Default::default(),
+        };
         return Repository::init(store, &password(), &options);
     }
     let repo = Repository::open(store.clone(), &password(), &OpenOptions::default())?;

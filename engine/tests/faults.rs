@@ -369,6 +369,7 @@ fn init() {
 }
 
 fn init_with(store: &Store) -> tresor_engine::Result<()> {
-    let options = InitOptions { label: "test".into(), cost: COST, parity: None };
+    let options =
+        InitOptions { label: "test".into(), cost: COST, parity: None, chunks: Default::default() };
     Repository::init(store, &password(), &options)
 }

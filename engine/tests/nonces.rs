@@ -100,8 +100,12 @@ fn history(parity: Option<ParityShare>) -> usize {
         }
     }));
     let mut current = password();
-    Repository::init(&store, &current, &InitOptions { label: "test".into(), cost: COST, parity })
-        .unwrap();
+    Repository::init(
+        &store,
+        &current,
+        &InitOptions { label: "test".into(), cost: COST, parity, chunks: Default::default() },
+    )
+    .unwrap();
     let mut rng = Rng::with_seed(11);
     let mut tree = Item::dir();
     let quiet = Quiet::default();

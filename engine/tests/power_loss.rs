@@ -187,7 +187,8 @@ fn assert_saved(store: &Store, reported: &Reported, what: &str) {
 }
 
 fn init(store: &Store, parity: Option<ParityShare>) -> tresor_engine::Result<()> {
-    let options = InitOptions { label: "test".into(), cost: COST, parity };
+    let options =
+        InitOptions { label: "test".into(), cost: COST, parity, chunks: Default::default() };
     Repository::init(store, &password(), &options)
 }
 

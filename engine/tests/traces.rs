@@ -178,7 +178,8 @@ fn run(task: &str, folder: &Path) -> Vec<String> {
 fn neither_keys_nor_passwords_stay_in_memory() {
     let folder = tempfile::tempdir().unwrap();
     let store: Store = Arc::new(LocalStore::new(folder.path().join("repo")));
-    let options = InitOptions { label: "test".into(), cost: COST, parity: None };
+    let options =
+        InitOptions { label: "test".into(), cost: COST, parity: None, chunks: Default::default() };
     Repository::init(&store, &password(), &options).unwrap();
     let repo = Repository::open(store.clone(), &password(), &OpenOptions::default()).unwrap();
     try_backup(&repo, &some_tree(&mut Rng::with_seed(1), 3), None).unwrap();

@@ -133,7 +133,7 @@ fn examples(target: &str) -> Vec<Vec<u8>> {
     let words = |list: &[&str]| list.iter().map(|w| w.as_bytes().to_vec()).collect();
     match target {
         "config" => {
-            let config = Config::new(keys(), time(), None).unwrap();
+            let config = Config::new(keys(), time(), None, Default::default()).unwrap();
             let secret = config.open_secret(keys()).unwrap();
             vec![encoded(&config), encoded(&secret)]
         }

@@ -35,7 +35,8 @@ struct World {
 }
 
 pub fn init(store: &Store) -> Arc<Repository> {
-    let options = InitOptions { label: "test".into(), cost: COST, parity: None };
+    let options =
+        InitOptions { label: "test".into(), cost: COST, parity: None, chunks: Default::default() };
     Repository::init(store, &password(), &options).unwrap();
     open(store).unwrap()
 }

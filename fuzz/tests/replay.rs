@@ -142,8 +142,12 @@ fn expensive_key_slots_delay_nobody_who_knows_a_password() {
     let _alone = alone();
     let store: Store = Arc::new(MemoryStore::new());
     let cost = KdfCost { memory: 8 * 1024, passes: 1, lanes: 1 };
-    Repository::init(&store, &password(), &InitOptions { label: "x".into(), cost, parity: None })
-        .unwrap();
+    Repository::init(
+        &store,
+        &password(),
+        &InitOptions { label: "x".into(), cost, parity: None, chunks: Default::default() },
+    )
+    .unwrap();
     let (good, _) = store.list(ObjectKind::Key).unwrap()[0];
     let good: KeySlot = minicbor::decode(&store.get(&good).unwrap()).unwrap();
     // So many that some come first by name.

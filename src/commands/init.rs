@@ -57,6 +57,7 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
         label: args.label.unwrap_or_else(key::default_label),
         cost: KdfCost::calibrated(key::SECONDS),
         parity: args.parity,
+        chunks: Default::default(),
     };
     Repository::init(&store, &password, &options)?;
     report(&store, globals)?;

@@ -66,7 +66,12 @@ fn make(folder: &str, password: &Password, numbers: &[&str]) -> Done {
 
 fn init(folder: &str, password: &Password) -> Result<Store> {
     let store: Store = Arc::new(LocalStore::new(folder));
-    let options = InitOptions { label: "synthetic".into(), cost: KdfCost::FLOOR, parity: None };
+    let options = InitOptions {
+        label: "synthetic".into(),
+        cost: KdfCost::FLOOR,
+        parity: None,
+        chunks: Default::default(),
+    };
     Repository::init(&store, password, &options)?;
     Ok(store)
 }

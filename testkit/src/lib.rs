@@ -36,7 +36,12 @@ pub fn repository() -> Arc<Repository> {
 }
 
 pub fn init(store: &Store) {
-    let options = InitOptions { label: "test".into(), cost: KdfCost::FLOOR, parity: None };
+    let options = InitOptions {
+        label: "test".into(),
+        cost: KdfCost::FLOOR,
+        parity: None,
+        chunks: Default::default(),
+    };
     Repository::init(store, &password(), &options).unwrap();
 }
 

@@ -92,7 +92,8 @@ impl World {
         let store: Store = Arc::new(LocalStore::new(self.path("repo")));
         let password = Password::new(PASSWORD.into());
         let cost = KdfCost { memory: 8 * 1024, passes: 1, lanes: 1 };
-        let options = InitOptions { label: "test".into(), cost, parity };
+        let options =
+            InitOptions { label: "test".into(), cost, parity, chunks: Default::default() };
         Repository::init(&store, &password, &options).unwrap();
     }
 

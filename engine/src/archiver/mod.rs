@@ -60,6 +60,23 @@ pub struct Outcome {
     /// `None` after a dry run.
     pub snapshot: Option<ObjectId>,
     pub data: SnapshotData,
+    pub damage: Damage,
+}
+
+/// What is wrong with the repository, as far as a backup notices. What this backup needs of it
+/// was stored again; other snapshots may have lost something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// Packs that the index names, and that are missing or cut off.
+    pub packs_lost: u64,
+    /// Index objects that can't be read.
+    pub index_damaged: u64,
+}
+
+impl Damage {
+    pub fn count(self) -> u64 {
+        self.packs_lost + self.index_damaged
+    }
 }
 
 /// Counts kept by all stages.
@@ -171,6 +188,7 @@ fn run(
     let _reliance = repo.index().rely();
     repo.refresh_index()?;
     repo.index().reset_seen();
+    let index_damaged = repo.index().damaged().len() as u64;
     let writer =
         if options.dry_run { PackWriter::dry(repo.clone()) } else { PackWriter::new(repo.clone()) };
     let chunker = Chunker::new(repo.keys(), repo.config().chunks);
@@ -213,20 +231,29 @@ fn run(
         saved: now(),
         xattr_names,
     };
+    let damage = Damage { packs_lost: repo.index().lost_packs().len() as u64, index_damaged };
     if options.dry_run {
-        return Ok(Outcome { snapshot: None, data });
+        return Ok(Outcome { snapshot: None, data, damage });
     }
     let snapshot = Some(confirm::save(repo, &data, finished, &*monitor)?);
-    mark_lost(repo, &*monitor);
-    Ok(Outcome { snapshot, data })
+    let packs_lost = mark_lost(repo, &*monitor);
+    Ok(Outcome { snapshot, data, damage: Damage { packs_lost, ..damage } })
 }
 
 /// What the backup needs of lost packs is stored again: now the index shall not
-/// speak of them any more. The snapshot is saved, whatever becomes of this.
-fn mark_lost(repo: &Repository, monitor: &dyn Monitor) {
+/// speak of them any more. The snapshot is saved, whatever becomes of this. Returns how
+/// many are lost.
+fn mark_lost(repo: &Repository, monitor: &dyn Monitor) -> u64 {
+    if repo.index().lost_packs().is_empty() {
+        return 0;
+    }
+    // A prune may have doomed and deleted them since.
+    if let Err(e) = repo.refresh_index() {
+        monitor.problem("index", &e.to_string());
+    }
     let lost = repo.index().lost_packs();
     if lost.is_empty() {
-        return;
+        return 0;
     }
     let count = lost.len();
     monitor.problem(
@@ -236,6 +263,7 @@ fn mark_lost(repo: &Repository, monitor: &dyn Monitor) {
     if let Err(e) = maintenance::mark_lost(repo, lost, monitor) {
         monitor.problem("index", &format!("goes on naming the missing packs: {e}"));
     }
+    count as u64
 }
 
 /// Runs the stages; returns the root tree.

@@ -357,19 +357,14 @@ impl Frame<'_> {
 }
 
 /// Whether the repository has what the parent says a file consists of, and
-/// won't drop it; if not, the file is read again. Of long chunk lists, only the
-/// first pages are looked up, but all when packs are lost or doomed.
+/// won't drop it; if not, the file is read again.
 fn is_stored(repo: &Repository, before: &Node) -> bool {
-    let index = repo.index();
-    let known = |id: &BlobId| index.can_rely_on(id);
+    let known = |id: &BlobId| repo.index().can_rely_on(id);
     match &before.content {
-        Some(content @ Content::Pages { .. }) if index.has_unreliable() => {
-            all_known(repo, content).is_ok_and(|all| all)
-        }
         None => !before.is_file(),
         Some(Content::Inline(_)) => true,
         Some(Content::Extents(extents)) => extents.iter().filter_map(|e| e.id).all(|id| known(&id)),
-        Some(Content::Pages { pages, .. }) => pages.iter().all(|p| known(&p.id)),
+        Some(content @ Content::Pages { .. }) => all_known(repo, content).is_ok_and(|all| all),
     }
 }
 

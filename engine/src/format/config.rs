@@ -88,7 +88,12 @@ impl Default for ChunkSizes {
 }
 
 impl Config {
-    pub fn new(keys: &Keys, created: Time, parity: Option<ParityShare>) -> Result<Self> {
+    pub fn new(
+        keys: &Keys,
+        created: Time,
+        parity: Option<ParityShare>,
+        chunks: ChunkSizes,
+    ) -> Result<Self> {
         let repository = crate::crypto::random()?;
         let write_features: Vec<_> = parity.iter().map(|_| PARITY_FEATURE.to_owned()).collect();
         let parity = parity.map(ParityShare::thousandths);
@@ -97,7 +102,7 @@ impl Config {
             repository,
             features: Vec::new(),
             created,
-            chunks: ChunkSizes::default(),
+            chunks,
             write_features: write_features.clone(),
             parity,
         };

@@ -167,11 +167,6 @@ impl Index {
         self.read().unreliable.contains(pack)
     }
 
-    /// Whether there are such packs.
-    pub fn has_unreliable(&self) -> bool {
-        !self.read().unreliable.is_empty()
-    }
-
     /// Packs that the index names and the store has lost, as of the last sync of a backup.
     pub fn lost_packs(&self) -> HashSet<ObjectId> {
         self.read().unreliable.lost.clone()

@@ -59,8 +59,4 @@ impl Unreliable {
     pub fn contains(&self, pack: &ObjectId) -> bool {
         self.doomed.contains(pack) || self.lost.contains(pack)
     }
-
-    pub fn is_empty(&self) -> bool {
-        self.doomed.is_empty() && self.lost.is_empty()
-    }
 }

@@ -10,7 +10,7 @@ use crate::cache::Cache;
 use crate::crypto::{KdfCost, Keys, MasterKey, Password, TAG_LEN, without_traces};
 use crate::error::{Error, Result};
 use crate::format::{
-    Config, KeySlot, ObjectId, ObjectKind, ObjectName, ParityShare, SlotInfo, Time,
+    ChunkSizes, Config, KeySlot, ObjectId, ObjectKind, ObjectName, ParityShare, SlotInfo, Time,
 };
 use crate::index::Index;
 use crate::object;
@@ -36,6 +36,7 @@ pub struct InitOptions {
     pub cost: KdfCost,
     /// Whether objects get parity, and how much.
     pub parity: Option<ParityShare>,
+    pub chunks: ChunkSizes,
 }
 
 impl Repository {
@@ -52,7 +53,7 @@ impl Repository {
         let keys =
             without_traces(|| MasterKey::generate().map(|master| Box::new(Keys::new(master))))?;
         let now = now();
-        let config = Config::new(&keys, now, options.parity)?;
+        let config = Config::new(&keys, now, options.parity, options.chunks)?;
         let (store, _) = guarded(store.clone(), &config, None);
         let info = SlotInfo { created: now, label: options.label.clone() };
         let slot = KeySlot::new(&keys, &config.repository, password, options.cost, &info)?;

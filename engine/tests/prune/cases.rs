@@ -304,7 +304,7 @@ fn a_pack_that_lacks_what_the_index_says_is_left_alone() {
     let store = new_store();
     let repo = open(&store);
     let mut kept = Kept::default();
-    let file = |rng: &mut Rng| Item::file(random_bytes(rng, 5000));
+    let file = |rng: &mut Rng| Item::file(random_bytes(rng, 900));
     kept.add(&repo, &Item::dir().with("a", file(&mut rng)).with("b", file(&mut rng)));
     let first = names(&store, ObjectKind::Index);
     let snapshot = kept.add(&repo, &Item::dir().with("c", file(&mut rng)));

@@ -11,8 +11,8 @@ use tresor_engine::Result;
 use tresor_engine::archiver::backup as run_backup;
 use tresor_engine::crypto::KdfCost;
 use tresor_engine::format::{
-    BlobId, BlobKind, IndexData, ObjectId, ObjectKind, ObjectName, ParityShare, Purpose, Time,
-    sealed,
+    BlobId, BlobKind, ChunkSizes, IndexData, ObjectId, ObjectKind, ObjectName, ParityShare,
+    Purpose, Time, sealed,
 };
 use tresor_engine::history;
 use tresor_engine::index::read_object;
@@ -33,10 +33,13 @@ pub fn new_store() -> Store {
     new_store_with(None)
 }
 
+/// So small that files of 400 KB have long lists of them, in pages of their own.
+const SMALL: ChunkSizes = ChunkSizes { min: 1 << 10, average: 1 << 10, max: 2 << 10 };
+
 pub fn new_store_with(parity: Option<ParityShare>) -> Store {
     let store: Store = Arc::new(MemoryStore::new());
     let cost = KdfCost { memory: 8 * 1024, passes: 1, lanes: 1 };
-    let options = InitOptions { label: "test".into(), cost, parity };
+    let options = InitOptions { label: "test".into(), cost, parity, chunks: SMALL };
     Repository::init(&store, &password(), &options).unwrap();
     store
 }

@@ -36,8 +36,8 @@ own cache are always left out.
 What is unchanged since the latest snapshot of the same host and paths is not read
 again, and what the repository has already is not stored again.
 
-Exit codes: 0 done, 1 failed (no snapshot), 3 done but some files could not be read or the
-repository was set back to an older state, 10 no repository, 12 wrong password,
+Exit codes: 0 done, 1 failed (no snapshot), 3 done but some files could not be read, the
+repository is damaged or was set back to an older state, 10 no repository, 12 wrong password,
 130 interrupted";
 
 /// Save files and folders as a new snapshot

@@ -20,6 +20,8 @@ struct Summary {
     parent: Option<String>,
     time: String,
     older_state: bool,
+    packs_lost: u64,
+    index_damaged: u64,
     #[serde(flatten)]
     summary: json::Summary,
 }
@@ -40,12 +42,15 @@ pub(super) fn print(
             parent: options.parent.as_ref().map(|p| p.id.to_string()),
             time: human::rfc3339(data.time, data.utc_offset),
             older_state,
+            packs_lost: outcome.damage.packs_lost,
+            index_damaged: outcome.damage.index_damaged,
             summary: json::Summary::new(&data.summary),
         })?;
     } else if globals.wants_text() {
         output::print(&text(outcome, options, older_state))?;
     }
-    Ok(Exit::unless(outcome.data.summary.errors + u64::from(older_state)))
+    let errors = outcome.data.summary.errors + outcome.damage.count();
+    Ok(Exit::unless(errors + u64::from(older_state)))
 }
 
 fn text(outcome: &Outcome, options: &BackupOptions, older_state: bool) -> String {
@@ -71,6 +76,12 @@ fn text(outcome: &Outcome, options: &BackupOptions, older_state: bool) -> String
     if s.errors > 0 {
         let what = plural(s.errors, "problem", "problems");
         line("not all saved", format!("{what}, named above; everything else is in the snapshot"));
+    }
+    if outcome.damage.count() > 0 {
+        line(
+            "warning",
+            "the repository is damaged, see above; what this backup needs is there".into(),
+        );
     }
     if older_state {
         line("warning", "the repository was set back to an older state, see above".into());

@@ -1,0 +1,152 @@
+//! A backup that says that it saved a snapshot has saved all of it, whatever the
+//! repository has lost of what an earlier one stored: of long files, too, whose
+//! lists of chunks are there and whose chunks aren't.
+
+#[allow(dead_code, reason = "each test binary uses a part")]
+#[path = "prune/world.rs"]
+mod world;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use fastrand::Rng;
+use tresor_engine::format::{BlobKind, Content, IndexData, ObjectId, ObjectKind, ObjectName};
+use tresor_engine::index::read_object;
+use tresor_engine::maintenance::PruneOptions;
+use tresor_engine::repo::Snapshot;
+use tresor_engine::store::Store;
+use tresor_engine::tree;
+use tresor_testkit::{Call, HookedStore, Item, random_bytes};
+use world::*;
+
+/// One file with more chunks than fit beside its name.
+fn long_file(store: &Store) -> (Item, Snapshot) {
+    let mut rng = Rng::with_seed(8);
+    let tree = Item::dir().with("long", Item::file(random_bytes(&mut rng, 600_000)));
+    let snapshot = try_backup(&open(store), &tree, None).unwrap();
+    is_paged(store, &snapshot);
+    (tree, snapshot)
+}
+
+#[track_caller]
+fn is_paged(store: &Store, snapshot: &Snapshot) {
+    let node = tree::lookup(&open(store), &snapshot.data.tree, b"long").unwrap().unwrap();
+    assert!(matches!(node.content, Some(Content::Pages { .. })), "{:?}", node.content);
+}
+
+/// Leaves two index objects, as a backup does that takes its time: of the packs with chunks, whose
+/// id this returns with theirs, and of those with everything else.
+fn split_index(store: &Store) -> (ObjectName, Vec<ObjectName>) {
+    let repo = open(store);
+    let (mut data, mut trees) = (Vec::new(), Vec::new());
+    let old = names(store, ObjectKind::Index);
+    for pack in old.iter().flat_map(|id| read_object(store, repo.keys(), id).unwrap().packs) {
+        let is_data = pack.segments.iter().any(|s| s.kind == BlobKind::Data);
+        if is_data { data.push(pack) } else { trees.push(pack) }
+    }
+    let packs = data.iter().map(|p| ObjectName::new(ObjectKind::Pack, p.id)).collect();
+    let index = put_index(&repo, &IndexData { packs: data, replaces: vec![] });
+    put_index(&repo, &IndexData { packs: trees, replaces: vec![] });
+    old.iter().for_each(|id| store.delete(&ObjectName::new(ObjectKind::Index, *id)).unwrap());
+    (ObjectName::new(ObjectKind::Index, index), packs)
+}
+
+#[test]
+fn chunks_that_no_index_object_names_are_stored_again() {
+    for (damaged, packs_gone) in [(false, false), (false, true), (true, false), (true, true)] {
+        let store = new_store();
+        let (tree, first) = long_file(&store);
+        let (index, packs) = split_index(&store);
+        if damaged {
+            let mut bytes = store.get(&index).unwrap();
+            bytes[60] ^= 1;
+            store.replace(&index, &bytes).unwrap();
+        } else {
+            store.delete(&index).unwrap();
+        }
+        packs.iter().filter(|_| packs_gone).for_each(|name| store.delete(name).unwrap());
+        let what = format!("damaged: {damaged}, packs gone: {packs_gone}");
+        let second = try_backup(&open(&store), &tree, Some(first)).unwrap();
+        holds(&open(&store), &second, &tree, &what);
+    }
+}
+
+/// What a prune leaves of a forgotten snapshot with a long file: its list of chunks, since that
+/// lies in a pack with something that another snapshot needs.
+struct Forgotten {
+    store: Store,
+    tree: Item,
+    parent: Snapshot,
+    options: PruneOptions,
+}
+
+impl Forgotten {
+    fn new(grace: PruneOptions) -> Self {
+        let (store, mut rng) = (new_store(), Rng::with_seed(9));
+        let shared = Item::dir().with("s", Item::file(random_bytes(&mut rng, 2 << 20)));
+        let dir = Item::dir().with("f", Item::file("inline"));
+        let rest = Item::dir().with("shared", shared).with("d", dir);
+        let long = Item::file(random_bytes(&mut rng, 600_000));
+        let tree = rest.clone().with("long", long);
+        let without_dir = Item::dir().with("shared", rest.entries()[b"shared".as_slice()].clone());
+        try_backup(&open(&store), &without_dir, None).unwrap();
+        let parent = try_backup(&open(&store), &tree, None).unwrap();
+        is_paged(&store, &parent);
+        try_backup(&open(&store), &rest, None).unwrap();
+        Self { store, tree, parent, options: PruneOptions { max_unused_percent: 50.0, ..grace } }
+    }
+
+    fn forget(&self) {
+        open(&self.store).forget(&[self.parent.id]).unwrap();
+    }
+}
+
+#[test]
+fn a_parent_may_be_pruned_between_its_choice_and_the_backup() {
+    let w = Forgotten::new(all());
+    let repo = open(&w.store);
+    w.forget();
+    let pruned = prune_at(&open(&w.store), &w.options, 0).unwrap();
+    assert!(pruned.bytes_deleted > 100_000, "{pruned:?}");
+    let saved = try_backup(&repo, &w.tree, Some(w.parent.clone())).unwrap();
+    holds(&open(&w.store), &saved, &w.tree, "the backup");
+}
+
+/// A backup sleeps for days right before it saves its snapshot, while its parent is forgotten
+/// and pruned; then it saves it and dies before it has looked again. Nobody was told that
+/// this snapshot is saved, and it may be damaged; whoever builds on it isn't.
+#[test]
+fn a_snapshot_that_nobody_looked_at_again_may_be_the_next_parent() {
+    let w = Forgotten::new(gentle());
+    let dead = Arc::new(AtomicBool::new(false));
+    let is_snapshot =
+        |call: &Call| matches!(call, Call::Put(name) if name.kind == ObjectKind::Snapshot);
+    let (inner, flag, parent, options) =
+        (w.store.clone(), dead.clone(), w.parent.id, w.options.clone());
+    let sleeps = HookedStore::new(w.store.clone(), move |call: &Call| {
+        if flag.load(SeqCst) {
+            return Err(HookedStore::broken());
+        }
+        if is_snapshot(call) {
+            open(&inner).forget(&[parent]).unwrap();
+            prune_at(&open(&inner), &options, 0).unwrap();
+            assert!(prune_at(&open(&inner), &options, 2 * DAY).unwrap().bytes_deleted > 100_000);
+        }
+        Ok(())
+    });
+    let dies = HookedStore::new(Arc::new(sleeps) as Store, move |call: &Call| {
+        dead.fetch_or(is_snapshot(call), SeqCst);
+        Ok(())
+    });
+    let repo = open(&(Arc::new(dies.afterwards()) as Store));
+    try_backup(&repo, &w.tree, Some(w.parent.clone())).unwrap_err();
+
+    let known: Vec<ObjectId> = names(&w.store, ObjectKind::Snapshot).into_iter().collect();
+    let listed = open(&w.store).snapshots().unwrap();
+    assert_eq!((known.len(), listed.len()), (3, 3));
+    let unconfirmed = listed.into_iter().max_by_key(|s| s.data.saved).unwrap();
+    let saved = try_backup(&open(&w.store), &w.tree, Some(unconfirmed.clone())).unwrap();
+    let repo = open(&w.store);
+    holds(&repo, &saved, &w.tree, "the next backup");
+    holds(&repo, &unconfirmed, &w.tree, "the snapshot that it was compared with, healed");
+}
