@@ -101,6 +101,24 @@ fn other_programs_may_unmount_it() {
     }
 }
 
+/// Its process ends then, and unmounts nothing more: below there may be an automount, and
+/// above it a new drive.
+#[test]
+fn only_the_drive_is_unmounted() {
+    if !can_mount() {
+        return;
+    }
+    let w = world(1000);
+    fs::create_dir(w.path("mnt")).unwrap();
+    sh("mount", &[&"-t", &"tmpfs", &"none", &w.path("mnt")]);
+    // Dropping it would unmount, too.
+    let mut drive = std::mem::ManuallyDrop::new(w.mount("", "mnt"));
+    sh("umount", &[&w.path("mnt")]);
+    drive.wait();
+    assert!(is_mounted(&w.path("mnt")), "what was below is gone, too");
+    sh("umount", &[&w.path("mnt")]);
+}
+
 #[test]
 fn a_dead_drive_is_cleared() {
     if !can_mount() {

@@ -15,8 +15,37 @@ use crate::point::{MountError, leave_if_unused, prepare, unmount};
 
 /// A mounted drive. Dropped, it is unmounted.
 pub struct Mounted {
-    session: BackgroundSession,
+    session: Session,
     point: Point,
+}
+
+/// Serves the drive until the kernel ends that, because somebody has unmounted it, or this is dropped.
+struct Session(Option<BackgroundSession>);
+
+impl Session {
+    fn wait(mut self) -> io::Result<()> {
+        let Some(session) = &mut self.0 else { return Ok(()) };
+        let nothing = std::thread::spawn(|| Ok(()));
+        let served = std::mem::replace(&mut session.guard, nothing);
+        let ended = served.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")));
+        self.forget();
+        ended
+    }
+
+    /// Dropped, fuser 0.18 would unmount what is at the mount point, though the drive is gone:
+    /// it takes the answer of a dead connection for that of a living one. That may be an automount,
+    /// or somebody's new drive.
+    fn forget(&mut self) {
+        std::mem::forget(self.0.take());
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.0.as_ref().is_some_and(|session| session.guard.is_finished()) {
+            self.forget();
+        }
+    }
 }
 
 /// Where it is mounted. On macOS the session knows nothing of that, and doesn't unmount it.
@@ -39,7 +68,7 @@ impl Mounted {
 
     /// Waits until somebody unmounts it.
     pub fn wait(self) -> io::Result<()> {
-        self.session.join()
+        self.session.wait()
     }
 }
 
@@ -58,5 +87,5 @@ pub fn mount(
     if let Some(limit) = options.idle_exit {
         end_when_idle(activity, limit, leave_if_unused(point.clone()));
     }
-    Ok(Mounted { session, point: Point(point) })
+    Ok(Mounted { session: Session(Some(session)), point: Point(point) })
 }
