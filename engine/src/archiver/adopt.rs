@@ -8,10 +8,12 @@ use crate::error::Result;
 use crate::format::{ObjectId, ObjectKind};
 use crate::object;
 use crate::pack::read_table;
-use crate::workers;
+use crate::workers::{self, Room};
 
-/// Packs read at once: a store that is far away answers late.
+/// Packs read at once, and how many bytes they may have together: a store that is far away
+/// answers late.
 const READS: usize = 4;
+const READ_BYTES: u64 = 80 << 20;
 
 /// Takes such packs, if they are whole, for ones that this backup has stored itself: should a
 /// prune have taken them for garbage, it fails as it would for its own. They may also be of a
@@ -31,7 +33,8 @@ pub(super) fn adopt(shared: &Shared) -> Result<()> {
     }
     // Who stored them may have crashed before that was for good.
     repo.store().settle_all()?;
-    workers::for_each(&packs, READS, |(name, size)| {
+    let room = Room { bytes: READ_BYTES, of: &|(_, size)| *size };
+    workers::for_each_within(&packs, READS, room, |(name, size)| {
         monitor.progress().check()?;
         let bytes = match object::read(repo.store(), name) {
             Ok(bytes) if bytes.len() as u64 == *size => bytes,

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::{IndexData, ObjectId, ObjectKind, ObjectName, PackEntry, Purpose, sealed};
 use crate::object;
 use crate::store::Store;
-use crate::workers;
+use crate::workers::{self, Room};
 
 /// Entries gathered before they become a run.
 const RUN_ENTRIES: usize = 400_000;
@@ -171,7 +171,8 @@ impl<'a> Sync<'a> {
     }
 
     fn read_many(&self, ids: &[(ObjectId, u64)]) -> Result<Vec<(ObjectId, Result<IndexData>)>> {
-        workers::map(ids, BATCH, |(id, _)| Ok((*id, read_object(self.store, self.keys, id))))
+        let room = Room { bytes: BATCH_BYTES, of: &|(_, len)| *len };
+        workers::map(ids, BATCH, room, |(id, _)| Ok((*id, read_object(self.store, self.keys, id))))
     }
 
     fn finish(&mut self, builder: RunBuilder) -> Result<()> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::reach::{Reached, walk_reachable};
 use super::used::{Inserted, Packs, UsedBlobs};
-use super::workers::for_each;
+use super::workers::{for_each, size_of};
 use crate::archiver::FRESH_MARK;
 use crate::error::{Error, Result};
 use crate::format::{BlobId, BlobKind, ObjectId, ObjectKind, ObjectName, Time};
@@ -248,9 +248,9 @@ fn rotten(
     let packs = Packs::new(&repo.index().runs());
     let doomed = packs.iter().filter(|p| p.is_doomed());
     let doomed: Vec<_> =
-        doomed.filter(|p| listed.get(&p.id) == Some(&p.size)).map(|p| p.id).collect();
+        doomed.filter(|p| listed.get(&p.id) == Some(&p.size)).map(|p| (p.id, p.size)).collect();
     let rotten = Mutex::new(HashSet::new());
-    for_each(&doomed, |id| {
+    for_each(&doomed, size_of, |(id, _)| {
         monitor.progress().check()?;
         match object::read(repo.store(), &ObjectName::new(ObjectKind::Pack, *id)) {
             Ok(_) => {}
