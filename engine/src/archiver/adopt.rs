@@ -1,11 +1,9 @@
 //! What an interrupted backup has stored and never named in the index: it need not be
 //! stored again.
 
-use std::collections::HashSet;
-
 use super::Shared;
 use crate::error::Result;
-use crate::format::{ObjectId, ObjectKind};
+use crate::format::{ObjectKind, ObjectName};
 use crate::object;
 use crate::pack::read_table;
 use crate::workers::{self, Room};
@@ -24,30 +22,28 @@ pub(super) fn adopt(shared: &Shared) -> Result<()> {
     if !repo.index().damaged().is_empty() {
         return Ok(());
     }
-    let runs = repo.index().runs();
-    let indexed: HashSet<ObjectId> = runs.iter().flat_map(|r| r.packs()).map(|p| p.id).collect();
-    let mut packs = repo.store().list(ObjectKind::Pack)?;
-    packs.retain(|(name, _)| !indexed.contains(&name.id));
+    let packs = repo.index().unnamed_packs();
     if packs.is_empty() {
         return Ok(());
     }
     // Who stored them may have crashed before that was for good.
     repo.store().settle_all()?;
     let room = Room { bytes: READ_BYTES, of: &|(_, size)| *size };
-    workers::for_each_within(&packs, READS, room, |(name, size)| {
+    workers::for_each_within(&packs, READS, room, |(id, size)| {
         monitor.progress().check()?;
-        let bytes = match object::read(repo.store(), name) {
+        let name = ObjectName::new(ObjectKind::Pack, *id);
+        let bytes = match object::read(repo.store(), &name) {
             Ok(bytes) if bytes.len() as u64 == *size => bytes,
             // Of no use, or gone.
             Ok(_) => return Ok(()),
             Err(e) if e.is_damage() => return Ok(()),
             Err(e) => return Err(e),
         };
-        match read_table(repo.keys(), name.id, &bytes) {
+        match read_table(repo.keys(), *id, &bytes) {
             Ok(table) => {
                 // It is there; its parity may not be.
                 if repo.guard().is_some() {
-                    object::write(repo.store(), name, &bytes)?;
+                    object::write(repo.store(), &name, &bytes)?;
                 }
                 writer.adopt(table)
             }

@@ -178,6 +178,12 @@ impl Index {
         self.read().unreliable.lost.clone()
     }
 
+    /// Packs in the store that no index object in force names, and their lengths, as of the
+    /// last sync of a backup.
+    pub fn unnamed_packs(&self) -> Vec<(ObjectId, u64)> {
+        self.read().unreliable.unnamed.clone()
+    }
+
     /// Takes up a pack that this process has just stored.
     pub fn add(&self, pack: &PackEntry) {
         if !self.write().fresh.add(pack) {
