@@ -197,6 +197,8 @@ fn forget_prune_and_check() {
     let would = w.json("forget --keep-last 1 --dry-run");
     has(&would, "dry_run groups removed prune", "");
     assert_eq!((&would["dry_run"], would["removed"].as_array().unwrap().len()), (&true.into(), 1));
+    assert!(would["prune"].is_null());
+    let foreseen = w.json("forget --keep-last 1 --dry-run --prune");
     let forgotten = w.json("forget --keep-last 1 --prune");
     let group = &forgotten["groups"][0];
     has(group, "host paths tags keep remove", "");
@@ -206,6 +208,18 @@ fn forget_prune_and_check() {
     assert_eq!(forgotten["removed"][0], group["remove"][0]["id"]);
     has(&forgotten["prune"], plan, "");
     has(&forgotten["prune"]["done"], done, "");
+    // The same plan, before those snapshots are gone.
+    let mut plan_alone = forgotten["prune"].clone();
+    (plan_alone["done"], plan_alone["dry_run"]) = (Value::Null, true.into());
+    assert_eq!(foreseen["prune"], plan_alone);
+    assert_eq!(
+        (&foreseen["removed"], &foreseen["groups"]),
+        (&forgotten["removed"], &forgotten["groups"])
+    );
+    assert!(
+        plan_alone["packs_mark"].as_u64().unwrap() + plan_alone["packs_repack"].as_u64().unwrap()
+            > 0
+    );
     let pruned = w.json("prune --dry-run");
     has(&pruned, plan, "");
     assert_eq!((&pruned["dry_run"], &pruned["done"]), (&true.into(), &Value::Null));

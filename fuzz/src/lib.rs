@@ -4,7 +4,6 @@
 //! fuzzer (`libfuzzer/`, run by scripts/fuzz) and the replay of its corpus
 //! (`tests/replay.rs`, run by scripts/test) call the same functions.
 
-mod alloc;
 mod hostile;
 mod kit;
 mod objects;
@@ -30,10 +29,10 @@ pub mod parse;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-pub use alloc::{Allocated, Counting, measure};
 pub use kit::{keys, sealed_text};
 pub use seeds::seeds;
 pub use sink::MemorySink;
+pub use tresor_testkit::{Allocated, Counting, measure};
 
 /// A parser, or several that belong together.
 pub struct Target {

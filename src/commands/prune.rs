@@ -1,9 +1,15 @@
+use std::collections::HashSet;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 use serde::Serialize;
-use tresor_engine::maintenance::{PruneOptions, PruneOutcome, PrunePlan, plan_prune, prune};
+use tresor_engine::format::ObjectId;
+use tresor_engine::maintenance::{
+    PruneOptions, PruneOutcome, PrunePlan, plan_prune, plan_prune_without, prune,
+};
+use tresor_engine::monitor::Monitor;
 use tresor_engine::repo::Repository;
 
 use crate::exit::Exit;
@@ -84,7 +90,11 @@ struct Done {
 
 pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     let repo = globals.open()?;
-    let answer = carry_out(&repo, &args.prune, args.dry_run, globals)?;
+    let answer = if args.dry_run {
+        foresee(&repo, &args.prune, &HashSet::new(), globals)?
+    } else {
+        carry_out(&repo, &args.prune, globals)?
+    };
     if globals.json {
         output::print_json(&answer)?;
     } else if globals.wants_text() {
@@ -94,27 +104,48 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
 }
 
 /// Also what `forget --prune` does.
-pub fn carry_out(
-    repo: &std::sync::Arc<Repository>,
+pub fn carry_out(repo: &Arc<Repository>, args: &PruneArgs, globals: &Globals) -> Result<Answer> {
+    let options = args.options();
+    with_monitor(repo, globals, |monitor| {
+        let plan = plan_prune(repo, &options, monitor)?;
+        let answer = Answer::new(&plan);
+        let done = Some(Done::new(&prune(repo, &options, plan, monitor)?));
+        Ok(Answer { dry_run: false, done, ..answer })
+    })
+}
+
+/// What a prune would do once these snapshots are forgotten.
+pub fn foresee(
+    repo: &Arc<Repository>,
     args: &PruneArgs,
-    dry_run: bool,
+    forgotten: &HashSet<ObjectId>,
     globals: &Globals,
 ) -> Result<Answer> {
-    let options = PruneOptions {
-        max_unused_percent: args.max_unused,
-        max_repack_bytes: args.max_repack_size,
-        grace: args.grace,
-    };
+    with_monitor(repo, globals, |monitor| {
+        let plan = plan_prune_without(repo, forgotten, &args.options(), monitor)?;
+        Ok(Answer::new(&plan))
+    })
+}
+
+fn with_monitor(
+    repo: &Repository,
+    globals: &Globals,
+    work: impl FnOnce(&dyn Monitor) -> Result<Answer>,
+) -> Result<Answer> {
     // What is noticed is said before there is a line of progress.
     repo.snapshot_ids()?;
     let reporter = Reporter::start(globals, PACKS, Json::Answer);
-    let monitor = reporter.monitor();
-    let plan = plan_prune(repo, &options, &*monitor)?;
-    let mut answer = Answer::new(&plan, dry_run);
-    if !dry_run {
-        answer.done = Some(Done::new(&prune(repo, &options, plan, &*monitor)?));
+    work(&*reporter.monitor())
+}
+
+impl PruneArgs {
+    fn options(&self) -> PruneOptions {
+        PruneOptions {
+            max_unused_percent: self.max_unused,
+            max_repack_bytes: self.max_repack_size,
+            grace: self.grace,
+        }
     }
-    Ok(answer)
 }
 
 impl Done {
@@ -129,9 +160,10 @@ impl Done {
 }
 
 impl Answer {
-    fn new(plan: &PrunePlan, dry_run: bool) -> Self {
+    /// Of a plan that isn't carried out.
+    fn new(plan: &PrunePlan) -> Self {
         Self {
-            dry_run,
+            dry_run: true,
             snapshots: plan.snapshots,
             blobs_used: plan.blobs_used,
             blobs_unused: plan.blobs_unused,

@@ -11,9 +11,9 @@ use tresor_engine::format::{
     PACK_HEADER_LEN, PACK_TRAILER_LEN, PackEntry, PathBytes, Purpose, SegmentEntry, SnapshotData,
     Summary, Time, sealed,
 };
-use tresor_engine::pack::{NewSegment, PackWriter, Packed};
+use tresor_engine::pack::PackWriter;
 use tresor_engine::repo::Repository;
-use tresor_engine::tree::{BlobSink, DirWriter};
+use tresor_engine::tree::{DirWriter, TreeSink};
 
 /// What to make: `snapshots` trees of `directories` × `files` files of `chunks` chunks each.
 #[derive(Clone, Copy, Debug)]
@@ -41,20 +41,16 @@ const CHUNK: u32 = 128 << 10;
 const PACK_CHUNKS: usize = 128;
 /// Packs in one index object.
 const INDEX_PACKS: usize = 512;
-const SEGMENT: usize = 256 << 10;
 /// The first snapshot is of 2025-01-01, and one follows each hour.
 const FIRST: i64 = 1_735_689_600;
 const HOUR: i64 = 3600;
 
 /// Makes the snapshots, oldest first. Returns how many chunks there are.
 pub fn fill(repo: &Arc<Repository>, size: &Size, place: PlacePack<'_>) -> Result<u64> {
+    let mut writer = PackWriter::new(repo.clone());
     let mut maker = Maker {
         chunks: Chunks::new(repo, size.stored, place),
-        trees: Trees {
-            repo,
-            writer: PackWriter::new(repo.clone()),
-            segment: NewSegment::new(BlobKind::Tree),
-        },
+        trees: TreeSink::new(repo, &writer),
         changes: HashMap::new(),
         roots: vec![BlobId([0; 32]); size.directories as usize],
         size: *size,
@@ -80,7 +76,7 @@ pub fn fill(repo: &Arc<Repository>, size: &Size, place: PlacePack<'_>) -> Result
     let Maker { mut chunks, trees: mut written, .. } = maker;
     (0..size.others).try_for_each(|n| chunks.add(chunk_id([u64::MAX, 0, n, 1])))?;
     written.flush()?;
-    written.writer.finish()?;
+    writer.finish()?;
     let count = chunks.finish()?;
     for (number, tree) in trees.into_iter().enumerate() {
         let data = snapshot(number as i64, tree, size);
@@ -114,9 +110,9 @@ fn snapshot(number: i64, tree: BlobId, size: &Size) -> SnapshotData {
     }
 }
 
-struct Maker<'r> {
+struct Maker<'r, 'w> {
     chunks: Chunks<'r>,
-    trees: Trees<'r>,
+    trees: TreeSink<'w>,
     /// For each directory, which files have changed and in which snapshot last.
     changes: HashMap<u64, HashMap<u64, u64>>,
     /// Root pages of the directories as they are now.
@@ -124,7 +120,7 @@ struct Maker<'r> {
     size: Size,
 }
 
-impl Maker<'_> {
+impl Maker<'_, '_> {
     /// Writes a directory; the chunks of files that this snapshot is the first to hold are added.
     fn directory(&mut self, directory: u64, number: u64) -> Result<BlobId> {
         let mut writer = DirWriter::default();
@@ -229,32 +225,5 @@ impl<'r> Chunks<'r> {
             self.write_index()?;
         }
         Ok(self.count)
-    }
-}
-
-/// Stores tree blobs as a backup does.
-struct Trees<'r> {
-    repo: &'r Repository,
-    writer: PackWriter,
-    segment: NewSegment,
-}
-
-impl Trees<'_> {
-    fn flush(&mut self) -> Result<()> {
-        let segment = std::mem::replace(&mut self.segment, NewSegment::new(BlobKind::Tree));
-        if segment.blobs.is_empty() { Ok(()) } else { self.writer.add(&Packed::from(segment)) }
-    }
-}
-
-impl BlobSink for Trees<'_> {
-    fn put(&mut self, bytes: &[u8]) -> Result<BlobId> {
-        let id = self.repo.keys().blob_id(BlobKind::Tree, bytes);
-        if self.writer.claim(&id) {
-            self.segment.push(id, bytes);
-            if self.segment.bytes.len() >= SEGMENT {
-                self.flush()?;
-            }
-        }
-        Ok(id)
     }
 }

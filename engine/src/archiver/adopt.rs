@@ -1,17 +1,17 @@
 //! What an interrupted backup has stored and never named in the index: it need not be
 //! stored again.
 
-use std::collections::HashSet;
-
 use super::Shared;
 use crate::error::Result;
-use crate::format::{ObjectId, ObjectKind};
+use crate::format::{ObjectKind, ObjectName};
 use crate::object;
 use crate::pack::read_table;
-use crate::workers;
+use crate::workers::{self, Room};
 
-/// Packs read at once: a store that is far away answers late.
+/// Packs read at once, and how many bytes they may have together: a store that is far away
+/// answers late.
 const READS: usize = 4;
+const READ_BYTES: u64 = 80 << 20;
 
 /// Takes such packs, if they are whole, for ones that this backup has stored itself: should a
 /// prune have taken them for garbage, it fails as it would for its own. They may also be of a
@@ -22,29 +22,28 @@ pub(super) fn adopt(shared: &Shared) -> Result<()> {
     if !repo.index().damaged().is_empty() {
         return Ok(());
     }
-    let runs = repo.index().runs();
-    let indexed: HashSet<ObjectId> = runs.iter().flat_map(|r| r.packs()).map(|p| p.id).collect();
-    let mut packs = repo.store().list(ObjectKind::Pack)?;
-    packs.retain(|(name, _)| !indexed.contains(&name.id));
+    let packs = repo.index().unnamed_packs();
     if packs.is_empty() {
         return Ok(());
     }
     // Who stored them may have crashed before that was for good.
     repo.store().settle_all()?;
-    workers::for_each(&packs, READS, |(name, size)| {
+    let room = Room { bytes: READ_BYTES, of: &|(_, size)| *size };
+    workers::for_each_within(&packs, READS, room, |(id, size)| {
         monitor.progress().check()?;
-        let bytes = match object::read(repo.store(), name) {
+        let name = ObjectName::new(ObjectKind::Pack, *id);
+        let bytes = match object::read(repo.store(), &name) {
             Ok(bytes) if bytes.len() as u64 == *size => bytes,
             // Of no use, or gone.
             Ok(_) => return Ok(()),
             Err(e) if e.is_damage() => return Ok(()),
             Err(e) => return Err(e),
         };
-        match read_table(repo.keys(), name.id, &bytes) {
+        match read_table(repo.keys(), *id, &bytes) {
             Ok(table) => {
                 // It is there; its parity may not be.
                 if repo.guard().is_some() {
-                    object::write(repo.store(), name, &bytes)?;
+                    object::write(repo.store(), &name, &bytes)?;
                 }
                 writer.adopt(table)
             }

@@ -10,13 +10,15 @@
 //! for the last time when those packs are doomed in it, and they stay doomed until
 //! they are gone. So the backup, having named them, looks whether they are doomed,
 //! then whether they are there: if all is well, prune's last look is still to come
-//! and will find them named.
+//! and will find them named. If not, what they held is stored anew as long as it can be
+//! read, and they are disowned: a prune that gives way dooms copies that it has stored,
+//! and a first backup may have taken those up.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::format::{BlobId, BlobKind, ObjectId, ObjectKind, ObjectName, SnapshotData};
+use crate::format::{BlobId, BlobKind, ObjectId, ObjectKind, SnapshotData};
 use crate::index::{Found, read_object};
 use crate::maintenance::{Reached, disown, walk_reachable};
 use crate::monitor::Monitor;
@@ -27,6 +29,8 @@ use crate::repo::Repository;
 /// at all snapshots again before it deletes, and leaves at least twice as long. If clocks
 /// are so wrong that this isn't so, prune dooms them before it deletes, and that is noticed.
 pub(crate) const FRESH_MARK: i64 = 3600;
+/// How often to look again when prunes run one after the other.
+const ATTEMPTS: usize = 3;
 
 /// `stored`: by the backup, and named in the index.
 pub(crate) fn save(
@@ -60,28 +64,23 @@ impl Saving<'_> {
         if !self.still_there()? {
             self.rescue()?;
         }
-        self.refuse_lost()?;
+        self.make_up()?;
         let id = self.repo.save_snapshot(self.data)?;
-        let confirmed = self.confirm().and_then(|()| self.refuse_lost());
         // A snapshot that may lack something must not stay.
-        confirmed.or_else(|e| self.repo.take_back(id).and(Err(e)))?;
+        self.confirm().or_else(|e| self.repo.take_back(id).and(Err(e)))?;
         Ok(id)
     }
 
+    /// If nothing was touched since the last look, neither were the backup's own packs.
     fn confirm(&mut self) -> Result<()> {
-        for _ in 0..3 {
+        for _ in 0..ATTEMPTS {
             if self.still_there()? {
                 return Ok(());
             }
             self.rescue()?;
+            self.make_up()?;
         }
-        if self.still_there()? {
-            return Ok(());
-        }
-        Err(Error::Invalid(
-            "one prune after the other ran during this backup, so no snapshot was saved; run it again"
-                .into(),
-        ))
+        if self.still_there()? { Ok(()) } else { Err(one_after_the_other()) }
     }
 
     fn still_there(&self) -> Result<bool> {
@@ -90,10 +89,23 @@ impl Saving<'_> {
         Ok(self.relied_on.is_subset(&listed))
     }
 
-    fn refuse_lost(&self) -> Result<()> {
-        match lost(self.repo, &self.stored)?.into_iter().min() {
-            Some(id) => Err(Error::LostPack(ObjectName::new(ObjectKind::Pack, id))),
-            None => Ok(()),
+    /// Stores anew what was in the backup's own packs, if some of them are gone or about to
+    /// go, and relies on those no more.
+    fn make_up(&mut self) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            let lost = lost(self.repo, &self.stored)?;
+            if lost.is_empty() {
+                return Ok(());
+            }
+            self.rescue()?;
+            self.stored.packs.retain(|(id, _)| !lost.contains(id));
+            self.relied_on.retain(|id| !self.stored.index.contains(id));
+            self.stored.index = disown(self.repo, &self.stored.index, |id| lost.contains(id))?;
+            self.relied_on.extend(&self.stored.index);
+        }
+        match lost(self.repo, &self.stored)?.is_empty() {
+            true => Ok(()),
+            false => Err(one_after_the_other()),
         }
     }
 
@@ -173,6 +185,13 @@ pub(crate) fn disown_lost(repo: &Repository, finished: &Finished) {
     {
         let _ = disown(repo, &finished.index, |id| lost.contains(id));
     }
+}
+
+fn one_after_the_other() -> Error {
+    Error::Invalid(
+        "one prune after the other ran during this backup, so no snapshot was saved; run it again"
+            .into(),
+    )
 }
 
 /// What it means that a pack can't be found.

@@ -5,7 +5,6 @@ use crossbeam_channel::{Receiver, Sender};
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::trees::TreeSink;
 use super::walk::{Job, Work};
 use super::{Details, LOOK_AGAIN, Shared};
 use crate::contents::ContentBuilder;
@@ -14,6 +13,7 @@ use crate::format::{BlobKind, Content, Extent, Node, NodeKind, Time, display_nam
 use crate::pack::NewSegment;
 use crate::repo::now;
 use crate::source::SourceFile;
+use crate::tree::TreeSink;
 
 /// Files up to this length lie in the tree itself.
 const INLINE: usize = 96;
@@ -34,7 +34,7 @@ pub(super) fn reader(
         shared,
         segments,
         small: gathering(),
-        pages: TreeSink::new(shared),
+        pages: TreeSink::new(&shared.repo, &shared.writer),
         buffer: Vec::new(),
     };
     for job in jobs {

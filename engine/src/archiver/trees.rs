@@ -5,55 +5,8 @@ use crossbeam_channel::Receiver;
 use super::Shared;
 use super::walk::Event;
 use crate::error::{Error, Result};
-use crate::format::{BlobId, BlobKind, Node};
-use crate::pack::{NewSegment, PackWriter, Packed};
-use crate::repo::Repository;
-use crate::tree::{BlobSink, DirWriter, Entry, NodeAt};
-
-/// Tree blobs are compressed together up to this many bytes.
-const SEGMENT: usize = 256 << 10;
-
-/// Stores tree blobs that the repository doesn't have.
-pub(super) struct TreeSink<'a> {
-    repo: &'a Repository,
-    writer: &'a PackWriter,
-    segment: NewSegment,
-}
-
-impl<'a> TreeSink<'a> {
-    pub fn new(shared: &'a Shared) -> Self {
-        Self {
-            repo: &shared.repo,
-            writer: &shared.writer,
-            segment: NewSegment::new(BlobKind::Tree),
-        }
-    }
-
-    pub fn flush(&mut self) -> Result<()> {
-        if self.segment.blobs.is_empty() {
-            return Ok(());
-        }
-        let segment = std::mem::replace(&mut self.segment, NewSegment::new(BlobKind::Tree));
-        self.writer.add(&Packed::from(segment))
-    }
-}
-
-impl BlobSink for TreeSink<'_> {
-    fn put(&mut self, bytes: &[u8]) -> Result<BlobId> {
-        let id = self.repo.keys().blob_id(BlobKind::Tree, bytes);
-        if self.writer.claim(&id) {
-            self.segment.push(id, bytes);
-            if self.segment.bytes.len() >= SEGMENT {
-                self.flush()?;
-            }
-        }
-        Ok(id)
-    }
-
-    fn has(&self, id: &BlobId) -> bool {
-        self.repo.index().can_rely_on(id)
-    }
-}
+use crate::format::{BlobId, Node};
+use crate::tree::{DirWriter, Entry, NodeAt, TreeSink};
 
 /// A directory being written: its node, the same in the parent snapshot if only its
 /// tree may have changed since, and its entries. The root has no node.
@@ -61,7 +14,7 @@ type Open = (Option<(Box<Node>, Option<NodeAt>)>, DirWriter);
 
 /// Consumes the events; returns the root page.
 pub(super) fn build(shared: &Shared, events: Receiver<Event>) -> Result<BlobId> {
-    let mut sink = TreeSink::new(shared);
+    let mut sink = TreeSink::new(&shared.repo, &shared.writer);
     let mut dirs: Vec<Open> = vec![(None, DirWriter::default())];
     for event in events {
         let entry = match event {

@@ -91,7 +91,8 @@ struct State {
 pub struct Index {
     folder: Option<PathBuf>,
     state: RwLock<State>,
-    syncing: Mutex<()>,
+    /// What syncs have read that failed afterwards: of no use to anybody but the next one.
+    syncing: Mutex<Vec<Arc<Run>>>,
     /// Held by who merges runs of fresh blobs.
     merging: Mutex<()>,
     /// How many backups rely on the index.
@@ -172,6 +173,12 @@ impl Index {
         self.read().unreliable.lost.clone()
     }
 
+    /// Packs in the store that no index object in force names, and their lengths, as of the
+    /// last sync of a backup.
+    pub fn unnamed_packs(&self) -> Vec<(ObjectId, u64)> {
+        self.read().unreliable.unnamed.clone()
+    }
+
     /// Takes up a pack that this process has just stored.
     pub fn add(&self, pack: &PackEntry) {
         if !self.write().fresh.add(pack) {
@@ -224,19 +231,20 @@ impl Index {
     /// Makes the index equal to the index objects in the store. Reads only
     /// those that no run covers yet.
     pub fn sync(&self, store: &Store, keys: &Keys) -> Result<()> {
-        let _one_at_a_time = self.syncing.lock().unwrap_or_else(|e| e.into_inner());
-        let (runs, replaced) = {
+        let mut spare = self.syncing.lock().unwrap_or_else(|e| e.into_inner());
+        let (mut runs, replaced) = {
             let state = self.read();
             (state.runs.clone(), state.replaced.clone())
         };
-        self.sync_from(store, keys, runs, replaced)
+        runs.extend(spare.iter().cloned());
+        self.sync_from(store, keys, runs, replaced, &mut spare)
     }
 
     /// Like `sync`, and reads every index object again: what was read before
     /// says nothing about what is in the store now.
     pub fn reload(&self, store: &Store, keys: &Keys) -> Result<()> {
-        let _one_at_a_time = self.syncing.lock().unwrap_or_else(|e| e.into_inner());
-        self.sync_from(store, keys, Vec::new(), HashMap::new())
+        let mut spare = self.syncing.lock().unwrap_or_else(|e| e.into_inner());
+        self.sync_from(store, keys, Vec::new(), HashMap::new(), &mut spare)
     }
 
     /// Like `sync`, and checks every byte of the local copy: for those who draw
@@ -263,15 +271,29 @@ impl Index {
         keys: &Keys,
         runs: Vec<Arc<Run>>,
         replaced: HashMap<ObjectId, Vec<ObjectId>>,
+        spare: &mut Vec<Arc<Run>>,
     ) -> Result<()> {
-        let files = self.read().runs.iter().filter_map(|r| r.path().map(Path::to_owned)).collect();
+        let known = self.runs();
+        let files = known.iter().chain(&*spare).filter_map(|r| r.path().map(Path::to_owned));
+        let files = files.collect();
         let mut sync = Sync::new(store, keys, self.folder.as_deref(), runs, replaced, files);
-        sync.run()?;
+        let read = sync.read().and_then(|()| {
+            let mut unreliable = Unreliable::doomed(&sync.runs);
+            if self.relying.load(SeqCst) > 0 {
+                unreliable.look_for_lost(&sync.runs, store)?;
+            }
+            Ok(unreliable)
+        });
+        let unreliable = match read {
+            Ok(unreliable) => unreliable,
+            Err(e) => {
+                *spare = sync.give_up(&known);
+                return Err(e);
+            }
+        };
+        sync.finish();
+        spare.clear();
         let Sync { runs, replaced, damaged, .. } = sync;
-        let mut unreliable = Unreliable::doomed(&runs);
-        if self.relying.load(SeqCst) > 0 {
-            unreliable.look_for_lost(&runs, store)?;
-        }
         self.seen().extend(runs.iter().flat_map(|r| r.covered()).copied());
         *self.write() = State { runs, replaced, damaged, unreliable, ..State::default() };
         Ok(())

@@ -32,6 +32,9 @@ pub(super) struct Unreliable {
     doomed: HashSet<ObjectId>,
     /// They are not in the store, or not as long as the index says.
     pub lost: HashSet<ObjectId>,
+    /// Packs in the store that no entry names, with their lengths: of no use but to be
+    /// taken up.
+    pub unnamed: Vec<(ObjectId, u64)>,
 }
 
 impl Unreliable {
@@ -39,20 +42,25 @@ impl Unreliable {
     pub fn doomed(runs: &[Arc<Run>]) -> Self {
         let packs = runs.iter().flat_map(|run| run.packs());
         let doomed = packs.filter(|p| p.is_doomed());
-        Self { doomed: doomed.map(|p| p.id).collect(), lost: HashSet::new() }
+        Self { doomed: doomed.map(|p| p.id).collect(), ..Self::default() }
     }
 
     /// To be called after the index was read: a pack is stored before that names it.
     pub fn look_for_lost(&mut self, runs: &[Arc<Run>], store: &Store) -> Result<()> {
-        let mut listed = store.list(ObjectKind::Pack)?;
-        listed.sort_unstable_by_key(|(name, _)| name.id);
-        let is_there = |id: &ObjectId, size: u64| {
-            let at = listed.binary_search_by_key(id, |(name, _)| name.id);
-            at.is_ok_and(|at| listed[at].1 == size)
-        };
-        let packs = runs.iter().flat_map(|run| run.packs());
-        let lost = packs.filter(|p| p.marked == 0 && !is_there(&p.id, p.size));
-        self.lost = lost.map(|p| p.id).collect();
+        let listed = store.list(ObjectKind::Pack)?;
+        let mut listed: Vec<_> = listed.into_iter().map(|(name, size)| (name.id, size)).collect();
+        listed.sort_unstable();
+        let mut named = vec![false; listed.len()];
+        for pack in runs.iter().flat_map(|run| run.packs()) {
+            let at = listed.binary_search_by_key(&pack.id, |(id, _)| *id).ok();
+            at.into_iter().for_each(|at| named[at] = true);
+            let is_there = at.is_some_and(|at| listed[at].1 == pack.size);
+            if pack.marked == 0 && !is_there {
+                self.lost.insert(pack.id);
+            }
+        }
+        let unnamed = listed.into_iter().zip(named).filter(|(_, named)| !named);
+        self.unnamed = unnamed.map(|(pack, _)| pack).collect();
         Ok(())
     }
 

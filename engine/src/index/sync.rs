@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::{IndexData, ObjectId, ObjectKind, ObjectName, PackEntry, Purpose, sealed};
 use crate::object;
 use crate::store::Store;
-use crate::workers;
+use crate::workers::{self, Room};
 
 /// Entries gathered before they become a run.
 const RUN_ENTRIES: usize = 400_000;
@@ -38,7 +38,8 @@ pub(super) struct Sync<'a> {
     /// as long as it is there, that counts too.
     pub replaced: HashMap<ObjectId, Vec<ObjectId>>,
     pub damaged: Vec<(ObjectId, String)>,
-    /// Files of all runs that were made or known, to remove those that are not needed.
+    /// Files of all runs that were made or known, to remove those that are not needed in
+    /// the end.
     files: HashSet<PathBuf>,
 }
 
@@ -54,14 +55,13 @@ impl<'a> Sync<'a> {
         Self { store, keys, folder, runs, replaced, damaged: Vec::new(), files }
     }
 
-    /// Reads what no run covers yet.
-    pub fn run(&mut self) -> Result<()> {
+    /// Reads what no run covers yet. Then [`finish`](Self::finish), or
+    /// [`give_up`](Self::give_up).
+    pub fn read(&mut self) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let listed = self.store.list(ObjectKind::Index)?;
             let listed = listed.into_iter().map(|(name, size)| (name.id, size)).collect();
             if self.attempt(&listed)? {
-                self.compact();
-                self.remove_files();
                 return Ok(());
             }
         }
@@ -69,6 +69,23 @@ impl<'a> Sync<'a> {
             "index objects keep vanishing while they are read; is a prune running? Try again"
                 .into(),
         ))
+    }
+
+    /// Makes runs few, and removes files that are not needed any more.
+    pub fn finish(&mut self) {
+        self.compact();
+        self.remove_files();
+    }
+
+    /// After an error: what was read beside the `known` runs, to go on from the next time.
+    pub fn give_up(mut self, known: &[Arc<Run>]) -> Vec<Arc<Run>> {
+        let covered: HashSet<_> = known.iter().flat_map(|run| run.covered()).collect();
+        let is_new = |run: &Arc<Run>| !run.covered().iter().any(|id| covered.contains(id));
+        self.runs.retain(is_new);
+        let read = self.runs.clone();
+        self.runs.extend(known.iter().cloned());
+        self.remove_files();
+        read
     }
 
     /// `listed` are all index objects and their lengths. False if one vanished meanwhile.
@@ -159,22 +176,23 @@ impl<'a> Sync<'a> {
                     Err(e) => return Err(e),
                 }
                 if builder.len() >= RUN_ENTRIES {
-                    self.finish(std::mem::take(&mut builder))?;
+                    self.keep(std::mem::take(&mut builder))?;
                 }
             }
             if vanished {
                 break;
             }
         }
-        self.finish(builder)?;
+        self.keep(builder)?;
         Ok(!vanished)
     }
 
     fn read_many(&self, ids: &[(ObjectId, u64)]) -> Result<Vec<(ObjectId, Result<IndexData>)>> {
-        workers::map(ids, BATCH, |(id, _)| Ok((*id, read_object(self.store, self.keys, id))))
+        let room = Room { bytes: BATCH_BYTES, of: &|(_, len)| *len };
+        workers::map(ids, BATCH, room, |(id, _)| Ok((*id, read_object(self.store, self.keys, id))))
     }
 
-    fn finish(&mut self, builder: RunBuilder) -> Result<()> {
+    fn keep(&mut self, builder: RunBuilder) -> Result<()> {
         if builder.covered.is_empty() {
             return Ok(());
         }

@@ -24,20 +24,23 @@ pub(super) fn delete_index(
 }
 
 /// Dooms the packs that are `lost` in index objects that the caller has written: a
-/// prune has taken them for garbage, and nothing may rely on them.
+/// prune has taken them for garbage, and nothing may rely on them. Returns the objects that
+/// stand there now; one that has vanished stays in the list.
 pub(crate) fn disown(
     repo: &Repository,
     objects: &[ObjectId],
     lost: impl Fn(&ObjectId) -> bool,
-) -> Result<()> {
+) -> Result<Vec<ObjectId>> {
+    let mut now = Vec::new();
     for id in objects {
         let data = match read_object(repo.store(), repo.keys(), id) {
-            Err(e) if e.is_not_found() => continue,
-            other => other?,
+            Err(e) if e.is_not_found() => None,
+            other => Some(other?),
         };
-        if !data.packs.iter().any(|pack| lost(&pack.id)) {
+        let Some(data) = data.filter(|d| d.packs.iter().any(|pack| lost(&pack.id))) else {
+            now.push(*id);
             continue;
-        }
+        };
         let mut writer = IndexWriter::new(repo);
         for pack in data.packs {
             let marked = if lost(&pack.id) { Some(DOOMED) } else { pack.marked };
@@ -46,8 +49,9 @@ pub(crate) fn disown(
         writer.flush(vec![*id])?;
         repo.store().settle()?;
         delete_index(repo, [*id])?;
+        now.append(&mut writer.objects);
     }
-    Ok(())
+    Ok(now)
 }
 
 /// Writes index objects of bounded length.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::reach::{Reached, walk_reachable};
 use super::used::{Inserted, Packs, UsedBlobs};
-use super::workers::for_each;
+use super::workers::{for_each, size_of};
 use crate::archiver::FRESH_MARK;
 use crate::error::{Error, Result};
 use crate::format::{BlobId, BlobKind, ObjectId, ObjectKind, ObjectName, Time};
@@ -121,6 +121,16 @@ pub fn plan_prune(
     PrunePlan::at(repo, options, repo.clock(), monitor)
 }
 
+/// The plan as it would be once these snapshots are forgotten. Changes nothing.
+pub fn plan_prune_without(
+    repo: &Repository,
+    forgotten: &HashSet<ObjectId>,
+    options: &PruneOptions,
+    monitor: &dyn Monitor,
+) -> Result<PrunePlan> {
+    PrunePlan::make(repo, forgotten, options, repo.clock(), monitor)
+}
+
 /// Refuses if an index object can't be read.
 pub(super) fn refuse_damaged_index(repo: &Repository) -> Result<()> {
     match repo.index().damaged().first() {
@@ -152,10 +162,20 @@ impl PrunePlan {
         now: Time,
         monitor: &dyn Monitor,
     ) -> Result<Self> {
+        Self::make(repo, &HashSet::new(), options, now, monitor)
+    }
+
+    fn make(
+        repo: &Repository,
+        forgotten: &HashSet<ObjectId>,
+        options: &PruneOptions,
+        now: Time,
+        monitor: &dyn Monitor,
+    ) -> Result<Self> {
         options.check()?;
         let mut objects = HashSet::new();
         for _ in 1..ATTEMPTS {
-            match Self::look(repo, options, now, monitor, &mut objects) {
+            match Self::look(repo, forgotten, options, now, monitor, &mut objects) {
                 // It may be that another prune has just removed it.
                 Err(e) if e.is_damage() || matches!(e, Error::Invalid(_)) => {
                     repo.refresh_index()?;
@@ -166,12 +186,13 @@ impl PrunePlan {
                 result => return result,
             }
         }
-        Self::look(repo, options, now, monitor, &mut objects)
+        Self::look(repo, forgotten, options, now, monitor, &mut objects)
     }
 
-    /// `objects` gets what is in force in the index.
+    /// `forgotten` snapshots need nothing. `objects` gets what is in force in the index.
     fn look(
         repo: &Repository,
+        forgotten: &HashSet<ObjectId>,
         options: &PruneOptions,
         now: Time,
         monitor: &dyn Monitor,
@@ -181,7 +202,8 @@ impl PrunePlan {
         repo.store().settle()?;
         // In this order: what a snapshot needs is in the index when it is saved,
         // and a pack is stored before the index names it.
-        let snapshots = snapshots(repo)?;
+        let mut snapshots = snapshots(repo)?;
+        snapshots.retain(|s| !forgotten.contains(&s.id));
         repo.index().sync_checked(repo.store(), repo.keys())?;
         *objects = repo.index().objects();
         refuse_damaged_index(repo)?;
@@ -226,9 +248,9 @@ fn rotten(
     let packs = Packs::new(&repo.index().runs());
     let doomed = packs.iter().filter(|p| p.is_doomed());
     let doomed: Vec<_> =
-        doomed.filter(|p| listed.get(&p.id) == Some(&p.size)).map(|p| p.id).collect();
+        doomed.filter(|p| listed.get(&p.id) == Some(&p.size)).map(|p| (p.id, p.size)).collect();
     let rotten = Mutex::new(HashSet::new());
-    for_each(&doomed, |id| {
+    for_each(&doomed, size_of, |(id, _)| {
         monitor.progress().check()?;
         match object::read(repo.store(), &ObjectName::new(ObjectKind::Pack, *id)) {
             Ok(_) => {}

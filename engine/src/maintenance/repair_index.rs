@@ -12,7 +12,7 @@ use super::prune::mend;
 use super::repair_objects::tidy_parity;
 use super::tables::{Tables, digest};
 use super::used::Packs;
-use super::workers::{cannot_be_read_now, for_each, reason, stops};
+use super::workers::{cannot_be_read_now, for_each, reason, size_of, stops};
 use crate::error::{Error, Result};
 use crate::format::{DOOMED, ObjectId, ObjectKind, ObjectName, PackEntry};
 use crate::monitor::Monitor;
@@ -179,7 +179,7 @@ impl<'a> Entering<'a> {
         monitor.progress().expect(packs.len() as u64, 0);
         let (repo, known, read_all) = (self.repo, self.known, self.options.read_all);
         let shared = Mutex::new((&mut *self, &mut *report));
-        for_each(packs, |(id, size)| {
+        for_each(packs, size_of, |(id, size)| {
             monitor.progress().check()?;
             let is_known = known.get(id).is_some();
             let table_only = || fetch_table(repo.store(), repo.keys(), *id, *size);

@@ -206,7 +206,12 @@ fn check_objects(
     monitor: &dyn Monitor,
 ) -> Result<ScrubReport> {
     let found = Mutex::new(report);
-    for_each(objects, |(name, size)| {
+    // Parity is read whole.
+    let bytes = |(name, size): &(ObjectName, u64)| match name.kind {
+        ObjectKind::Parity => *size,
+        _ => PIECE.min(*size),
+    };
+    for_each(objects, bytes, |(name, size)| {
         monitor.progress().check()?;
         let outcome = match name.kind {
             ObjectKind::Parity => {

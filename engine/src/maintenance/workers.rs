@@ -4,14 +4,25 @@ use crate::error::{Error, Result};
 use crate::format::ObjectName;
 use crate::repo::Repository;
 use crate::store::StoreErrorKind;
+use crate::workers::{Room, for_each_within};
 
-/// Does `work` for each item, on every core. Ends with the first error.
+/// Most bytes of objects in memory at once: several packs as they usually are.
+const BYTES: u64 = 128 << 20;
+
+/// Does `work` for each item, on every core as far as memory goes: an item takes so many
+/// `bytes`. Ends with the first error.
 pub(super) fn for_each<T: Sync>(
     items: &[T],
+    bytes: impl Fn(&T) -> u64 + Sync,
     work: impl Fn(&T) -> Result<()> + Send + Sync,
 ) -> Result<()> {
     let workers = std::thread::available_parallelism().map_or(2, |n| n.get()).clamp(2, 8);
-    crate::workers::for_each(items, workers, work)
+    for_each_within(items, workers, Room { bytes: BYTES, of: &bytes }, work)
+}
+
+/// What an object takes that is read whole.
+pub(super) fn size_of<N>((_, size): &(N, u64)) -> u64 {
+    *size
 }
 
 /// Errors that say nothing about one object, but that nothing more can be learnt.

@@ -3,6 +3,7 @@
 //! Order is the promise: a pack is settled in the store before an index object
 //! names it, and a snapshot is written only after `finish`.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -29,6 +30,8 @@ const DATA_PACKS: usize = 2;
 const UPLOADERS: usize = 2;
 /// Packs looked up at once.
 const LOOKUPS: usize = 8;
+/// For more packs than this, a listing of all costs less than looking each up.
+const MANY_PACKS: usize = 64;
 /// An index object is written at least this often, so that little is sent
 /// again after an interruption.
 const INDEX_EVERY: Duration = Duration::from_secs(20);
@@ -188,7 +191,8 @@ impl PackWriter {
     }
 
     /// Stores what is left and publishes it. Afterwards everything survives a power
-    /// loss; after an error there is only [`abandon`](Self::abandon).
+    /// loss; after an error there is only [`abandon`](Self::abandon). Whoever relies on the
+    /// packs must look whether they are there now.
     pub fn finish(&mut self) -> Result<Finished> {
         for slot in std::mem::take(&mut self.open) {
             if let Some(pack) = slot.into_inner().unwrap_or_else(|e| e.into_inner()) {
@@ -203,7 +207,8 @@ impl PackWriter {
     }
 
     /// Gives up, but publishes the packs that were stored, so that they need not
-    /// be stored again. Errors don't matter: another one is the cause.
+    /// be stored again. Errors don't matter: another one is the cause. Packs that are gone
+    /// must be disowned.
     pub fn abandon(mut self) -> Finished {
         if self.join_uploaders().is_ok() {
             let _ = self.shared.write_index(&mut lock(&self.shared.pending));
@@ -272,12 +277,16 @@ impl Shared {
         let due = pending.data.packs.len() >= INDEX_PACKS
             || pending.blobs >= INDEX_BLOBS
             || pending.since.elapsed() >= INDEX_EVERY;
-        if due { self.write_index(&mut pending) } else { Ok(()) }
+        if due {
+            self.still_there(&pending.data)?;
+            self.write_index(&mut pending)?;
+        }
+        Ok(())
     }
 
     /// A machine that sleeps between storing a pack and naming it in the index
     /// may find that a prune has taken the pack for garbage. That may still happen
-    /// until it is named, so the backup looks again in the end.
+    /// until it is named, so whoever has it named looks again in the end.
     fn still_there(&self, data: &IndexData) -> Result<()> {
         let packs: Vec<_> = data.packs.iter().map(|pack| (pack.id, pack.size)).collect();
         match missing_packs(self.repo.store(), &packs)?.first() {
@@ -291,7 +300,6 @@ impl Shared {
             return Ok(());
         }
         self.repo.store().settle()?;
-        self.still_there(&pending.data)?;
         let data = std::mem::take(&mut pending.data);
         pending.blobs = 0;
         pending.since = Instant::now();
@@ -306,8 +314,14 @@ impl Shared {
 /// Which of these packs are not in the store, or not all of them. Several are looked up at
 /// once: one that is far away answers late.
 pub fn missing_packs(store: &Store, packs: &[StoredPack]) -> Result<Vec<ObjectId>> {
+    let mut doubtful = packs.to_vec();
+    if packs.len() > MANY_PACKS {
+        let listed = store.list(ObjectKind::Pack)?;
+        let listed: HashSet<_> = listed.into_iter().map(|(name, len)| (name.id, len)).collect();
+        doubtful.retain(|pack| !listed.contains(pack));
+    }
     let missing = Mutex::new(Vec::new());
-    workers::for_each(packs, LOOKUPS, |(id, len)| {
+    workers::for_each(&doubtful, LOOKUPS, |(id, len)| {
         match store.size(&ObjectName::new(ObjectKind::Pack, *id)) {
             Ok(size) if size == *len => {}
             Err(e) if !e.is_not_found() => return Err(e.into()),

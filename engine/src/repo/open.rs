@@ -49,24 +49,40 @@ impl Repository {
             // What can't be looked at may well be there.
             Err(e) => return Err(e.into()),
         }
-        store.create()?;
+        match store.create() {
+            // Somebody else was first.
+            Err(e) if e.kind == StoreErrorKind::AlreadyExists && has_config(store) => {
+                return Err(exists());
+            }
+            other => other?,
+        }
         let keys =
             without_traces(|| MasterKey::generate().map(|master| Box::new(Keys::new(master))))?;
         let now = now();
         let config = Config::new(&keys, now, options.parity, options.chunks)?;
         let (store, _) = guarded(store.clone(), &config, None);
+        let config_bytes = encode(&config)?;
         let info = SlotInfo { created: now, label: options.label.clone() };
         let slot = KeySlot::new(&keys, &config.repository, password, options.cost, &info)?;
         let slot = encode(&slot)?;
         let name = ObjectName::new(ObjectKind::Key, ObjectId::of(&slot));
-        object::write(&store, &name, &slot)?;
-        store.settle()?;
-        match object::write(&store, &ObjectName::CONFIG, &encode(&config)?) {
-            Err(Error::Store(e)) if e.kind == StoreErrorKind::AlreadyExists => return Err(exists()),
+        match object::write(&store, &name, &slot) {
+            // Whoever was first has removed it.
+            Err(e) if e.is_not_found() && has_config(&store) => return Err(exists()),
             other => other?,
         }
-        // Who began at the same time may have taken it for one that an interrupted init left.
-        object::write(&store, &name, &slot)?;
+        store.settle()?;
+        match object::write(&store, &ObjectName::CONFIG, &config_bytes) {
+            // Whoever has stored it has made the repository.
+            Err(Error::Store(e)) if e.kind == StoreErrorKind::AlreadyExists => {
+                if store.get(&ObjectName::CONFIG)? != config_bytes {
+                    remove_slot(&store, &name)?;
+                    return Err(exists());
+                }
+            }
+            other => other?,
+        }
+        remove_foreign_slots(&store, &config)?;
         Ok(store.settle()?)
     }
 
@@ -154,6 +170,31 @@ impl Repository {
         repo.compare(&before, ObjectKind::Key, &slots, &[]);
         Ok(Arc::new(repo))
     }
+}
+
+fn has_config(store: &Store) -> bool {
+    store.size(&ObjectName::CONFIG).is_ok()
+}
+
+/// Slots that interrupted inits have left, or that are of others who have just come too late:
+/// they open nothing here.
+fn remove_foreign_slots(store: &Store, config: &Config) -> Result<()> {
+    for (name, _) in store.list(ObjectKind::Key)? {
+        let is_foreign = match read_slot(store, &name) {
+            Ok(slot) => slot.repository != config.repository,
+            Err(e) => e.is_damage() && !e.is_not_found() && !e.is_unreadable_now(),
+        };
+        if is_foreign {
+            remove_slot(store, &name)?;
+        }
+    }
+    Ok(())
+}
+
+/// With its parity, if whoever stored it has made some.
+fn remove_slot(store: &Store, name: &ObjectName) -> Result<()> {
+    store.delete(&name.parity())?;
+    Ok(store.delete(name)?)
 }
 
 /// The store as the repository's own rules want it to be used.

@@ -7,7 +7,7 @@ use super::Repository;
 use crate::error::{Error, Result};
 use crate::format::{ObjectId, ObjectKind, ObjectName, Purpose, SnapshotData, sealed};
 use crate::object;
-use crate::workers;
+use crate::workers::{self, Room};
 
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -26,20 +26,24 @@ pub(super) struct Known {
     read: Mutex<HashMap<ObjectId, Arc<SnapshotData>>>,
 }
 
+/// Snapshots read at once, and how many bytes they may have together. They are small; junk
+/// in their place may not be.
 const READERS: usize = 8;
+const READ_BYTES: u64 = 16 << 20;
 
 impl Repository {
     /// Ids of all snapshots: one listing of the store.
     pub fn snapshot_ids(&self) -> Result<Vec<ObjectId>> {
         let before = self.before();
-        let ids = self.list_snapshots()?;
+        let ids: Vec<_> = self.list_snapshots()?.into_iter().map(|(id, _)| id).collect();
         self.compare(&before, ObjectKind::Snapshot, &ids, &[]);
         Ok(ids)
     }
 
-    fn list_snapshots(&self) -> Result<Vec<ObjectId>> {
+    /// With their lengths.
+    fn list_snapshots(&self) -> Result<Vec<(ObjectId, u64)>> {
         let listed = self.store().list(ObjectKind::Snapshot)?;
-        Ok(listed.into_iter().map(|(name, _)| name.id).collect())
+        Ok(listed.into_iter().map(|(name, size)| (name.id, size)).collect())
     }
 
     /// Every readable snapshot, oldest first.
@@ -50,15 +54,18 @@ impl Repository {
     /// Every readable snapshot, oldest first, and the damaged ones with what is wrong.
     pub fn snapshots_and_damaged(&self) -> Result<(Vec<Snapshot>, Vec<Damaged>)> {
         let before = self.before();
-        let ids = self.list_snapshots()?;
+        let listed = self.list_snapshots()?;
+        let ids: Vec<_> = listed.iter().map(|(id, _)| *id).collect();
         let known = || self.snapshots.read.lock().unwrap_or_else(|e| e.into_inner());
         let new: Vec<_> = {
             let known = known();
-            ids.iter().filter(|id| !known.contains_key(id)).copied().collect()
+            listed.into_iter().filter(|(id, _)| !known.contains_key(id)).collect()
         };
+        let room = Room { bytes: READ_BYTES, of: &|(_, size)| *size };
+        let read = |(id, _): &(ObjectId, u64)| Ok((*id, self.read_snapshot(id)));
         let mut damaged = Vec::new();
         // A panic is an error: a snapshot that is passed over would look forgotten.
-        for (id, result) in workers::map(&new, READERS, |id| Ok((*id, self.read_snapshot(id))))? {
+        for (id, result) in workers::map(&new, READERS, room, read)? {
             match result {
                 Ok(data) => drop(known().insert(id, Arc::new(data))),
                 // Forgotten meanwhile. If it is still there, it must not look so.

@@ -39,10 +39,7 @@ impl Disk for OsDisk {
         match std::fs::hard_link(from, to) {
             Ok(()) => std::fs::remove_file(from),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(e),
-            // File systems without hard links. Names are hashes, so a file that
-            // appears between the check and the rename has the same bytes.
-            Err(_) if to.exists() => Err(io::ErrorKind::AlreadyExists.into()),
-            Err(_) => std::fs::rename(from, to),
+            Err(_) => rename_without_link(from, to),
         }
     }
 
@@ -73,6 +70,22 @@ impl Disk for OsDisk {
         // Windows flushes only what is open for writing.
         sync(&OpenOptions::new().read(true).write(cfg!(windows)).open(path)?)
     }
+}
+
+/// The same on file systems without hard links.
+fn rename_without_link(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_vendor = "apple"))]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use rustix::io::Errno;
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+            other => return Ok(other?),
+        }
+    }
+    // Names are hashes, so a file that appears between the check and the rename has the same
+    // bytes; but for the config.
+    if to.exists() { Err(io::ErrorKind::AlreadyExists.into()) } else { std::fs::rename(from, to) }
 }
 
 /// Forces a file or a folder to the disk. Some shares have no call for that, or on macOS none
@@ -113,6 +126,31 @@ fn make_private_dir(path: &Path) -> io::Result<()> {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(any(target_os = "linux", target_vendor = "apple"))]
+    fn one_of_many_gives_a_file_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for round in 0..50 {
+            let to = at(&format!("config {round}"));
+            let rename = |n: usize| {
+                let from = at(&format!("{n}"));
+                std::fs::write(&from, format!("{n}")).unwrap();
+                match rename_without_link(&from, &to) {
+                    Err(e) => assert_eq!(e.kind(), io::ErrorKind::AlreadyExists),
+                    Ok(()) => return Some(n),
+                }
+                None
+            };
+            let won: Vec<_> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4).map(|n| scope.spawn(move || rename(n))).collect();
+                threads.into_iter().filter_map(|t| t.join().unwrap()).collect()
+            });
+            assert_eq!(won.len(), 1);
+            assert_eq!(std::fs::read(&to).unwrap(), format!("{}", won[0]).into_bytes());
+        }
+    }
 
     /// As a share does that has no such call; errors of a disk stay errors.
     #[test]

@@ -212,7 +212,7 @@ impl LocalStore {
     }
 
     /// An interrupted init leaves key slots at most. Where there is more, a
-    /// repository has lost its config, and its key slots must not be removed.
+    /// repository has lost its config.
     fn refuse_without_config(&self) -> Result<(), StoreError> {
         for kind in
             [ObjectKind::Snapshot, ObjectKind::Index, ObjectKind::Pack, ObjectKind::Forgotten]
@@ -428,12 +428,6 @@ impl ObjectStore for LocalStore {
         }
         for kind in [ObjectKind::Key, ObjectKind::Pack, ObjectKind::Index, ObjectKind::Snapshot] {
             self.make_dirs(&self.root.join(kind.folder())).map_err(fail)?;
-        }
-        // Slots of an interrupted init open nothing.
-        for kind in [ObjectKind::Parity, ObjectKind::Key] {
-            for (name, _) in self.list(kind)? {
-                self.delete(&name)?;
-            }
         }
         Ok(())
     }

@@ -117,7 +117,6 @@ impl ObjectStore for MemoryStore {
                 message,
             ));
         }
-        self.objects.clear();
         Ok(())
     }
 

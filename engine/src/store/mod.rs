@@ -17,7 +17,8 @@ use crate::format::{ObjectKind, ObjectName, Time};
 /// A place for objects. Calls come from many threads at once, and may be slow or fail.
 pub trait ObjectStore: Send + Sync {
     /// Stores an object whole or not at all. An object that is there already
-    /// is left alone (names are hashes), except the config, where it is an error.
+    /// is left alone (names are hashes), except the config, where it is an error: of several
+    /// who store it at once, one succeeds.
     /// After [`settle`](Self::settle) returned, the object survives a power loss.
     fn put(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError>;
 
@@ -75,7 +76,8 @@ pub trait ObjectStore: Send + Sync {
     /// clock. Returns how many files and bytes.
     fn sweep(&self, age: std::time::Duration) -> Result<(u64, u64), StoreError>;
 
-    /// Prepares an empty place for a repository; an error if something is there.
+    /// Prepares an empty place for a repository; an error if something is there but key slots,
+    /// which an interrupted init may have left: whose they are is not known here.
     fn create(&self) -> Result<(), StoreError>;
 
     /// Makes folders anew that the repository has lost; which ones.

@@ -1,8 +1,11 @@
-//! Directories: read page by page (`reader.rs`) and written page by page (`writer.rs`).
+//! Directories: read page by page (`reader.rs`) and written page by page (`writer.rs`), into
+//! packs (`sink.rs`).
 
 mod reader;
+mod sink;
 mod writer;
 
 pub use crate::format::{Branch, TreePage};
 pub use reader::{Entries, NodeAt, entries, entries_from, entry_count, lookup, position, resolve};
+pub use sink::TreeSink;
 pub use writer::{BlobSink, DirWriter, Entry};

@@ -9,7 +9,9 @@ use fastrand::Rng;
 use tresor_engine::Error;
 use tresor_engine::format::{BlobKind, Content, IndexData, ObjectId, ObjectKind, ObjectName, Time};
 use tresor_engine::index::read_object;
-use tresor_engine::maintenance::{CheckOptions, PruneOptions, check, plan_prune, prune, stats};
+use tresor_engine::maintenance::{
+    CheckOptions, PruneOptions, PrunePlan, check, plan_prune, plan_prune_without, prune, stats,
+};
 use tresor_engine::monitor::Quiet;
 use tresor_engine::repo::{OpenOptions, Repository, now};
 use tresor_engine::store::{Store, StoreError, StoreErrorKind};
@@ -222,6 +224,51 @@ fn a_grace_must_be_long_enough() {
             prune(&repo, &options, plan, &Quiet::default()).unwrap_err();
         }
     }
+}
+
+/// The plan for when snapshots are forgotten is the one that a prune makes then.
+#[test]
+fn a_plan_without_some_snapshots() {
+    let (store, mut kept, _) = busy(8);
+    let before = objects(&store);
+    let at_first = shown(&plan_prune(&open(&store), &all(), &Quiet::default()));
+    let forgotten = kept.0.iter().take(2).map(|(s, _)| s.id).collect();
+    let foreseen =
+        plan_prune_without(&open(&store), &forgotten, &all(), &Quiet::default()).unwrap();
+    assert_eq!(objects(&store), before, "something was written");
+    let changed = copy(&store);
+    open(&changed).forget(&forgotten.iter().copied().collect::<Vec<_>>()).unwrap();
+    let plan = plan_prune(&open(&changed), &all(), &Quiet::default());
+    assert_eq!(shown(&Ok(foreseen)), shown(&plan));
+    assert_ne!(shown(&plan), at_first);
+    // Carried out while they are still there, it spares what they need.
+    let plan = plan_prune_without(&open(&store), &forgotten, &all(), &Quiet::default()).unwrap();
+    prune(&open(&store), &all(), plan, &Quiet::default()).unwrap();
+    kept.verify(&store, "a plan that came too early");
+    kept.0.drain(..2);
+    finish(&changed, &kept, &all(), "forgotten");
+}
+
+/// What a plan tells.
+fn shown(plan: &tresor_engine::Result<PrunePlan>) -> [u64; 15] {
+    let p = plan.as_ref().unwrap();
+    [
+        p.snapshots,
+        p.blobs_used,
+        p.blobs_unused,
+        p.bytes_used,
+        p.bytes_unused,
+        p.packs_kept,
+        p.packs_repack,
+        p.bytes_repack,
+        p.packs_mark,
+        p.bytes_mark,
+        p.packs_delete,
+        p.bytes_delete,
+        p.packs_waiting,
+        p.packs_recovered,
+        p.packs_unindexed,
+    ]
 }
 
 /// A plan is carried out after another prune has changed everything.

@@ -462,17 +462,31 @@ impl Turns {
         store: &Store,
         work: impl FnOnce(&Arc<Repository>) -> T,
     ) -> T {
-        let turns = self.clone();
-        let repo = open_over(store, |store| {
-            hooked(store, 0, move |_| {
-                turns.step(me, false);
-                Ok(())
-            })
-            .0
-        });
+        let repo = open_over(store, |store| self.taken_by(me, store));
         let result = work(&repo);
         self.step(me, true);
         result
+    }
+
+    /// The same with the store alone.
+    pub fn run_on<T>(
+        self: &Arc<Self>,
+        me: usize,
+        store: &Store,
+        work: impl FnOnce(&Store) -> T,
+    ) -> T {
+        let result = work(&self.taken_by(me, store));
+        self.step(me, true);
+        result
+    }
+
+    fn taken_by(self: &Arc<Self>, me: usize, store: &Store) -> Store {
+        let turns = self.clone();
+        let turn = move |_: &Call| {
+            turns.step(me, false);
+            Ok(())
+        };
+        hooked(store, 0, turn).0
     }
 }
 

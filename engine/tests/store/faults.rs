@@ -209,7 +209,9 @@ fn deletes_and_creates_can_be_tried_again() {
         |_, store, context| {
             store.create().expect(context);
             store.put(&ObjectName::CONFIG, b"config").expect(context);
-            assert!(listed(store, ObjectKind::Key).is_empty(), "{context}");
+            let slot = [(name(ObjectKind::Key, 1), 4)];
+            let slots = listed(store, ObjectKind::Key);
+            assert!(slots.is_empty() || slots == slot, "{context}");
         },
     );
 }

@@ -2,6 +2,7 @@ mod policy;
 
 use std::collections::HashSet;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use anyhow::Result;
 use jiff::tz::TimeZone;
@@ -43,7 +44,7 @@ pub struct Args {
     #[arg(value_name = "SNAPSHOT")]
     snapshots: Vec<String>,
 
-    /// Show what would be removed and why the rest stays, change nothing
+    /// Show what would be removed and why the rest stays, with --prune also its plan; change nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
 
@@ -113,26 +114,31 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     if !globals.json && (globals.wants_text() || args.dry_run) {
         output::print(&text(&args, &chosen, &decisions, &removed))?;
     }
-    let prune = prune_after(&repo, &args, globals)?;
+    let prune = prune_after(&repo, &args, &removed, globals)?;
     if globals.json {
         let removed = removed.iter().map(ObjectId::to_string).collect();
         let groups = decisions.iter().map(|(key, group)| Group::new(key, group)).collect();
         output::print_json(&Answer { dry_run: args.dry_run, groups, removed, prune })?;
-    } else if let Some(answer) = prune.filter(|_| globals.wants_text()) {
+    } else if let Some(answer) = prune.filter(|_| globals.wants_text() || args.dry_run) {
         output::print(&answer.text())?;
     }
     Ok(Exit::Done)
 }
 
 fn prune_after(
-    repo: &std::sync::Arc<Repository>,
+    repo: &Arc<Repository>,
     args: &Args,
+    removed: &[ObjectId],
     globals: &Globals,
 ) -> Result<Option<prune::Answer>> {
-    if !args.prune || args.dry_run {
+    if !args.prune {
         return Ok(None);
     }
-    prune::carry_out(repo, &args.prune_args, false, globals).map(Some)
+    if args.dry_run {
+        let removed = removed.iter().copied().collect();
+        return prune::foresee(repo, &args.prune_args, &removed, globals).map(Some);
+    }
+    prune::carry_out(repo, &args.prune_args, globals).map(Some)
 }
 
 fn decide(

@@ -7,7 +7,7 @@ use super::{CheckOptions, CheckProblem, CheckReport, View};
 use crate::error::{Error, Result};
 use crate::format::{ObjectId, ObjectKind, ObjectName, PackEntry};
 use crate::maintenance::tables::Tables;
-use crate::maintenance::workers::{for_each, reason, stops};
+use crate::maintenance::workers::{for_each, reason, size_of, stops};
 use crate::monitor::Monitor;
 use crate::pack::verify_pack;
 use crate::repo::Repository;
@@ -122,7 +122,7 @@ pub(super) fn read_packs(
     }
     monitor.progress().expect(packs.len() as u64, packs.iter().map(|p| p.1).sum());
     let found = Mutex::new(PacksRead::default());
-    for_each(&packs, |(id, size)| {
+    for_each(&packs, size_of, |(id, size)| {
         monitor.progress().check()?;
         let table = read_pack(repo, id);
         let mut found = found.lock().unwrap_or_else(|e| e.into_inner());

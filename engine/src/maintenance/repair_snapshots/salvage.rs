@@ -9,16 +9,14 @@ use crate::format::{BlobId, BlobKind, Content, ContentPage, Extent, ExtentPage, 
 use crate::maintenance::check::Lost;
 use crate::maintenance::workers::stops;
 use crate::monitor::Monitor;
-use crate::pack::{NewSegment, PackWriter, Packed};
+use crate::pack::PackWriter;
 use crate::repo::Repository;
-use crate::tree::{BlobSink, DirWriter};
+use crate::tree::{BlobSink, DirWriter, TreeSink};
 
 /// Ends the name of what isn't whole.
 const DAMAGED: &str = ".damaged";
 /// Longest name that file systems take.
 const MOST_NAME: usize = 255;
-/// Tree blobs are compressed together up to this many bytes.
-const SEGMENT: usize = 256 << 10;
 
 pub(super) struct Salvage<'a> {
     repo: &'a Repository,
@@ -49,8 +47,8 @@ impl<'a> Salvage<'a> {
         touched: HashSet<Vec<u8>>,
         monitor: &'a dyn Monitor,
     ) -> Self {
-        let segment = NewSegment::new(BlobKind::Tree);
-        let sink = Sink { repo, writer, lost, again: HashSet::new(), segment };
+        let trees = TreeSink::new(repo, writer);
+        let sink = Sink { repo, lost, again: HashSet::new(), trees };
         Self { repo, lost, touched, monitor, sink, losses: Vec::new() }
     }
 
@@ -82,7 +80,7 @@ impl<'a> Salvage<'a> {
                     above.done.insert(node.name.clone(), node);
                 }
                 _ => {
-                    self.sink.flush()?;
+                    self.sink.trees.flush()?;
                     return Ok(Some(tree));
                 }
             }
@@ -279,39 +277,24 @@ impl Parts {
     }
 }
 
-/// Stores tree blobs that the repository doesn't have.
+/// Stores tree blobs that the repository doesn't have, and those that it has lost.
 struct Sink<'a> {
     repo: &'a Repository,
-    writer: &'a PackWriter,
     lost: &'a Lost,
     /// Lost pages that were stored again.
     again: HashSet<BlobId>,
-    segment: NewSegment,
-}
-
-impl Sink<'_> {
-    fn flush(&mut self) -> Result<()> {
-        if self.segment.blobs.is_empty() {
-            return Ok(());
-        }
-        let segment = std::mem::replace(&mut self.segment, NewSegment::new(BlobKind::Tree));
-        self.writer.add(&Packed::from(segment))
-    }
+    trees: TreeSink<'a>,
 }
 
 impl BlobSink for Sink<'_> {
     fn put(&mut self, bytes: &[u8]) -> Result<BlobId> {
         let id = self.repo.keys().blob_id(BlobKind::Tree, bytes);
         // The index still says that a lost one is there.
-        let is_new = match self.lost.contains_key(&id) {
-            true => self.again.insert(id),
-            false => self.writer.claim(&id),
-        };
-        if is_new {
-            self.segment.push(id, bytes);
-            if self.segment.bytes.len() >= SEGMENT {
-                self.flush()?;
-            }
+        if !self.lost.contains_key(&id) {
+            return self.trees.put(bytes);
+        }
+        if self.again.insert(id) {
+            self.trees.store(id, bytes)?;
         }
         Ok(id)
     }

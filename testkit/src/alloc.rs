@@ -1,5 +1,4 @@
-//! An allocator that counts, so that what a parser takes can be held against
-//! the size of what it was given.
+//! An allocator that counts, so that what some work takes can be held against a limit.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -7,12 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 static TOTAL: AtomicUsize = AtomicUsize::new(0);
+static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// To be made the global allocator of a program that fuzzes or replays; elsewhere
-/// nothing is counted.
+/// To be made the global allocator of a test's program; elsewhere nothing is counted.
 pub struct Counting;
 
 fn grew(by: usize) {
+    COUNT.fetch_add(1, Relaxed);
     TOTAL.fetch_add(by, Relaxed);
     PEAK.fetch_max(LIVE.fetch_add(by, Relaxed) + by, Relaxed);
 }
@@ -46,20 +46,23 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Bytes that some work has allocated.
+/// What some work has allocated; the first two in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allocated {
     /// Most at one time, beyond what was there before.
     pub peak: usize,
     /// All together.
     pub total: usize,
+    /// How often.
+    pub count: usize,
 }
 
 /// What `work` allocates, on whatever thread. Nothing else must run meanwhile.
 pub fn measure<T>(work: impl FnOnce() -> T) -> (T, Allocated) {
-    let (live, total) = (LIVE.load(Relaxed), TOTAL.load(Relaxed));
+    let (live, total, count) = (LIVE.load(Relaxed), TOTAL.load(Relaxed), COUNT.load(Relaxed));
     PEAK.store(live, Relaxed);
     let done = work();
     let peak = PEAK.load(Relaxed).saturating_sub(live);
-    (done, Allocated { peak, total: TOTAL.load(Relaxed) - total })
+    let (total, count) = (TOTAL.load(Relaxed) - total, COUNT.load(Relaxed) - count);
+    (done, Allocated { peak, total, count })
 }
