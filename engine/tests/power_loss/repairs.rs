@@ -142,11 +142,10 @@ fn repair_of_the_index_reads_all_packs() {
     the_index_is_repaired(&base, &kept, true);
 }
 
-/// A backup died before its packs were there for good. Who enters them makes sure of that: others
-/// rely on them then.
-#[test]
-fn repair_of_the_index_enters_packs_that_nobody_settled() {
-    let (base, kept, tree) = snapshots(None, 2);
+/// A backup died before its packs were there for good. Who enters them in the index makes sure of
+/// that: others rely on them then.
+fn packs_that_nobody_settled(snapshots_before: usize, enter: impl Fn(&Place<Kept>)) {
+    let (base, kept, tree) = snapshots(None, snapshots_before);
     let full = copy(&base);
     let mut all = kept.clone();
     all.add(&open(&full), &tree);
@@ -155,8 +154,7 @@ fn repair_of_the_index_enters_packs_that_nobody_settled() {
         let dead = place.process();
         let new = all_of(&full, ObjectKind::Pack).into_iter().filter(|n| !known.contains(&n.id));
         new.for_each(|name| dead.put(&name, &full.get(&name).unwrap()).unwrap());
-        drop(dead);
-        mend_index(&place.process(), false);
+        enter(place);
         let mut kept = kept.clone();
         kept.add(&open(&place.process()), &tree);
         assert!(names(&place.process(), ObjectKind::Pack) == names(&full, ObjectKind::Pack));
@@ -165,6 +163,16 @@ fn repair_of_the_index_enters_packs_that_nobody_settled() {
     cut(&base, 10, kept.clone(), work, |store, kept, what| {
         assert_whole(&open(store), &kept, what);
     });
+}
+
+#[test]
+fn repair_of_the_index_enters_packs_that_nobody_settled() {
+    packs_that_nobody_settled(2, |place| mend_index(&place.process(), false));
+}
+
+#[test]
+fn a_first_backup_takes_up_packs_that_nobody_settled() {
+    packs_that_nobody_settled(0, |_| {});
 }
 
 /// A lost pack, or one that has rotted, is doomed, and then stored again by a backup.
