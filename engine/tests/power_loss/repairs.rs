@@ -8,6 +8,7 @@ use tresor_engine::maintenance::{
 };
 use tresor_engine::repo::Snapshot;
 use tresor_engine::restorer::read_file;
+use tresor_engine::store::Disk;
 
 use super::client::Client;
 use super::*;
@@ -142,18 +143,23 @@ fn repair_of_the_index_reads_all_packs() {
     the_index_is_repaired(&base, &kept, true);
 }
 
-/// A backup died before its packs were there for good. Who enters them in the index makes sure of
-/// that: others rely on them then.
-fn packs_that_nobody_settled(snapshots_before: usize, enter: impl Fn(&Place<Kept>)) {
-    let (base, kept, tree) = snapshots(None, snapshots_before);
+/// A backup died before its packs were there for good, or the index object that names them. Who
+/// relies on them, or lets others do so, makes sure of that.
+fn what_nobody_settled(before: usize, has_index: bool, enter: impl Fn(&Place<Kept>)) {
+    let (base, kept, tree) = snapshots(None, before);
     let full = copy(&base);
     let mut all = kept.clone();
     all.add(&open(&full), &tree);
-    let known = names(&base, ObjectKind::Pack);
+    let known = objects(&base);
+    let new = |kind| all_of(&full, kind).into_iter().filter(|name| !known.contains_key(name));
     let work = |place: &Place<Kept>| {
         let dead = place.process();
-        let new = all_of(&full, ObjectKind::Pack).into_iter().filter(|n| !known.contains(&n.id));
-        new.for_each(|name| dead.put(&name, &full.get(&name).unwrap()).unwrap());
+        let put = |name| dead.put(&name, &full.get(&name).unwrap()).unwrap();
+        new(ObjectKind::Pack).for_each(put);
+        if has_index {
+            dead.settle().unwrap();
+            new(ObjectKind::Index).for_each(put);
+        }
         enter(place);
         let mut kept = kept.clone();
         kept.add(&open(&place.process()), &tree);
@@ -167,12 +173,46 @@ fn packs_that_nobody_settled(snapshots_before: usize, enter: impl Fn(&Place<Kept
 
 #[test]
 fn repair_of_the_index_enters_packs_that_nobody_settled() {
-    packs_that_nobody_settled(2, |place| mend_index(&place.process(), false));
+    what_nobody_settled(2, false, |place| mend_index(&place.process(), false));
 }
 
 #[test]
 fn a_first_backup_takes_up_packs_that_nobody_settled() {
-    packs_that_nobody_settled(0, |_| {});
+    what_nobody_settled(0, false, |_| {});
+}
+
+#[test]
+fn a_backup_relies_on_an_index_object_that_nobody_settled() {
+    what_nobody_settled(2, true, |_| {});
+}
+
+#[test]
+fn a_backup_writes_into_folders_that_nobody_settled() {
+    let (base, _, tree) = snapshots(None, 0);
+    let work = |place: &Place<Kept>| {
+        for byte in 0..=255 {
+            place.disk.make_dir(&place.root.join(format!("packs/{byte:02x}"))).unwrap();
+        }
+        let mut kept = Kept::default();
+        kept.add(&open(&place.process()), &tree);
+        place.report(kept);
+    };
+    cut(&base, 10, Kept::default(), work, |store, kept, what| {
+        assert_whole(&open(store), &kept, what);
+    });
+}
+
+/// Somebody died who was removing a snapshot: it is not there again when a prune has deleted what
+/// it needs.
+#[test]
+fn a_prune_follows_a_forget_that_nobody_settled() {
+    let (base, mut kept, _) = snapshots(None, 3);
+    let gone = ObjectName::new(ObjectKind::Snapshot, kept.0.remove(0).0.id);
+    let work = |place: &Place<()>| {
+        place.process().delete(&gone).unwrap();
+        prune_at(&open(&place.process()), &all(), 0).unwrap();
+    };
+    cut(&base, 10, (), work, |store, (), what| assert_whole(&open(store), &kept, what));
 }
 
 /// A lost pack, or one that has rotted, is doomed, and then stored again by a backup.
