@@ -1,8 +1,10 @@
 //! Commands that are killed (SIGKILL) at random moments, on a real disk: whatever was
-//! reported as saved stays whole. TRESOR_TEST_ROUNDS=500 does that many rounds.
+//! reported as saved stays whole. TRESOR_TEST_ROUNDS=500 does that many rounds of each test.
 #![cfg(target_os = "linux")]
 
 mod common;
+#[path = "kill/repairs.rs"]
+mod repairs;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,28 +15,93 @@ use std::time::{Duration, Instant};
 use common::files::*;
 use common::*;
 use rustix::process::Signal;
+use tresor_engine::format::ParityShare;
 
 /// Files of the source; those that change are chosen among them.
 const FILES: u64 = 60;
 
 struct History {
     w: World,
+    has_parity: bool,
     rng: fastrand::Rng,
     /// Snapshots that are known to be saved, and copies of what they hold.
     saved: BTreeMap<String, PathBuf>,
     copies: u64,
-    killed: u64,
+    /// Of each command.
+    counts: BTreeMap<String, Count>,
 }
 
+#[derive(Debug)]
+struct Count {
+    run: u64,
+    killed: u64,
+    /// It is killed within so many milliseconds: as many as make it end about every other time, on
+    /// a machine that has nothing else to do and on one that has.
+    window: f64,
+}
+
+/// What is run and killed.
+type Step = fn(&mut History);
+
+const STEPS: [Step; 13] = [
+    History::backup,
+    History::backup,
+    History::backup,
+    History::backup,
+    History::forget,
+    History::prune,
+    History::prune,
+    History::restore,
+    History::mount,
+    History::repair_index,
+    History::repair_snapshots,
+    History::add_and_remove_a_key,
+    History::check,
+];
+
 impl History {
-    fn new() -> Self {
+    fn new(parity: Option<ParityShare>) -> Self {
         let seed = fastrand::u64(..);
         eprintln!("seed {seed}");
         let rng = fastrand::Rng::with_seed(seed);
-        let mut history =
-            Self { w: World::new(), rng, saved: BTreeMap::new(), copies: 0, killed: 0 };
+        let w = World::bare_for(Duration::from_secs(20 * rounds()));
+        w.init_with(parity);
+        let (saved, counts) = (BTreeMap::new(), BTreeMap::new());
+        let has_parity = parity.is_some();
+        let mut history = Self { w, has_parity, rng, saved, copies: 0, counts };
         (0..FILES).for_each(|n| history.write_file(n));
         history
+    }
+
+    /// Every step comes as often as it stands there, in any order.
+    fn go_on(&mut self, steps: &[Step]) {
+        while self.saved.is_empty() {
+            self.backup();
+        }
+        let mut left: Vec<Step> = Vec::new();
+        for _ in 0..rounds() {
+            if left.is_empty() {
+                left.extend(steps);
+                self.rng.shuffle(&mut left);
+            }
+            left.pop().unwrap()(self);
+            self.assert_whole();
+            if let Some((id, copy)) = self.any() {
+                self.assert_restores(&id, &copy);
+            }
+        }
+        self.counts.iter().for_each(|(words, count)| eprintln!("{words}: {count:?}"));
+        let runs = self.counts.values().map(|c| c.run).sum::<u64>();
+        let killed = self.counts.values().map(|c| c.killed).sum::<u64>();
+        eprintln!("{killed} of {runs} killed, in {} rounds", rounds());
+        // Of a few it says nothing.
+        assert!(runs < 100 || killed * 5 >= runs, "only {killed} of {runs} killed");
+        // What they left behind goes, and nothing else.
+        self.w.ok("prune -q --max-unused 0 --grace 0");
+        self.assert_whole();
+        for (id, copy) in &self.saved {
+            self.assert_restores(id, copy);
+        }
     }
 
     fn write_file(&mut self, number: u64) {
@@ -54,22 +121,37 @@ impl History {
         }
     }
 
-    /// Runs a command that is killed after a while, unless it ends before; whether it did.
-    fn run(&mut self, words: &str, most: Duration) -> bool {
+    /// Runs a command that is killed after a while, unless it ends before, with one of these
+    /// codes; whether it did.
+    fn run(&mut self, words: &str, codes: &[i32]) -> bool {
         let mut command = self.w.command(words);
         let mut child = start(&mut command);
-        let until = Instant::now() + most.mul_f64(self.rng.f64());
+        let window = self.count(words).window;
+        let until = Instant::now() + Duration::from_millis(window as u64).mul_f64(self.rng.f64());
         while Instant::now() < until && child.try_wait().unwrap().is_none() {
             std::thread::sleep(Duration::from_millis(1));
         }
-        if child.try_wait().unwrap().is_some() {
-            ended(&command, child).expect(0);
+        let ends = child.try_wait().unwrap().is_some();
+        let count = self.count(words);
+        count.run += 1;
+        if ends {
+            count.window = window / 1.3;
+            let ran = ended(&command, child).expect_no_panic();
+            assert!(codes.contains(&ran.code), "{words}: {} {}", ran.code, ran.err);
             return true;
         }
+        count.window = window * 1.3;
+        count.killed += 1;
         signal(&child, Signal::KILL);
         child.wait().unwrap();
-        self.killed += 1;
         false
+    }
+
+    fn count(&mut self, words: &str) -> &mut Count {
+        let is_name = |word: &&str| word.bytes().all(|b| b.is_ascii_lowercase());
+        let words: Vec<_> = words.split(' ').take(2).take_while(is_name).collect();
+        let at_first = Count { run: 0, killed: 0, window: 100.0 };
+        self.counts.entry(words.join(" ")).or_insert(at_first)
     }
 
     fn listed(&self) -> Vec<String> {
@@ -83,7 +165,7 @@ impl History {
         self.copies += 1;
         let copy = self.w.path(format!("copy-{}", self.copies));
         sh("cp", &[&"-a", &self.w.path("src"), &copy]);
-        let done = self.run("backup -q src", Duration::from_millis(140));
+        let done = self.run("backup -q src", &[0]);
         let listed = self.listed();
         let new: Vec<_> = listed.iter().filter(|id| !self.saved.contains_key(*id)).collect();
         assert!(new.len() <= 1 && (!done || new.len() == 1), "{done} {new:?}");
@@ -94,7 +176,7 @@ impl History {
     }
 
     fn forget(&mut self) {
-        let done = self.run("forget -q --keep-last 3", Duration::from_millis(60));
+        let done = self.run("forget -q --keep-last 3", &[0]);
         let listed = self.listed();
         assert!(!done || listed.len() <= 3);
         // Snapshots that were to stay did: ids are listed oldest first.
@@ -105,14 +187,14 @@ impl History {
 
     fn prune(&mut self) {
         let grace = if self.rng.bool() { "--grace 0" } else { "" };
-        self.run(&format!("prune -q --max-unused 0 {grace}"), Duration::from_millis(120));
+        self.run(&format!("prune -q --max-unused 0 {grace}"), &[0]);
     }
 
     fn restore(&mut self) {
         let Some((id, copy)) = self.any() else { return };
         let _ = fs::remove_dir_all(self.w.path("out"));
         let words = format!("restore {id} -t out -q --overwrite");
-        self.run(&words, Duration::from_millis(100));
+        self.run(&words, &[0]);
         self.w.ok(&words);
         let out = self.w.path("out").join(self.w.inside("src"));
         // Files that were being written when it was killed have names of their own.
@@ -141,7 +223,8 @@ impl History {
         drive.signal(Signal::KILL);
         drive.wait();
         reader.wait().unwrap();
-        self.killed += 1;
+        let count = self.count("mount");
+        (count.run, count.killed) = (count.run + 1, count.killed + 1);
         // The dead drive is cleared by the next one.
         let drive = self.w.mount(&id, "mnt");
         assert_same(&copy, &drive.at(self.w.inside("src")));
@@ -156,6 +239,10 @@ impl History {
     fn assert_whole(&mut self) {
         let listed = self.listed();
         assert!(self.saved.keys().all(|id| listed.contains(id)), "{listed:?} {:?}", self.saved);
+        if self.has_parity {
+            // Who was killed before anything was reported may have left an object without.
+            self.w.ok("repair objects -q");
+        }
         let checked = self.w.json("check --read-data");
         assert_eq!(checked["problems"], serde_json::json!([]), "{checked}");
     }
@@ -167,32 +254,24 @@ impl History {
     }
 }
 
+/// The steps of each test.
+fn rounds() -> u64 {
+    let rounds = std::env::var("TRESOR_TEST_ROUNDS").ok();
+    rounds.map_or(13, |n| n.parse().expect("TRESOR_TEST_ROUNDS is a number"))
+}
+
 #[test]
 fn killed_commands_lose_nothing_that_was_saved() {
-    let rounds = std::env::var("TRESOR_TEST_ROUNDS").ok();
-    let rounds: u64 = rounds.map_or(24, |n| n.parse().expect("TRESOR_TEST_ROUNDS is a number"));
-    let mut history = History::new();
-    for _ in 0..rounds {
-        match history.rng.u8(..10) {
-            0..5 => history.backup(),
-            5 => history.forget(),
-            6 | 7 => history.prune(),
-            8 => history.restore(),
-            _ => history.mount(),
-        }
-        history.assert_whole();
-        if let Some((id, copy)) = history.any() {
-            history.assert_restores(&id, &copy);
-        }
-    }
-    eprintln!("{} of {rounds} killed", history.killed);
-    assert!(history.killed * 5 >= rounds, "only {} of {rounds} killed", history.killed);
-    // What they left behind goes, and nothing else.
-    history.w.ok("prune -q --max-unused 0 --grace 0");
-    history.assert_whole();
-    for (id, copy) in &history.saved {
-        history.assert_restores(id, copy);
-    }
+    History::new(None).go_on(&STEPS);
+}
+
+#[test]
+fn nor_do_they_with_parity() {
+    let mut steps = STEPS.to_vec();
+    // Those that say most of parity.
+    steps.drain(..2);
+    steps.extend([History::repair_objects as Step; 2]);
+    History::new(ParityShare::new(50)).go_on(&steps);
 }
 
 /// The next restore into the same folder removes what a killed one has left there.

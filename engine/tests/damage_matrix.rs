@@ -20,35 +20,9 @@ use tresor_engine::repo::{OpenOptions, Repository, Snapshot};
 use tresor_engine::restorer::read_file;
 use tresor_engine::store::Store;
 use tresor_engine::tree::resolve;
-use tresor_testkit::{Body, Item, password, random_bytes};
+use tresor_testkit::{Body, Damage, Item, is_named, password, random_bytes};
 
 use world::*;
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Damage {
-    Flip,
-    Truncate,
-    Empty,
-    Extend,
-    /// Two of a kind change places.
-    Swap,
-    /// The same bytes under another name.
-    Duplicate,
-    Delete,
-    /// The bytes of another one, which stays.
-    Replace,
-}
-
-const DAMAGES: [Damage; 8] = [
-    Damage::Flip,
-    Damage::Truncate,
-    Damage::Empty,
-    Damage::Extend,
-    Damage::Swap,
-    Damage::Duplicate,
-    Damage::Delete,
-    Damage::Replace,
-];
 
 fn base(parity: Option<ParityShare>) -> (Store, Kept) {
     let mut rng = Rng::with_seed(11);
@@ -68,49 +42,6 @@ fn base(parity: Option<ParityShare>) -> (Store, Kept) {
         repo.forget(&[twin]).unwrap();
     }
     (store, kept)
-}
-
-fn set(store: &Store, name: &ObjectName, bytes: &[u8]) {
-    store.delete(name).unwrap();
-    store.put(name, bytes).unwrap();
-}
-
-/// Damages an object; returns the one that has become wrong, or `None` if there is
-/// nothing of this kind to do it with.
-fn damage(store: &Store, victim: ObjectName, how: Damage, rng: &mut Rng) -> Option<ObjectName> {
-    let bytes = store.get(&victim).unwrap();
-    let other = store.list(victim.kind).unwrap().into_iter().map(|o| o.0).find(|o| *o != victim);
-    let mut changed = bytes.clone();
-    match how {
-        Damage::Flip => {
-            let at = rng.usize(..bytes.len());
-            changed[at] ^= 1 << rng.u8(..8);
-        }
-        Damage::Truncate => changed.truncate(rng.usize(1..bytes.len())),
-        Damage::Empty => changed.clear(),
-        Damage::Extend => changed.extend([0; 7]),
-        Damage::Swap => {
-            let other = other?;
-            changed = store.get(&other).unwrap();
-            set(store, &other, &bytes);
-        }
-        // Parity under another name is that of an object that is gone: nobody looks at it.
-        Damage::Duplicate if matches!(victim.kind, ObjectKind::Config | ObjectKind::Parity) => {
-            return None;
-        }
-        Damage::Duplicate => {
-            let name = ObjectName::new(victim.kind, ObjectId([rng.u8(..); 32]));
-            set(store, &name, &bytes);
-            return Some(name);
-        }
-        Damage::Delete => {
-            store.delete(&victim).unwrap();
-            return Some(victim);
-        }
-        Damage::Replace => changed = store.get(&other?).unwrap(),
-    }
-    set(store, &victim, &changed);
-    Some(victim)
 }
 
 fn try_open(store: &Store) -> Option<Arc<Repository>> {
@@ -155,13 +86,6 @@ fn all_unreadable(store: &Store, kept: &Kept, what: &str) -> BTreeSet<String> {
     kept.0.iter().flat_map(|(snapshot, tree)| unreadable(&repo, snapshot, tree, what)).collect()
 }
 
-fn is_named(file: &str, named: &BTreeSet<String>) -> bool {
-    named.iter().any(|name| {
-        let dir = name.strip_suffix('/').unwrap_or(name);
-        file == name || file.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'))
-    })
-}
-
 #[test]
 fn every_object_every_damage_every_operation() {
     every_case(None);
@@ -180,13 +104,13 @@ fn every_case(parity: Option<ParityShare>) {
         let mut victims: Vec<_> = base.list(kind).unwrap().into_iter().map(|o| o.0).collect();
         victims.sort();
         for victim in victims {
-            for how in DAMAGES {
+            for how in Damage::ALL {
                 // That takes its time, and much of it is the same.
                 if parity.is_some() && rng.u8(..3) > 0 {
                     continue;
                 }
                 let store = copy(&base);
-                let Some(wrong) = damage(&store, victim, how, &mut rng) else { continue };
+                let Some(wrong) = how.inflict(&store, victim, &mut rng) else { continue };
                 one_case(&store, &kept, wrong, how);
                 cases += 1;
             }

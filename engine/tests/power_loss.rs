@@ -1,58 +1,34 @@
 //! The power fails after any change to the disk: whatever was not forced to it may
 //! be lost, in any combination. What was reported as saved is there.
 
+#[path = "setback/client.rs"]
+mod client;
+#[path = "power_loss/platter.rs"]
+mod platter;
+#[path = "power_loss/repairs.rs"]
+mod repairs;
 #[allow(dead_code, reason = "each test binary uses a part")]
 #[path = "prune/world.rs"]
 mod world;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use fastrand::Rng;
 use tresor_engine::Error;
 use tresor_engine::crypto::{KdfCost, Password};
-use tresor_engine::format::{ObjectId, ObjectKind, ObjectName, ParityShare};
+use tresor_engine::format::{ObjectKind, ParityShare};
 use tresor_engine::maintenance::{CheckOptions, RepairObjectsOptions, check, repair_objects};
 use tresor_engine::monitor::Quiet;
 use tresor_engine::repo::{InitOptions, OpenOptions, Repository};
-use tresor_engine::store::{Disk, LocalStore, MemoryStore, OsDisk, Store};
+use tresor_engine::store::{LocalStore, Store};
 use tresor_testkit::{Item, password};
 
+use platter::{Entry, Watched, store_of_image};
 use world::*;
 
 const COST: KdfCost = KdfCost { memory: 8 * 1024, passes: 1, lanes: 1 };
-
-/// A file's bytes, or a folder.
-type Entry = Option<Arc<Vec<u8>>>;
-
-/// What is on the platter, and changed names that may or may not be: path, and
-/// what it now stands for, if anything.
-#[derive(Clone, Default)]
-struct Platter {
-    durable: BTreeMap<PathBuf, Entry>,
-    pending: Vec<(PathBuf, Option<Entry>)>,
-}
-
-impl Platter {
-    fn apply(&mut self, path: PathBuf, entry: Option<Entry>) {
-        match entry {
-            Some(entry) => drop(self.durable.insert(path, entry)),
-            None => drop(self.durable.remove(&path)),
-        }
-    }
-
-    /// After the power failed: each change of a name may have been lost.
-    fn after(mut self, rng: &mut Rng, share: f64) -> BTreeMap<PathBuf, Entry> {
-        for (path, entry) in std::mem::take(&mut self.pending) {
-            if rng.f64() < share {
-                self.apply(path, entry);
-            }
-        }
-        self.durable
-    }
-}
 
 /// What has been reported so far.
 #[derive(Clone)]
@@ -63,108 +39,10 @@ struct Reported {
     passwords: Vec<&'static str>,
 }
 
-/// Does what the system does, and keeps what a power loss would leave after each call.
-struct Watched {
-    platter: Mutex<Platter>,
-    reported: Mutex<Reported>,
-    images: Mutex<Vec<(Platter, Reported)>>,
-}
-
-impl Watched {
-    fn new() -> Arc<Self> {
-        let passwords = vec!["correct horse"];
-        let reported = Reported { made: false, kept: Kept::default(), passwords };
-        let reported = Mutex::new(reported);
-        Arc::new(Self { platter: Mutex::default(), reported, images: Mutex::default() })
+impl Reported {
+    fn nothing() -> Self {
+        Self { made: false, kept: Kept::default(), passwords: vec!["correct horse"] }
     }
-
-    fn change(&self, changes: impl FnOnce(&mut Platter)) {
-        let mut platter = self.platter.lock().unwrap();
-        changes(&mut platter);
-        let reported = self.reported.lock().unwrap().clone();
-        self.images.lock().unwrap().push((platter.clone(), reported));
-    }
-}
-
-impl Disk for Watched {
-    fn write_new(&self, path: &Path, data: &[u8]) -> io::Result<()> {
-        std::fs::write(path, data)?;
-        let entry = Some(Arc::new(data.to_vec()));
-        self.change(|p| p.pending.push((path.into(), Some(entry))));
-        Ok(())
-    }
-
-    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsDisk.rename_new(from, to)?;
-        let entry = Some(Arc::new(std::fs::read(to)?));
-        self.change(|p| {
-            p.pending.push((to.into(), Some(entry)));
-            p.pending.push((from.into(), None));
-        });
-        Ok(())
-    }
-
-    fn rename_over(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsDisk.rename_over(from, to)?;
-        let entry = Some(Arc::new(std::fs::read(to)?));
-        self.change(|p| {
-            p.pending.push((to.into(), Some(entry)));
-            p.pending.push((from.into(), None));
-        });
-        Ok(())
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        OsDisk.remove(path)?;
-        self.change(|p| p.pending.push((path.into(), None)));
-        Ok(())
-    }
-
-    fn make_dir(&self, path: &Path) -> io::Result<()> {
-        OsDisk.make_dir(path)?;
-        self.change(|p| p.pending.push((path.into(), Some(None))));
-        Ok(())
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.change(|p| {
-            for (path, entry) in std::mem::take(&mut p.pending) {
-                match path.parent() == Some(dir) {
-                    true => p.apply(path, entry),
-                    false => p.pending.push((path, entry)),
-                }
-            }
-        });
-        Ok(())
-    }
-
-    fn sync_file(&self, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// The objects of an image: files whose folders are all there.
-fn store_of_image(image: &BTreeMap<PathBuf, Entry>, root: &Path) -> Store {
-    let store: Store = Arc::new(MemoryStore::new());
-    for (path, entry) in image {
-        let Some(bytes) = entry else { continue };
-        let folders = path.ancestors().skip(1).take_while(|a| a.starts_with(root));
-        if !folders.into_iter().all(|f| image.contains_key(f)) {
-            continue;
-        }
-        let id = path.file_name().unwrap().to_str().unwrap().parse::<ObjectId>();
-        let kinds = ObjectKind::ALL.into_iter().filter(|k| *k != ObjectKind::Config);
-        let name = match id {
-            Ok(id) => kinds
-                .map(|kind| ObjectName::new(kind, id))
-                .find(|n| root.join(n.path()) == *path)
-                .unwrap(),
-            Err(_) if path.ends_with("config") => ObjectName::CONFIG,
-            Err(_) => continue,
-        };
-        store.put(&name, bytes).unwrap();
-    }
-    store
 }
 
 fn assert_saved(store: &Store, reported: &Reported, what: &str) {
@@ -205,34 +83,31 @@ fn so_it_is_with_parity() {
 fn whenever_the_power_fails(parity: Option<ParityShare>) {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("repo");
-    let disk = Watched::new();
+    let disk = Watched::new(Reported::nothing());
     let store: Store = Arc::new(LocalStore::with_disk(&root, disk.clone()));
-    let report = |change: &dyn Fn(&mut Reported)| change(&mut disk.reported.lock().unwrap());
 
     init(&store, parity).unwrap();
-    report(&|r| r.made = true);
+    disk.report(|r| r.made = true);
     let mut rng = Rng::with_seed(5);
     let (repo, mut kept) = (open(&store), Kept::default());
     let mut tree = some_tree(&mut rng, 5);
     for _ in 0..3 {
         kept.add(&repo, &tree);
-        report(&|r| r.kept = kept.clone());
+        disk.report(|r| r.kept = kept.clone());
         tree = change(&mut rng, &tree);
     }
     // From when it is asked for, a snapshot may be gone.
     let (gone, _) = kept.0.remove(0);
-    report(&|r| r.kept = kept.clone());
+    disk.report(|r| r.kept = kept.clone());
     repo.forget(&[gone.id]).unwrap();
     prune_at(&repo, &all(), 0).unwrap();
-    report(&|r| r.passwords.push("battery staple"));
+    disk.report(|r| r.passwords.push("battery staple"));
     repo.change_password(&Password::new(b"battery staple".to_vec()), "new", COST).unwrap();
-    report(&|r| r.passwords = vec!["battery staple"]);
+    disk.report(|r| r.passwords = vec!["battery staple"]);
     kept.add(&repo, &tree);
-    report(&|r| r.kept = kept.clone());
-    // What lies there when nothing more is done.
-    disk.change(|_| {});
+    disk.report(|r| r.kept = kept.clone());
 
-    let images = std::mem::take(&mut *disk.images.lock().unwrap());
+    let images = disk.images();
     assert!(images.len() > 60, "{}", images.len());
     for (n, (platter, reported)) in images.iter().enumerate() {
         for share in [0.0, 0.5] {
@@ -274,12 +149,11 @@ fn folder_of_image(image: &BTreeMap<PathBuf, Entry>, root: &Path, to: &Path) {
 fn the_power_fails_during_init() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("repo");
-    let disk = Watched::new();
+    let disk = Watched::new(Reported::nothing());
     let store: Store = Arc::new(LocalStore::with_disk(&root, disk.clone()));
     init(&store, None).unwrap();
-    disk.reported.lock().unwrap().made = true;
-    disk.change(|_| {});
-    let images = std::mem::take(&mut *disk.images.lock().unwrap());
+    disk.report(|r| r.made = true);
+    let images = disk.images();
     assert!(images.len() > 8, "{}", images.len());
     let (mut made, mut again) = (0, 0);
     for (n, (platter, reported)) in images.iter().enumerate() {

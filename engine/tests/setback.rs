@@ -10,7 +10,7 @@ mod honest;
 mod world;
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use fastrand::Rng;
@@ -193,6 +193,30 @@ fn one_that_is_withheld_is_noticed() {
         // Who hasn't seen it can't miss it.
         stranger.twin().is_content(&less, "somebody else");
     }
+}
+
+/// It vanishes when a prune is planned already: that looks again before it removes anything.
+#[test]
+fn one_that_vanishes_during_a_prune_is_noticed() {
+    let mut history = History::new(8, 3);
+    let store = history.store.clone();
+    let client = Client::new();
+    client.is_content(&store, "at first");
+    history.kept.forget(&client.open(&store), 0);
+    let lost = ObjectName::new(ObjectKind::Snapshot, history.id(1));
+    let (inner, now) = (store.clone(), Arc::new(AtomicBool::new(false)));
+    let is_time = now.clone();
+    let hooked: Store = Arc::new(HookedStore::new(store.clone(), move |call| match call {
+        Call::List(ObjectKind::Snapshot) if is_time.load(SeqCst) => inner.delete(&lost),
+        _ => Ok(()),
+    }));
+    let repo = client.open(&hooked);
+    let plan = plan_prune(&repo, &all(), &Quiet::default()).unwrap();
+    let before = names(&store, ObjectKind::Pack);
+    now.store(true, SeqCst);
+    let result = tresor_engine::maintenance::prune(&repo, &all(), plan, &Quiet::default());
+    assert!(matches!(result, Err(Error::OlderState(_))), "{result:?}");
+    assert!(names(&store, ObjectKind::Pack).is_superset(&before));
 }
 
 /// Two clients: what one has forgotten, the other takes for forgotten, and knows if it comes back.

@@ -1,7 +1,8 @@
 //! For tests of the engine and the drive: trees in memory that can be backed up
-//! and compared with, random ones, and stores that count calls or fail.
+//! and compared with, random ones, stores that count calls or fail, and damage.
 
 mod alloc;
+mod damage;
 mod forest;
 mod hooked;
 mod random;
@@ -20,6 +21,7 @@ use tresor_engine::repo::{InitOptions, OpenOptions, Repository, Snapshot};
 use tresor_engine::store::{MemoryStore, Store};
 
 pub use alloc::{Allocated, Counting, measure};
+pub use damage::{Damage, is_named};
 pub use forest::Forest;
 pub use hooked::{Call, HookedStore};
 pub use random::{random_bytes, random_tree};

@@ -102,7 +102,8 @@ impl World {
         Self::bare_for(Duration::ZERO)
     }
 
-    fn bare_for(work: Duration) -> Self {
+    /// The same, for a test that goes on for so long.
+    pub fn bare_for(work: Duration) -> Self {
         let folder = tempfile::Builder::new().prefix("tresor-it-").tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(folder.path().join("password"), format!("{PASSWORD}\n")).unwrap();
