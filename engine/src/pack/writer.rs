@@ -156,17 +156,13 @@ impl PackWriter {
         };
         let full = {
             let mut open = lock(&self.open[slot]);
-            let mut pack = match open.take() {
+            let full = open.take_if(|pack| !pack.has_room_for(segment));
+            let pack = match &mut *open {
                 Some(pack) => pack,
-                None => PackBuilder::new(self.shared.repo.keys())?,
+                none => none.insert(PackBuilder::new(self.shared.repo.keys())?),
             };
             pack.add(segment)?;
-            if pack.is_full() {
-                Some(pack)
-            } else {
-                *open = Some(pack);
-                None
-            }
+            full
         };
         full.map_or(Ok(()), |pack| self.send(pack))
     }
