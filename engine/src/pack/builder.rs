@@ -4,8 +4,8 @@ use crate::compress;
 use crate::crypto::{Aead, Keys, TAG_LEN};
 use crate::error::{Error, Result};
 use crate::format::{
-    BLOB_ENTRY, BlobId, BlobKind, MAX_PACK, MAX_PACK_BLOBS, MAX_SEGMENT, ObjectId, PACK_HEADER_LEN, PACK_MAGIC,
-    PACK_TRAILER_LEN, PackEntry, PackTable, Piece, SegmentEntry,
+    BLOB_ENTRY, BlobId, BlobKind, MAX_PACK, MAX_PACK_BLOBS, MAX_SEGMENT, ObjectId, PACK_HEADER_LEN,
+    PACK_MAGIC, PACK_TRAILER_LEN, PackEntry, PackTable, Piece, SegmentEntry,
 };
 use crate::padding::padme;
 
@@ -94,6 +94,8 @@ impl PackBuilder {
             )));
         }
         let mut entry = SegmentEntry::new(segment.kind);
+        // It is kept until the index names it.
+        entry.blobs.reserve_exact(segment.blobs.len() * BLOB_ENTRY);
         entry.sealed_len = self.seal(Piece::Segment, &segment.payload);
         segment.blobs.iter().for_each(|(id, len)| entry.push(id, *len));
         self.blobs += segment.blobs.len();

@@ -33,7 +33,8 @@ const LOOKUPS: usize = 8;
 /// again after an interruption.
 const INDEX_EVERY: Duration = Duration::from_secs(20);
 const INDEX_PACKS: usize = 32;
-const INDEX_BLOBS: usize = 200_000;
+/// As many as take a few megabytes, which are there three times while they are written.
+const INDEX_BLOBS: usize = 60_000;
 
 /// What a writer has added so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,7 +114,8 @@ impl PackWriter {
             packs: Mutex::default(),
         });
         let claimed = Arc::new(DashSet::new());
-        let (upload, queue) = bounded(1);
+        // A full pack waits where it is: 16 MiB more would lie in a queue.
+        let (upload, queue) = bounded(0);
         let uploaders = (0..UPLOADERS)
             .map(|_| {
                 let (shared, claimed) = (shared.clone(), claimed.clone());
