@@ -298,6 +298,23 @@ fn an_unchanged_backup_lists_packs_once() {
     assert_eq!(about(|c| matches!(c, Call::Size(name) if name.kind == ObjectKind::Pack)), 0);
 }
 
+/// Full packs have all the same length, table and all, and are padded by less than a segment.
+#[test]
+fn full_packs_are_hardly_padded() {
+    let store: Store = Arc::new(MemoryStore::new());
+    init(&store);
+    let mut rng = fastrand::Rng::with_seed(17);
+    let tree = (0..8_000).fold(Item::dir(), |tree, i| {
+        let mut noise = vec![0; rng.usize(1000..20_000)];
+        rng.fill(&mut noise);
+        tree.with(format!("{i:05}"), Item::file(noise))
+    });
+    backup(&open(&store), &tree, &options(None));
+    let packs = store.list(ObjectKind::Pack).unwrap();
+    let full = packs.iter().filter(|(_, len)| *len == 16 << 20).count();
+    assert!(full >= 3 && packs.iter().all(|(_, len)| *len <= 16 << 20), "{packs:?}");
+}
+
 /// A monitor that asks to stop after some bytes.
 struct StopAfter(Quiet, u64);
 

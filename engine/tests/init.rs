@@ -25,7 +25,8 @@ fn password_of(who: usize) -> Password {
 }
 
 fn init(store: &Store, who: usize, parity: Option<ParityShare>) -> Result<(), Error> {
-    let options = InitOptions { label: format!("{who}"), cost: COST, parity };
+    let options =
+        InitOptions { label: format!("{who}"), cost: COST, parity, chunks: Default::default() };
     Repository::init(store, &password_of(who), &options)
 }
 

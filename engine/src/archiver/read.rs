@@ -5,7 +5,7 @@ use crossbeam_channel::{Receiver, Sender};
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::walk::{Job, Work};
+use super::walk::{Job, Nodes, Work};
 use super::{Details, LOOK_AGAIN, Shared};
 use crate::contents::ContentBuilder;
 use crate::error::{Error, Result};
@@ -40,11 +40,14 @@ pub(super) fn reader(
     for job in jobs {
         shared.monitor.progress().check()?;
         match job {
-            Job::Entries(works) => works.into_iter().try_for_each(|w| reader.work(w))?,
+            Job::Entries { works, reply } => {
+                let nodes: Result<Nodes> = works.into_iter().map(|w| reader.work(w)).collect();
+                let _ = reply.send(nodes?);
+            }
             Job::Stream { mut node, mut stream, reply } => {
                 let (content, size) = reader.stream(&mut *stream, &node.name)?;
                 (node.content, node.size) = (Some(content), size);
-                let _ = reply.send(Some(node));
+                let _ = reply.send(vec![Some(node)]);
             }
         }
     }
@@ -67,14 +70,14 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn work(&mut self, work: Work) -> Result<()> {
-        let Work { dir, mut node, path, before, reply } = work;
+    /// Completes a node; nothing if it can't be read.
+    fn work(&mut self, work: Work) -> Result<Option<Box<Node>>> {
+        let Work { dir, mut node, path, before } = work;
         let shared = self.shared;
         let details = shared.details(&*dir, &mut node, &path);
         let useless = node.kind == NodeKind::Symlink && node.target.is_none();
         if details == Details::Vanished || useless {
-            let _ = reply.send(None);
-            return Ok(());
+            return Ok(None);
         }
         if details == Details::Partial && !node.is_file() {
             node.ctime = LOOK_AGAIN;
@@ -90,8 +93,7 @@ impl Reader<'_> {
             shared.monitor.entry(action, &|| display_name(&path));
         }
         shared.monitor.progress().add(1, 0);
-        let _ = reply.send(node);
-        Ok(())
+        Ok(node)
     }
 
     /// Reads a file; once more if it changed meanwhile.

@@ -3,7 +3,7 @@
 use crossbeam_channel::Receiver;
 
 use super::Shared;
-use super::walk::Event;
+use super::walk::{Event, Nodes};
 use crate::error::{Error, Result};
 use crate::format::{BlobId, Node};
 use crate::tree::{DirWriter, Entry, NodeAt, TreeSink};
@@ -15,6 +15,8 @@ type Open = (Option<(Box<Node>, Option<NodeAt>)>, DirWriter);
 /// Consumes the events; returns the root page.
 pub(super) fn build(shared: &Shared, events: Receiver<Event>) -> Result<BlobId> {
     let mut sink = TreeSink::new(&shared.repo, &shared.writer);
+    // Of the batch that came last.
+    let mut nodes = Nodes::new().into_iter();
     let mut dirs: Vec<Open> = vec![(None, DirWriter::default())];
     for event in events {
         let entry = match event {
@@ -24,10 +26,15 @@ pub(super) fn build(shared: &Shared, events: Receiver<Event>) -> Result<BlobId> 
             }
             Event::Node(node) => Entry::New(node),
             Event::Kept(node) => Entry::Kept(node),
-            Event::Pending(reply) => match reply.recv() {
-                Ok(Some(node)) => Entry::New(node),
-                Ok(None) => continue,
-                Err(_) => return Err(Error::Interrupted),
+            Event::Batch(reply) => {
+                let done = reply.recv().map_err(|_| Error::Interrupted)?;
+                nodes = done.into_iter();
+                continue;
+            }
+            Event::Pending => match nodes.next() {
+                Some(Some(node)) => Entry::New(node),
+                Some(None) => continue,
+                None => return Err(Error::Interrupted),
             },
             Event::Leave => {
                 let Some((Some((mut node, before)), dir)) = dirs.pop() else {

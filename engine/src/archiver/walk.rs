@@ -24,10 +24,15 @@ pub(super) enum Event {
     Node(Box<Node>),
     /// A node that is as it was in the parent snapshot.
     Kept(NodeAt),
-    /// A node that a reader completes; nothing if it can't be read.
-    Pending(Receiver<Option<Box<Node>>>),
+    /// Where the nodes of the next entries that are `Pending` will come from.
+    Batch(Receiver<Nodes>),
+    /// The next node of the batch.
+    Pending,
     Leave,
 }
+
+/// Nodes that a reader has completed, in the order of its work; nothing for what can't be read.
+pub(super) type Nodes = Vec<Option<Box<Node>>>;
 
 /// A node to be completed by a reader.
 pub(super) struct Work {
@@ -36,12 +41,11 @@ pub(super) struct Work {
     pub path: Vec<u8>,
     /// The node in the parent snapshot.
     pub before: bool,
-    pub reply: Sender<Option<Box<Node>>>,
 }
 
 pub(super) enum Job {
-    Entries(Vec<Work>),
-    Stream { node: Box<Node>, stream: Box<dyn SourceFile>, reply: Sender<Option<Box<Node>>> },
+    Entries { works: Vec<Work>, reply: Sender<Nodes> },
+    Stream { node: Box<Node>, stream: Box<dyn SourceFile>, reply: Sender<Nodes> },
 }
 
 pub(super) type Jobs = Sender<Job>;
@@ -105,6 +109,8 @@ struct Walker<'a> {
     events: Events,
     batch: Vec<Work>,
     batch_bytes: u64,
+    /// Where the nodes of the batch go.
+    reply: Option<Sender<Nodes>>,
 }
 
 pub(super) fn walk(
@@ -114,8 +120,8 @@ pub(super) fn walk(
     jobs: Jobs,
     events: Events,
 ) -> Result<()> {
-    let (batch, path) = (Vec::new(), Vec::new());
-    let mut walker = Walker { shared, options, path, jobs, events, batch, batch_bytes: 0 };
+    let (batch, path, batch_bytes, reply) = Default::default();
+    let mut walker = Walker { shared, options, path, jobs, events, batch, batch_bytes, reply };
     let selection = Selection::new(options);
     let parent = options.parent.as_ref().map(|p| &p.data.tree);
     let first = walker.frame(root, selection, parent, None);
@@ -144,7 +150,7 @@ pub(super) fn single(
     name: &[u8],
     mut stream: Box<dyn SourceFile>,
     jobs: Jobs,
-    events: Events,
+    queue: Events,
 ) -> Result<()> {
     if !is_valid_name(name) {
         let name = crate::format::display_name(name);
@@ -158,7 +164,8 @@ pub(super) fn single(
     let (reply, receiver) = bounded(1);
     jobs.send(Job::Stream { node: Box::new(node), stream, reply })
         .map_err(|_| Error::Interrupted)?;
-    events.send(Event::Pending(receiver)).map_err(|_| Error::Interrupted)
+    let mut events = [Event::Batch(receiver), Event::Pending].into_iter();
+    events.try_for_each(|event| queue.send(event)).map_err(|_| Error::Interrupted)
 }
 
 impl<'a> Walker<'a> {
@@ -305,24 +312,27 @@ impl<'a> Walker<'a> {
             node.content = before.content.clone();
             return self.send(Event::Node(Box::new(node)));
         }
-        let (reply, receiver) = bounded(1);
+        if self.reply.is_none() {
+            let (reply, receiver) = bounded(1);
+            // Only now: sending may hand out the batch.
+            self.send(Event::Batch(receiver))?;
+            self.reply = Some(reply);
+        }
         let size = if is_file { node.size } else { 0 };
         let (dir, path, before) = (frame.dir.clone(), self.path.clone(), before.is_some());
-        self.batch.push(Work { dir, node: Box::new(node), path, before, reply });
+        self.batch.push(Work { dir, node: Box::new(node), path, before });
         self.batch_bytes += size;
         if self.batch.len() >= BATCH || self.batch_bytes >= BATCH_BYTES {
             self.flush()?;
         }
-        self.send(Event::Pending(receiver))
+        self.send(Event::Pending)
     }
 
     fn flush(&mut self) -> Result<()> {
-        if self.batch.is_empty() {
-            return Ok(());
-        }
+        let Some(reply) = self.reply.take() else { return Ok(()) };
         self.batch_bytes = 0;
-        let job = Job::Entries(std::mem::take(&mut self.batch));
-        self.jobs.send(job).map_err(|_| Error::Interrupted)
+        let works = std::mem::take(&mut self.batch);
+        self.jobs.send(Job::Entries { works, reply }).map_err(|_| Error::Interrupted)
     }
 }
 

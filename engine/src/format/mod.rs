@@ -19,8 +19,8 @@ pub use node::{
     Content, Extent, ExtentPage, FileIdentity, LinkId, Node, NodeKind, Time, Xattr, is_valid_name,
 };
 pub use pack::{
-    BlobKind, DOOMED, IndexData, MAX_PACK, MAX_PACK_BLOBS, MAX_SEGMENT, PACK_HEADER_LEN,
-    PACK_MAGIC, PACK_TRAILER_LEN, PackEntry, PackTable, Piece, SegmentEntry,
+    BLOB_ENTRY, BlobKind, DOOMED, IndexData, MAX_PACK, MAX_PACK_BLOBS, MAX_SEGMENT,
+    PACK_HEADER_LEN, PACK_MAGIC, PACK_TRAILER_LEN, PackEntry, PackTable, Piece, SegmentEntry,
 };
 pub use parity::{
     MAX_PROTECTED, MAX_SHARD, PARITY_FEATURE, ParityShape, ParityShare, ParityTable, SHARD_UNIT,

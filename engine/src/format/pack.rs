@@ -71,7 +71,8 @@ pub struct SegmentEntry {
     pub blobs: Vec<u8>,
 }
 
-const BLOB_ENTRY: usize = 36;
+/// Of one blob in a segment's entry.
+pub const BLOB_ENTRY: usize = 36;
 
 impl SegmentEntry {
     pub fn new(kind: BlobKind) -> Self {

@@ -8,7 +8,7 @@ use super::compact::compact;
 use super::run::Run;
 use super::run_writer::{RunBuilder, merge};
 use super::{Found, Location, SegmentAddr};
-use crate::format::{BlobId, PackEntry};
+use crate::format::{BlobId, BlobKind, PackEntry};
 
 /// Blobs kept in memory before they become a run: just below what makes a table of them
 /// twice as large.
@@ -16,10 +16,18 @@ const IN_MEMORY: usize = 56_000;
 
 pub(super) struct Fresh {
     in_memory: usize,
-    blobs: HashMap<BlobId, Found>,
+    blobs: HashMap<BlobId, Place>,
+    segments: Vec<(SegmentAddr, BlobKind)>,
     packs: RunBuilder,
     /// Temporary: the next sync reads the index objects instead.
     pub runs: Vec<Arc<Run>>,
+}
+
+/// Where a blob lies: of which segment, from where on, how long.
+struct Place {
+    segment: u32,
+    start: u32,
+    len: u32,
 }
 
 impl Default for Fresh {
@@ -30,21 +38,31 @@ impl Default for Fresh {
 
 impl Fresh {
     pub fn new(in_memory: usize) -> Self {
-        Self { in_memory, blobs: HashMap::new(), packs: RunBuilder::default(), runs: Vec::new() }
+        let (blobs, segments, packs, runs) = Default::default();
+        Self { in_memory, blobs, segments, packs, runs }
     }
 
     pub fn find(&self, id: &BlobId) -> Option<Found> {
         let in_runs = || self.runs.iter().find_map(|run| run.find(id).next());
-        self.blobs.get(id).copied().or_else(in_runs)
+        self.blobs.get(id).map(|place| self.found(place)).or_else(in_runs)
+    }
+
+    fn found(&self, place: &Place) -> Found {
+        let (segment, kind) = self.segments[place.segment as usize];
+        Found {
+            location: Location { segment, start: place.start, len: place.len },
+            kind,
+            marked: None,
+        }
     }
 
     /// True if there are more runs now.
     pub fn add(&mut self, pack: &PackEntry) -> bool {
         for (offset, segment) in pack.placed() {
-            let addr = SegmentAddr::new(pack, offset, segment);
+            let number = self.segments.len() as u32;
+            self.segments.push((SegmentAddr::new(pack, offset, segment), segment.kind));
             for (id, start, len) in segment.blobs() {
-                let location = Location { segment: addr, start, len };
-                self.blobs.insert(id, Found { location, kind: segment.kind, marked: None });
+                self.blobs.insert(id, Place { segment: number, start, len });
             }
         }
         self.packs.add(pack);
@@ -54,6 +72,7 @@ impl Fresh {
         let Ok(run) = std::mem::take(&mut self.packs).write(None) else { return false };
         self.runs.push(Arc::new(run));
         self.blobs.clear();
+        self.segments.clear();
         true
     }
 

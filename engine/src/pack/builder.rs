@@ -4,16 +4,19 @@ use crate::compress;
 use crate::crypto::{Aead, Keys, TAG_LEN};
 use crate::error::{Error, Result};
 use crate::format::{
-    BlobId, BlobKind, MAX_PACK, MAX_PACK_BLOBS, MAX_SEGMENT, ObjectId, PACK_HEADER_LEN, PACK_MAGIC,
-    PACK_TRAILER_LEN, PackEntry, PackTable, Piece, SegmentEntry,
+    BLOB_ENTRY, BlobId, BlobKind, MAX_PACK, MAX_PACK_BLOBS, MAX_SEGMENT, ObjectId, PACK_HEADER_LEN,
+    PACK_MAGIC, PACK_TRAILER_LEN, PackEntry, PackTable, Piece, SegmentEntry,
 };
 use crate::padding::padme;
 
 pub const PACK_PURPOSE: &str = "pack";
-/// A pack is closed once it is this long.
+/// The most that a pack of several segments has, table and all. It is a Padmé length, so packs
+/// that are nearly as long need little padding.
 const PACK_TARGET: usize = 16 << 20;
-/// What a pack mostly takes: the last segment, padding and table come on top.
-const PACK_ROOM: usize = PACK_TARGET + (1 << 20);
+/// Of a segment's entry in the table, without its blobs: kind and lengths.
+const TABLE_ENTRY: usize = 12;
+/// Of everything in a pack but its segments and their entries.
+const PACK_FRAME: usize = PACK_HEADER_LEN + 2 * TAG_LEN + PACK_TRAILER_LEN + 32;
 
 /// Blobs that are stored together: their list and their bytes one after the other.
 pub struct Segment {
@@ -66,7 +69,7 @@ impl PackBuilder {
     pub fn new(keys: &Keys) -> Result<Self> {
         let salt = crate::crypto::random()?;
         // All at once: growing would copy it several times. What isn't used takes no memory.
-        let mut bytes = Vec::with_capacity(PACK_ROOM);
+        let mut bytes = Vec::with_capacity(PACK_TARGET);
         bytes.extend_from_slice(PACK_MAGIC);
         bytes.extend_from_slice(&salt);
         debug_assert_eq!(bytes.len(), PACK_HEADER_LEN);
@@ -74,9 +77,12 @@ impl PackBuilder {
         Ok(Self { cipher, salt, bytes, segments: Vec::new(), blobs: 0 })
     }
 
-    /// Whether it is time for another pack.
-    pub fn is_full(&self) -> bool {
-        self.bytes.len() >= PACK_TARGET || self.blobs >= MAX_PACK_BLOBS
+    /// Whether the pack would not be too long with this segment, and not have too many blobs.
+    pub fn has_room_for(&self, segment: &Packed) -> bool {
+        let blobs = self.blobs + segment.blobs.len();
+        let table = blobs * BLOB_ENTRY + (self.segments.len() + 1) * TABLE_ENTRY;
+        let segments = self.bytes.len() + segment.payload.len() + TAG_LEN;
+        segments + table + PACK_FRAME <= PACK_TARGET && blobs <= MAX_PACK_BLOBS
     }
 
     /// Seals a segment into the pack. Refuses what no reader would accept.
@@ -88,6 +94,8 @@ impl PackBuilder {
             )));
         }
         let mut entry = SegmentEntry::new(segment.kind);
+        // It is kept until the index names it.
+        entry.blobs.reserve_exact(segment.blobs.len() * BLOB_ENTRY);
         entry.sealed_len = self.seal(Piece::Segment, &segment.payload);
         segment.blobs.iter().for_each(|(id, len)| entry.push(id, *len));
         self.blobs += segment.blobs.len();

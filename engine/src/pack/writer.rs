@@ -36,7 +36,8 @@ const MANY_PACKS: usize = 64;
 /// again after an interruption.
 const INDEX_EVERY: Duration = Duration::from_secs(20);
 const INDEX_PACKS: usize = 32;
-const INDEX_BLOBS: usize = 200_000;
+/// As many as take a few megabytes, which are there three times while they are written.
+const INDEX_BLOBS: usize = 60_000;
 
 /// What a writer has added so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,7 +117,8 @@ impl PackWriter {
             packs: Mutex::default(),
         });
         let claimed = Arc::new(DashSet::new());
-        let (upload, queue) = bounded(1);
+        // A full pack waits where it is: 16 MiB more would lie in a queue.
+        let (upload, queue) = bounded(0);
         let uploaders = (0..UPLOADERS)
             .map(|_| {
                 let (shared, claimed) = (shared.clone(), claimed.clone());
@@ -159,17 +161,13 @@ impl PackWriter {
         };
         let full = {
             let mut open = lock(&self.open[slot]);
-            let mut pack = match open.take() {
+            let full = open.take_if(|pack| !pack.has_room_for(segment));
+            let pack = match &mut *open {
                 Some(pack) => pack,
-                None => PackBuilder::new(self.shared.repo.keys())?,
+                none => none.insert(PackBuilder::new(self.shared.repo.keys())?),
             };
             pack.add(segment)?;
-            if pack.is_full() {
-                Some(pack)
-            } else {
-                *open = Some(pack);
-                None
-            }
+            full
         };
         full.map_or(Ok(()), |pack| self.send(pack))
     }
