@@ -9,10 +9,10 @@ pub mod core;
 #[cfg(unix)]
 pub mod fuse;
 mod idle;
-#[cfg(target_os = "macos")]
-mod macos;
 pub mod nfs;
 mod options;
+#[cfg(unix)]
+mod point;
 mod pool;
 pub mod read;
 #[cfg(windows)]

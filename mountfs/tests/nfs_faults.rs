@@ -179,6 +179,39 @@ fn clients_that_leave_are_forgotten() {
     wait_until("they are gone", || !served.mounted.server().has_clients());
 }
 
+/// How many files, and connections, this process has open.
+fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// What waits for a thread goes with its client, though the store stalls on.
+#[test]
+fn what_waits_goes_with_its_client() {
+    let world = World::new();
+    let served = world.serve();
+    let mut client = served.client();
+    let many = client.at("many").unwrap().handle;
+    let files = client.list_plus(&many, 1 << 16).unwrap();
+    let handles: Vec<nfs_fh3> =
+        files.iter().skip(2).map(|e| e.name_handle.clone().unwrap()).collect();
+    world.faults.set(Fault::StallAll);
+    let ask_all = |client: &mut Client| {
+        for file in &handles {
+            client.ask(NFS_PROGRAM::NFSPROC3_READ, &read_args(file, 0, 4096));
+        }
+    };
+    ask_all(&mut client);
+    wait_until("the store stalls", || world.faults.waiting.load(SeqCst) >= 16);
+    let before = open_files();
+    for _ in 0..40 {
+        ask_all(&mut served.client());
+    }
+    wait_until("they are gone", || open_files() <= before + 2);
+    world.faults.set(Fault::None);
+    let mut other = served.client();
+    in_time("afterwards", move || assert!(other.at("many/07").is_ok()));
+}
+
 /// The most memory that this process has had.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();

@@ -6,8 +6,8 @@ use std::path::Path;
 use fuser::{Config, InitFlags, KernelConfig, MountOption, Session, SessionACL};
 
 use super::adapter::Adapter;
-use super::mount::{MountError, SOURCE_PREFIX};
 use crate::MountOptions;
+use crate::point::{MountError, SOURCE_PREFIX};
 
 /// Threads that take requests; most of what must be fetched is answered by others.
 /// More make the kernel wake one that sleeps on another processor.

@@ -6,8 +6,8 @@
 //! `.DS_Store`, tags and resource forks that were backed up from being copied out of the drive.
 //! Those that weren't are answered from the directory, like any name that isn't there.
 
-use super::mount::SOURCE_PREFIX;
 use crate::MountOptions;
+use crate::point::SOURCE_PREFIX;
 
 /// How many seconds macFUSE waits for an answer before it offers to give the drive up; this
 /// is the most that it takes. A store may be far away.

@@ -9,8 +9,8 @@ use fuser::{KernelConfig, Session, SessionACL};
 use super::adapter::Adapter;
 use super::macfuse;
 use super::macfuse_options::options_for;
-use super::mount::{MountError, is_drive};
 use crate::MountOptions;
+use crate::point::{MountError, is_drive};
 
 /// fuser has one thread here that takes requests, and it never fetches.
 pub(super) const THREADS: usize = 1;

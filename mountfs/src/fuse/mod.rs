@@ -17,5 +17,6 @@ mod mount;
 use linux as host;
 #[cfg(target_os = "macos")]
 use macos as host;
-pub use mount::{MountError, Mounted, drive_root, is_drive, mount, mount_point, unmount};
-pub(crate) use mount::{drive_source, leave_if_unused, prepare, system_unmount};
+pub use mount::{Mounted, mount};
+
+pub use crate::point::{MountError, drive_root, is_drive, mount_point, unmount};

@@ -1,5 +1,6 @@
 //! One client's connection: messages that arrive, and replies that wait to be taken.
 
+use std::collections::VecDeque;
 use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -18,8 +19,13 @@ const MOST_CALLS: usize = 128;
 /// How long a client may take to take anything of a reply.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Answers a call.
+pub type Job = Box<dyn FnOnce() + Send>;
+
 pub struct Connection {
     stream: TcpStream,
+    /// Calls that a thread must be found for.
+    waiting: Mutex<VecDeque<Job>>,
     /// Held while a reply is written.
     writing: Mutex<()>,
     room: Mutex<UnderWay>,
@@ -57,6 +63,7 @@ impl Connection {
         stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Self {
             stream,
+            waiting: Mutex::default(),
             writing: Mutex::default(),
             room: Mutex::default(),
             less: Condvar::new(),
@@ -90,9 +97,29 @@ impl Connection {
     pub fn close(&self) {
         self.closed.store(true, Relaxed);
         let _ = self.stream.shutdown(Shutdown::Both);
+        // Nobody wants an answer. They hold on to this connection, which ends with them.
+        let unwanted = std::mem::take(&mut *self.waiting());
+        drop(unwanted);
         // Whoever waits for room looks again.
         drop(self.room());
         self.less.notify_all();
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Job>> {
+        self.waiting.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Keeps a call until [`next`](Self::next) takes it, or the connection is closed.
+    pub fn put_off(&self, job: Job) {
+        let mut waiting = self.waiting();
+        if !self.is_closed() {
+            waiting.push_back(job);
+        }
+    }
+
+    /// The call that has waited longest.
+    pub fn next(&self) -> Option<Job> {
+        self.waiting().pop_front()
     }
 
     /// Waits until another call with so long a reply may be under way; none if the

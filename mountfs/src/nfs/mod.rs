@@ -29,7 +29,7 @@ pub use server::Server;
 
 use crate::OnError;
 #[cfg(unix)]
-use crate::fuse::MountError;
+use crate::point::MountError;
 
 /// What the exported path begins with.
 pub(crate) const NAME_PREFIX: &str = "tresor-";

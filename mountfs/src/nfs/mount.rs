@@ -87,7 +87,7 @@ struct Mount {
 #[cfg(unix)]
 impl Mount {
     fn is_there(&self) -> bool {
-        crate::fuse::drive_source(&self.point).is_some_and(|source| source == self.source)
+        crate::point::drive_source(&self.point).is_some_and(|source| source == self.source)
     }
 }
 
@@ -99,7 +99,7 @@ pub fn mount(
 ) -> Result<Mounted, ServeError> {
     #[cfg(unix)]
     let point = match point {
-        Some(point) => Some(crate::fuse::prepare(point, options.repository.as_deref())?),
+        Some(point) => Some(crate::point::prepare(point, options.repository.as_deref())?),
         None => None,
     };
     #[cfg(windows)]
@@ -136,7 +136,7 @@ fn run_client(server: &Server, point: &Path) -> Result<Vec<u8>, ServeError> {
     let mounted = try_client(server, point);
     // Whatever the client says: what it has left there would have nobody who serves it.
     if mounted.is_err() && device(point) != before {
-        let _ = crate::fuse::system_unmount(point, true);
+        let _ = crate::point::system_unmount(point, true);
     }
     mounted
 }
@@ -165,7 +165,7 @@ fn try_client(server: &Server, point: &Path) -> Result<Vec<u8>, ServeError> {
         let said = String::from_utf8_lossy(&output.stderr).trim().replace(server.export(), "/…");
         return Err(failed(said));
     }
-    crate::fuse::drive_source(point).ok_or(ServeError::Silent(shown))
+    crate::point::drive_source(point).ok_or(ServeError::Silent(shown))
 }
 
 impl Mounted {
@@ -185,7 +185,7 @@ impl Mounted {
         let activity = self.server.activity();
         #[cfg(unix)]
         if let Some(mount) = &self.mount {
-            let leave = crate::fuse::leave_if_unused(mount.point.clone());
+            let leave = crate::point::leave_if_unused(mount.point.clone());
             return end_when_idle(activity, limit, leave);
         }
         // Nothing is known of what clients have open.
@@ -201,7 +201,7 @@ impl Mounted {
     pub fn leave(&self) -> Result<(), ServeError> {
         #[cfg(unix)]
         if let Some(mount) = self.mount.as_ref().filter(|mount| mount.is_there()) {
-            crate::fuse::unmount(&mount.point, true)?;
+            crate::point::unmount(&mount.point, true)?;
         }
         self.server.stop();
         Ok(())

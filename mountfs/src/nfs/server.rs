@@ -257,16 +257,19 @@ impl Shared {
         match without_fetching(|| self.reply(connection, xid, &work)) {
             Some(reply) => connection.send(&reply),
             None => {
-                let (shared, connection) = (self.clone(), connection.clone());
-                let replies = replies.clone();
-                self.pool.run(move || {
-                    if connection.is_closed() {
-                        return;
-                    }
-                    if let Some(reply) = shared.reply(&connection, xid, &work) {
+                let (shared, replies) = (self.clone(), replies.clone());
+                let of = connection.clone();
+                connection.put_off(Box::new(move || {
+                    if let Some(reply) = shared.reply(&of, xid, &work) {
                         // Fails only if the connection is closed.
                         let _ = replies.send((reply, ticket));
                     }
+                }));
+                // What waits for a thread goes with its client.
+                let of = Arc::downgrade(connection);
+                self.pool.run(move || {
+                    let job = of.upgrade().and_then(|connection| connection.next());
+                    job.into_iter().for_each(|job| job());
                 });
             }
         }

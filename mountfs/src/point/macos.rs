@@ -1,32 +1,43 @@
-//! What is mounted, as macOS says it, and how it is unmounted.
+//! The table of mounts of macOS, and its calls.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, OsStr, c_char};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use super::{Drive, Kind};
+
 /// Room for mounts that come while the list is asked for.
 const SPARE: usize = 16;
 
+/// The table doesn't tell where a server listens.
+pub(super) fn drive_there(point: &Path) -> Option<Drive> {
+    let mounts = mounts();
+    let there = |mount: &&Mount| Path::new(OsStr::from_bytes(mount.point())) == point;
+    let mount = mounts.iter().rev().find(there)?;
+    let kind = Kind::of(mount.kind(), mount.source())?;
+    Some(Drive { kind, source: mount.source().to_vec(), server: None })
+}
+
 /// A line of the table of mounts.
-pub(crate) struct Mount(libc::statfs);
+struct Mount(libc::statfs);
 
 impl Mount {
-    pub fn kind(&self) -> &[u8] {
+    fn kind(&self) -> &[u8] {
         text(&self.0.f_fstypename)
     }
 
-    pub fn source(&self) -> &[u8] {
+    fn source(&self) -> &[u8] {
         text(&self.0.f_mntfromname)
     }
 
-    pub fn point(&self) -> &[u8] {
+    fn point(&self) -> &[u8] {
         text(&self.0.f_mntonname)
     }
 }
 
-pub(crate) fn mounts() -> Vec<Mount> {
+fn mounts() -> Vec<Mount> {
     // SAFETY: without a buffer it only counts.
     let count = unsafe { libc::getfsstat(std::ptr::null_mut(), 0, libc::MNT_NOWAIT) };
     let mut all = Vec::<libc::statfs>::with_capacity(usize::try_from(count).unwrap_or(0) + SPARE);
@@ -58,8 +69,13 @@ pub(crate) fn unmount(point: &Path, force: bool) -> io::Result<()> {
     }
 }
 
+/// What is asked of a server that is gone ends with an error.
+pub(super) fn forced_unmount(point: &Path) -> io::Result<()> {
+    unmount(point, true)
+}
+
 /// Asks the service that Finder asks, which may have a hand on the drive itself.
-pub(crate) fn unmount_by_service(point: &Path, force: bool) -> bool {
+pub(super) fn helper_unmount(point: &Path, force: bool) -> bool {
     let mut command = Command::new("diskutil");
     command.arg("unmount").args(force.then_some("force")).arg(point);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -1,0 +1,241 @@
+//! Mount points: whether a drive can be mounted there, what is mounted there, and unmounting
+//! it, whatever it comes through.
+
+#[cfg(not(target_os = "macos"))]
+mod linux;
+#[cfg(target_os = "macos")]
+mod macos;
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+#[cfg(not(target_os = "macos"))]
+use linux as host;
+#[cfg(target_os = "macos")]
+use macos as host;
+
+/// Tells our drives from other mounts.
+pub(crate) const SOURCE_PREFIX: &str = "tresor:";
+/// How long a server on this machine may take to take a connection.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why a drive could not be mounted or unmounted, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    #[error("the mount point {0} doesn't exist; make it with `mkdir {0}`")]
+    Missing(String),
+    #[error("the mount point {0} is not a folder")]
+    NotAFolder(String),
+    #[error("the mount point {0} is not empty; choose an empty folder")]
+    NotEmpty(String),
+    #[error("a drive is mounted on {0} already; `tresor umount {0}` removes it")]
+    Mounted(String),
+    #[error("the mount point {0} holds the repository, or lies in it; choose another folder")]
+    Repository(String),
+    #[error(
+        "this system has no FUSE (/dev/fuse is missing); install the package fuse3 or load the kernel module with `modprobe fuse`"
+    )]
+    NoFuse,
+    #[error("mounting needs `fusermount3` for users other than root; install the package fuse3")]
+    NoFusermount,
+    #[error(
+        "a drive needs macFUSE 4 or newer, which is not installed here: get it with `brew install --cask macfuse`, or from macfuse.io; or use `--via nfs`, which needs nothing"
+    )]
+    NoMacFuse,
+    #[error(
+        "--allow-other is not permitted here; write `user_allow_other` into /etc/fuse.conf, or leave it out"
+    )]
+    AllowOther,
+    #[error("no drive is mounted on {0}")]
+    NotMounted(String),
+    #[error(
+        "the drive on {0} is in use; close what is open there, or `tresor umount --lazy {0}` removes it as soon as it isn't"
+    )]
+    Busy(String),
+    #[error(
+        "the drive on {0} was mounted by another user, or `fusermount3` is missing (package fuse3); unmount it as the user who mounted it, or as root"
+    )]
+    Foreign(String),
+    #[error("{0}: {1}")]
+    Io(String, io::Error),
+}
+
+/// What is open on the drive, or has its working folder there, keeps it.
+pub(crate) fn leave_if_unused(point: PathBuf) -> impl Fn() -> bool + Send + 'static {
+    move || matches!(unmount(&point, false), Ok(()) | Err(MountError::NotMounted(_)))
+}
+
+/// Checks the mount point and clears a drive that died there.
+pub(crate) fn prepare(point: &Path, repository: Option<&Path>) -> Result<PathBuf, MountError> {
+    let shown = point.display().to_string();
+    let absolute = resolve(point).map_err(|e| MountError::Io(shown.clone(), e))?;
+    if let Some(drive) = host::drive_there(&absolute) {
+        if !drive.is_dead(&absolute) {
+            return Err(MountError::Mounted(shown));
+        }
+        unmount(&absolute, true)?;
+    }
+    match std::fs::metadata(&absolute) {
+        Ok(meta) if !meta.is_dir() => return Err(MountError::NotAFolder(shown)),
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(MountError::Missing(shown)),
+        Err(e) => return Err(MountError::Io(shown, e)),
+    }
+    if let Some(repository) = repository.and_then(|r| r.canonicalize().ok())
+        && (repository.starts_with(&absolute) || absolute.starts_with(&repository))
+    {
+        return Err(MountError::Repository(shown));
+    }
+    let mut entries = std::fs::read_dir(&absolute).map_err(|e| MountError::Io(shown.clone(), e))?;
+    // Finder leaves its own in each folder that it has shown.
+    let of_finder = |entry: io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name() == ".DS_Store")
+    };
+    if entries.all(of_finder) { Ok(absolute) } else { Err(MountError::NotEmpty(shown)) }
+}
+
+/// The path without symlinks. A drive that it leads to is not touched, since a dead one
+/// answers nothing.
+fn resolve(point: &Path) -> io::Result<PathBuf> {
+    let absolute = std::path::absolute(point)?;
+    if let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name())
+        && let Ok(parent) = parent.canonicalize()
+        && is_drive(&parent.join(name))
+    {
+        return Ok(parent.join(name));
+    }
+    match point.canonicalize() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(absolute),
+        other => other,
+    }
+}
+
+/// What the user means by a mount point.
+pub fn mount_point(typed: &Path) -> io::Result<PathBuf> {
+    std::path::absolute(typed)
+}
+
+/// The root folder of what is mounted there.
+pub fn drive_root(point: &Path) -> io::Result<PathBuf> {
+    point.canonicalize()
+}
+
+/// Whether a tresor drive is mounted exactly there.
+pub fn is_drive(point: &Path) -> bool {
+    host::drive_there(point).is_some()
+}
+
+/// What a drive comes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Fuse,
+    Nfs,
+}
+
+impl Kind {
+    /// By what the table of mounts says of a mount: its kind and its source.
+    fn of(kind: &[u8], source: &[u8]) -> Option<Self> {
+        let (kind, source) = (String::from_utf8_lossy(kind), String::from_utf8_lossy(source));
+        // Behind the name of the server.
+        let of_nfs = || source.contains(&format!(":/{}", crate::nfs::NAME_PREFIX));
+        match kind.as_ref() {
+            "nfs" => of_nfs().then_some(Self::Nfs),
+            // `fuse.tresor`; `fuse` without fusermount3, since the kernel is told of no
+            // subtype then; `macfuse`.
+            kind if kind.contains("fuse") => {
+                source.starts_with(SOURCE_PREFIX).then_some(Self::Fuse)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A drive in the table of mounts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Drive {
+    kind: Kind,
+    /// Where it comes from.
+    source: Vec<u8>,
+    /// Where its server listens, if that is known.
+    server: Option<SocketAddr>,
+}
+
+impl Drive {
+    /// Whether the program behind a drive has died.
+    fn is_dead(&self, point: &Path) -> bool {
+        match self.kind {
+            // The kernel may still know the folder; what it doesn't keep tells.
+            Kind::Fuse => rustix::fs::statfs(point).is_err_and(|e| {
+                let code = Some(e.raw_os_error());
+                code == Some(libc::ENOTCONN)
+                    || (cfg!(target_os = "macos") && code == Some(libc::ENXIO))
+            }),
+            // Not looked at: the system's client would ask again for minutes.
+            Kind::Nfs => self.server.is_some_and(|server| {
+                let answer = TcpStream::connect_timeout(&server, PATIENCE);
+                answer.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+            }),
+        }
+    }
+}
+
+/// Where the drive that is mounted exactly there comes from, as the table of mounts has it.
+pub(crate) fn drive_source(point: &Path) -> Option<Vec<u8>> {
+    host::drive_there(point).map(|drive| drive.source)
+}
+
+/// Unmounts a drive; a lazy one goes as soon as nothing on it is in use.
+pub fn unmount(point: &Path, lazy: bool) -> Result<(), MountError> {
+    let shown = point.display().to_string();
+    let point = resolve(point).map_err(|e| MountError::Io(shown.clone(), e))?;
+    let Some(drive) = host::drive_there(&point) else {
+        return Err(MountError::NotMounted(shown));
+    };
+    let kind = drive.kind;
+    let unmounted = if kind == Kind::Nfs && drive.is_dead(&point) {
+        host::forced_unmount(&point)
+    } else {
+        system_unmount(&point, lazy)
+    };
+    let is_gone = || kind == Kind::Fuse && host::helper_unmount(&point, lazy) || !is_drive(&point);
+    if unmounted.is_ok() || is_gone() {
+        return Ok(());
+    }
+    Err(match unmounted {
+        // A lazy one is never in use, and only root unmounts what the kernel has mounted.
+        Err(e)
+            if e.kind() == io::ErrorKind::PermissionDenied
+                && (lazy || kind == Kind::Nfs || !is_own(&point)) =>
+        {
+            MountError::Foreign(shown)
+        }
+        _ => MountError::Busy(shown),
+    })
+}
+
+/// Whether this user mounted the drive: nobody else can look at it, except where
+/// others were let in.
+fn is_own(point: &Path) -> bool {
+    std::fs::metadata(point).is_ok()
+}
+
+pub(crate) use host::unmount as system_unmount;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_gone_is_known() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = Some(listener.local_addr().unwrap());
+        let drive = Drive { kind: Kind::Nfs, source: Vec::new(), server };
+        let point = Path::new("/nowhere");
+        assert!(!drive.is_dead(point));
+        drop(listener);
+        assert!(drive.is_dead(point));
+        assert!(!Drive { server: None, ..drive }.is_dead(point));
+    }
+}
