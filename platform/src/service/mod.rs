@@ -22,6 +22,7 @@ pub(crate) use windows::is_service;
 pub use windows::serve;
 
 /// Before the name of each, so that it is known among those of others.
+#[cfg(not(target_os = "macos"))]
 const PREFIX: &str = "tresor-";
 const MOST_NAME: usize = 40;
 
@@ -178,7 +179,7 @@ fn run(program: &str, words: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The names behind [`PREFIX`] of files in a folder that end so.
+/// What stands between these in the names of files in a folder.
 #[cfg(unix)]
 fn installed(folder: &Path, prefix: &str, suffix: &str) -> Result<Vec<String>> {
     let entries = match std::fs::read_dir(folder) {

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::ptr::{null, null_mut};
+use std::ptr::null;
 use std::time::{Duration, Instant};
 
 use windows_service::Error;
@@ -70,9 +70,9 @@ impl Services for Manager {
         let described = handle
             .set_description(&service.about)
             .and_then(|()| handle.update_failure_actions(again()))
-            // Also if it ends with an error, and not only if it dies.
-            .and_then(|()| handle.set_failure_actions_on_non_crash_failures(true))
             .map_err(&explain);
+        // Also if it ends with an error, and not only if it dies. Wine can't.
+        let _ = handle.set_failure_actions_on_non_crash_failures(true);
         let started = registered.and(described).and_then(|()| start(&handle, &service.name));
         started.inspect_err(|_| {
             let _ = handle.delete();

@@ -95,9 +95,10 @@ fn tell(state: ServiceState, code: u8) {
         return;
     };
     let mut has_ended = run.has_ended.lock().unwrap_or_else(|e| e.into_inner());
-    if std::mem::replace(&mut *has_ended, *has_ended || state == ServiceState::Stopped) {
+    if *has_ended {
         return;
     }
+    *has_ended = state == ServiceState::Stopped;
     let accepted = ServiceControlAccept::STOP | ServiceControlAccept::PRESHUTDOWN;
     let is_pending = matches!(state, ServiceState::StartPending | ServiceState::StopPending);
     let status = ServiceStatus {
