@@ -21,7 +21,7 @@ const EXAMPLES: &str = "\
 Examples:
   tresor service install restore /mnt/restore        mounted now, and whenever the system starts
   tresor service install restore R:                  on Windows, from a prompt of an administrator
-  tresor service install --user latest latest ~/Restore
+  tresor service install --user home latest ~/Restore  the newest snapshot, while I am logged in
   tresor service list
   tresor service remove restore                      unmounts, too
 
