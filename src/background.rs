@@ -2,6 +2,7 @@
 //! gets the password through a pipe, so that it stands nowhere else, and says
 //! through another one when the drive answers.
 
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -9,8 +10,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use tresor_engine::crypto::Password;
 use tresor_engine::repo::Repository;
+use tresor_platform::service;
 
-use crate::commands::mount::{Args, LayoutArg, Via};
+use crate::commands::mount::Args;
 use crate::exit::Exit;
 use crate::globals::Globals;
 use crate::{output, password};
@@ -53,35 +55,15 @@ pub fn start(args: &Args, globals: &Globals) -> Result<Exit> {
 
 fn command(args: &Args, globals: &Globals) -> Result<Command> {
     let program = std::env::current_exe().context("can't find this program's own file")?;
+    let mut more: Vec<OsString> = vec!["--serve".into()];
+    for (option, folder) in
+        [("--cache-dir", &globals.cache_dir), ("--state-dir", &globals.state_dir)]
+    {
+        more.extend(folder.iter().flat_map(|folder| [option.into(), folder.into()]));
+    }
+    more.extend(globals.json.then(|| "--json".into()));
     let mut command = Command::new(program);
-    command.arg("mount").arg("--serve").arg("--repo").arg(globals.location()?);
-    if let Some(dir) = &globals.cache_dir {
-        command.arg("--cache-dir").arg(dir);
-    }
-    if let Some(dir) = &globals.state_dir {
-        command.arg("--state-dir").arg(dir);
-    }
-    command.args(globals.accept_older_state.then_some("--accept-older-state"));
-    command.args(globals.json.then_some("--json"));
-    command.args(globals.no_cache.then_some("--no-cache"));
-    command.args(args.allow_other.then_some("--allow-other"));
-    command.args((args.via == Some(Via::Nfs)).then_some("--via=nfs"));
-    command.args(args.port.map(|port| format!("--port={port}")));
-    command.args(args.listen.map(|address| format!("--listen={address}")));
-    if let Some(limit) = args.idle_exit {
-        command.arg(format!("--idle-exit={}s", limit.as_secs()));
-    }
-    if args.layout == LayoutArg::PreviousVersions {
-        command.arg("--layout=previous-versions");
-    }
-    command.arg("--cache-size").arg(args.cache_size.to_string());
-    for (option, values) in [("--host", &args.filter.host), ("--tag", &args.filter.tag)] {
-        command.args(values.iter().map(|value| format!("{option}={value}")));
-    }
-    for path in &args.filter.path {
-        command.arg("--path").arg(path);
-    }
-    command.arg("--").args(&args.what);
+    command.args(args.drive.line(&args.drive.what, more, globals)?);
     password::without_secrets(&mut command);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     Ok(command)
@@ -95,8 +77,10 @@ pub fn open(globals: &Globals) -> Result<Arc<Repository>> {
 }
 
 /// Tells people, or a program that reads JSON, where the drive is: at once, or through the
-/// command that has started this process in the background.
+/// command that has started this process in the background; and the system, if that has
+/// started it.
 pub fn say(in_background: bool, globals: &Globals, text: &str) -> Result<()> {
+    service::ready();
     if in_background {
         ready(text)
     } else if globals.quiet {

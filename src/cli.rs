@@ -64,6 +64,7 @@ enum Command {
     Ls(c::ls::Args),
     Mount(c::mount::Args),
     Umount(c::umount::Args),
+    Service(c::service::Args),
     Restore(c::restore::Args),
     Cat(c::cat::Args),
     Diff(c::diff::Args),
@@ -88,6 +89,7 @@ impl Command {
             Self::Ls(args) => c::ls::run(args, globals),
             Self::Mount(args) => c::mount::run(args, globals),
             Self::Umount(args) => c::umount::run(args, globals),
+            Self::Service(args) => c::service::run(args, globals),
             Self::Restore(args) => c::restore::run(args, globals),
             Self::Cat(args) => c::cat::run(args, globals),
             Self::Diff(args) => c::diff::run(args, globals),
@@ -133,8 +135,14 @@ fn run(line: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     tresor_platform::harden_process();
     tresor_platform::raise_file_limit();
-    let done = signals::install().and_then(|()| cli.command.run(&cli.globals));
-    done.map_or_else(|error| exit::report(&error), ExitCode::from)
+    let done = signals::install().and_then(|()| cli.run());
+    done.unwrap_or_else(|error| exit::report(&error)).into()
+}
+
+impl Cli {
+    pub fn run(self) -> Result<Exit> {
+        self.command.run(&self.globals)
+    }
 }
 
 #[cfg(test)]

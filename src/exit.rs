@@ -60,14 +60,20 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// Ends the program, whatever else it is doing. Who has started it as a service hears of it.
+pub fn now(exit: Exit) -> ! {
+    tresor_platform::service::ended(exit.code());
+    std::process::exit(exit.code().into())
+}
+
 /// Says what went wrong and gives the exit code for it.
-pub fn report(error: &Error) -> ExitCode {
+pub fn report(error: &Error) -> Exit {
     let exit = of(error);
     // The reader of our output wants no more: nobody needs to hear about it.
     if exit != Exit::BrokenPipe {
         output::complain(&format!("{error:#}"));
     }
-    exit.into()
+    exit
 }
 
 pub fn of(error: &Error) -> Exit {

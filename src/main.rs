@@ -4,6 +4,7 @@ mod background;
 mod choose;
 mod cli;
 mod commands;
+mod drive_args;
 mod drive_status;
 mod exit;
 mod globals;

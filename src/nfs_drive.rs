@@ -33,20 +33,20 @@ struct Serving {
 }
 
 pub fn run(args: &Args, globals: &Globals, repo: Arc<Repository>) -> Result<Exit> {
-    let point = args.point_if_any().map(mount_point).transpose()?;
+    let point = args.drive.point_if_any().map(mount_point).transpose()?;
     // Before there is a drive: a signal must never leave one behind that nobody serves.
     let at = point.clone();
     let _guard = at.map(|at| signals::on_stop(move || leave(at.clone())));
     let options = ServeOptions {
-        address: args.listen.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        port: args.port.unwrap_or(0),
-        allow_other: args.allow_other,
-        idle_exit: args.idle_exit(),
+        address: args.drive.listen.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        port: args.drive.port.unwrap_or(0),
+        allow_other: args.drive.allow_other,
+        idle_exit: args.drive.idle_exit(),
         repository: Some(globals.location()?),
         on_error: Arc::new(output::complain),
     };
     warn(&options);
-    let mounted = nfs::mount(args.drive(repo)?, point.as_deref(), &options)?;
+    let mounted = nfs::mount(args.drive.drive(repo)?, point.as_deref(), &options)?;
     let server = mounted.server().clone();
     let _guard = point.is_none().then(|| signals::on_stop(move || server.stop()));
     let said = if globals.json { json(&mounted) } else { text(args, &mounted) };

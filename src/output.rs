@@ -49,9 +49,12 @@ pub fn print(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// A message on standard error, in the program's name.
+/// A message on standard error, in the program's name, and where a service that nobody can see
+/// says such things.
 pub fn complain(message: &str) {
-    let _ = io::stderr().lock().write_all(format!("tresor: {}\n", tidy(message)).as_bytes());
+    let message = tidy(message);
+    let _ = io::stderr().lock().write_all(format!("tresor: {message}\n").as_bytes());
+    tresor_platform::service::report(&message);
 }
 
 /// Without the numbers of errors, which tell people nothing.

@@ -66,20 +66,36 @@ pub fn try_again() -> Result<()> {
     Ok(())
 }
 
-fn given(args: &PasswordArgs) -> Result<Option<Password>> {
-    let env = |name| std::env::var_os(name).filter(|v| !v.is_empty());
-    if let Some(file) = &args.password_file {
-        return from_file(file).map(Some);
-    }
-    if let Some(command) = &args.password_command {
-        return from_command(command).map(Some);
-    }
-    if let Some(file) = env(PASSWORD_FILE) {
-        return from_file(Path::new(&file)).map(Some);
-    }
-    if let Some(command) = env(PASSWORD_COMMAND) {
+/// Something outside of this process that gives a password.
+pub enum Source {
+    File(PathBuf),
+    Command(String),
+}
+
+impl PasswordArgs {
+    /// What gives the password, unless it is told in the environment, or by a person.
+    pub fn source(&self) -> Result<Option<Source>> {
+        let env = |name| std::env::var_os(name).filter(|v| !v.is_empty());
+        if let Some(file) = &self.password_file {
+            return Ok(Some(Source::File(file.clone())));
+        }
+        if let Some(command) = &self.password_command {
+            return Ok(Some(Source::Command(command.clone())));
+        }
+        if let Some(file) = env(PASSWORD_FILE) {
+            return Ok(Some(Source::File(file.into())));
+        }
+        let Some(command) = env(PASSWORD_COMMAND) else { return Ok(None) };
         let command = command.into_string().ok().context("TRESOR_PASSWORD_COMMAND is no text")?;
-        return from_command(&command).map(Some);
+        Ok(Some(Source::Command(command)))
+    }
+}
+
+fn given(args: &PasswordArgs) -> Result<Option<Password>> {
+    match args.source()? {
+        Some(Source::File(file)) => return from_file(&file).map(Some),
+        Some(Source::Command(command)) => return from_command(&command).map(Some),
+        None => {}
     }
     match std::env::var_os(PASSWORD).map(|value| Password::new(value.into_encoded_bytes())) {
         Some(empty) if empty.is_empty() => {

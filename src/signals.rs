@@ -38,7 +38,8 @@ pub fn on_stop(hook: impl Fn() + Send + 'static) -> Guard {
     Guard(number)
 }
 
-fn arrived() {
+/// A signal has come, or something that stands for one.
+pub fn arrived() {
     let mut state = state();
     if state.asked || state.hooks.is_empty() {
         end();
@@ -55,7 +56,7 @@ fn end() -> ! {
 
 #[cfg(not(unix))]
 fn end() -> ! {
-    std::process::exit(Exit::Interrupted.code().into())
+    crate::exit::now(Exit::Interrupted)
 }
 
 /// Listens from now on. Without a hook, the first signal ends the program.

@@ -31,7 +31,7 @@ fn alone() -> MutexGuard<'static, ()> {
 fn repository(folder: &Path, parity: Option<ParityShare>) -> Store {
     let store: Store = Arc::new(LocalStore::new(folder));
     let cost = tresor_engine::crypto::KdfCost { memory: 8 * 1024, passes: 1, lanes: 1 };
-    let options_of = InitOptions { label: "test".into(), cost, parity };
+    let options_of = InitOptions { label: "test".into(), cost, parity, chunks: Default::default() };
     Repository::init(&store, &password(), &options_of).unwrap();
     backup(&open(&store), &Item::dir().with("file", Item::file("content")), &options(None));
     store

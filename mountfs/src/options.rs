@@ -10,6 +10,8 @@ pub struct MountOptions {
     /// Let other users in; the kernel then checks their permissions. Not on Windows, where a
     /// drive is for the user who mounted it.
     pub allow_other: bool,
+    /// A user of Windows, by name or number, who may use the drive beside the one who mounted it.
+    pub reader: Option<String>,
     /// What `df` and `mount` show as the source, behind `tresor:`. Windows shows only a label.
     pub source: String,
     /// Folder of the repository, if it is a local one.

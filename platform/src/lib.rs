@@ -1,11 +1,12 @@
 //! What tresor needs from each operating system: reading a file tree with all
 //! that belongs to it (the engine's `SourceDir`), writing one (`SinkDir`), and
-//! a few facts about the machine and this process.
+//! a few facts about the machine and this process, and what the system starts by itself.
 //!
 //! `unix/` serves Linux and macOS, `windows/` provides the same functions there.
 
 mod memory;
 mod process;
+pub mod service;
 mod stream;
 #[cfg(unix)]
 mod unix;

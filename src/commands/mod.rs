@@ -15,6 +15,7 @@ pub mod prune;
 pub mod repair;
 pub mod restore;
 pub mod scrub;
+pub mod service;
 pub mod snapshots;
 pub mod stats;
 pub mod umount;

@@ -45,6 +45,7 @@ mod tests {
     fn told(allow_other: bool, source: &str, label: &str) -> String {
         let options = MountOptions {
             allow_other,
+            reader: None,
             source: source.into(),
             repository: None,
             idle_exit: None,

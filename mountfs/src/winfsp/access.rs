@@ -2,11 +2,11 @@
 //! recorded of each file is in the snapshot, and a restore brings it back.
 
 use std::io;
-use std::ptr::null_mut;
+use std::ptr::{null, null_mut};
 
 use windows_sys::Win32::Foundation::{CloseHandle, HANDLE};
 use windows_sys::Win32::Security::{
-    GetLengthSid, GetTokenInformation, TOKEN_QUERY, TOKEN_USER, TokenUser,
+    GetLengthSid, GetTokenInformation, LookupAccountNameW, TOKEN_QUERY, TOKEN_USER, TokenUser,
 };
 use windows_sys::Win32::System::Threading::{GetCurrentProcess, OpenProcessToken};
 
@@ -17,15 +17,19 @@ const ALL: u32 = 0x001f_01ff;
 const SYSTEM: &[u8] = &[1, 1, 0, 0, 0, 0, 0, 5, 18, 0, 0, 0];
 const ADMINISTRATORS: &[u8] = &[1, 2, 0, 0, 0, 0, 0, 5, 32, 0, 0, 0, 32, 2, 0, 0];
 
-/// A security descriptor for everything on the drive. It lets the user write, too: what he
-/// is to be told is that the drive is read-only, not that he lacks rights.
-pub(super) fn descriptor() -> io::Result<Vec<u8>> {
-    Ok(of_user(&current_user()?))
+/// A security descriptor for everything on the drive. It lets the user, and the reader if
+/// there is one, write, too: what they are to be told is that the drive is read-only, not that
+/// they lack rights.
+pub(super) fn descriptor(reader: Option<&str>) -> io::Result<Vec<u8>> {
+    let reader = reader.map(number_of).transpose()?;
+    Ok(of_users(&current_user()?, reader.as_deref()))
 }
 
-fn of_user(user: &[u8]) -> Vec<u8> {
+fn of_users(user: &[u8], reader: Option<&[u8]>) -> Vec<u8> {
     let mut entries = Vec::new();
-    for sid in [user, SYSTEM, ADMINISTRATORS] {
+    let all = [Some(user), Some(SYSTEM), Some(ADMINISTRATORS), reader];
+    let count = all.iter().flatten().count() as u8;
+    for sid in all.into_iter().flatten() {
         entries.extend([0, 0]);
         entries.extend((8 + sid.len() as u16).to_le_bytes());
         entries.extend(ALL.to_le_bytes());
@@ -41,9 +45,49 @@ fn of_user(user: &[u8]) -> Vec<u8> {
     bytes.extend(ADMINISTRATORS);
     bytes.extend([2, 0]);
     bytes.extend((8 + entries.len() as u16).to_le_bytes());
-    bytes.extend([3, 0, 0, 0]);
+    bytes.extend([count, 0, 0, 0]);
     bytes.extend(entries);
     bytes
+}
+
+/// The number of a user, who may be told by number already.
+fn number_of(user: &str) -> io::Result<Vec<u8>> {
+    if let Some(number) = parse(user) {
+        return Ok(number);
+    }
+    let name: Vec<u16> = user.encode_utf16().chain([0]).collect();
+    // As long as a number, and the name of a domain, can be.
+    let (mut sid, mut domain) = ([0u8; 256], [0u16; 512]);
+    let (mut sid_len, mut domain_len) = (sid.len() as u32, domain.len() as u32);
+    let mut kind = 0;
+    // SAFETY: the name ends with a zero, and the buffers are as long as we say.
+    let done = unsafe {
+        LookupAccountNameW(
+            null(),
+            name.as_ptr(),
+            sid.as_mut_ptr().cast(),
+            &mut sid_len,
+            domain.as_mut_ptr(),
+            &mut domain_len,
+            &mut kind,
+        )
+    };
+    if done == 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(sid[..8 + 4 * usize::from(sid[1])].to_vec())
+}
+
+/// `S-1-5-21-…`
+fn parse(text: &str) -> Option<Vec<u8>> {
+    let mut parts = text.strip_prefix("S-1-")?.split('-');
+    let authority = parts.next()?.parse::<u64>().ok().filter(|n| *n < 1 << 48)?;
+    let rest = parts.map(|part| part.parse::<u32>().ok()).collect::<Option<Vec<u32>>>()?;
+    let count = u8::try_from(rest.len()).ok().filter(|count| (1..=15).contains(count))?;
+    let mut sid = vec![1, count];
+    sid.extend(&authority.to_be_bytes()[2..]);
+    sid.extend(rest.iter().flat_map(|part| part.to_le_bytes()));
+    Some(sid)
 }
 
 fn current_user() -> io::Result<Vec<u8>> {

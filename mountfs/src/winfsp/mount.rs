@@ -50,6 +50,10 @@ pub enum MountError {
     NotMounted(String),
     #[error("the drive on {0} is still there; it may be fetching something: try again")]
     Busy(String),
+    #[error(
+        "there is no user {0} who could read the drive ({1}); --reader takes a name, as `whoami` shows it"
+    )]
+    Reader(String, io::Error),
     #[error("{0}: {1}")]
     Io(String, io::Error),
 }
@@ -133,7 +137,12 @@ pub fn mount(
     if !library::load() {
         return Err(MountError::NoWinFsp);
     }
-    let descriptor = access::descriptor().map_err(failed)?;
+    let reader = options.reader.as_deref();
+    let no_reader = |e| match reader {
+        Some(reader) => MountError::Reader(reader.into(), e),
+        None => failed(e),
+    };
+    let descriptor = access::descriptor(reader).map_err(no_reader)?;
     let label: String = fs.label().chars().take(MOST_LABEL).collect();
     let params = parameters(&label, letter(&point).is_some(), fs.is_fixed(Ino::ROOT));
     let adapter = Adapter { fs, on_error: options.on_error.clone(), descriptor, label };

@@ -47,6 +47,7 @@ impl Mount {
         let folder = tempfile::tempdir().unwrap();
         let options = MountOptions {
             allow_other: false,
+            reader: None,
             source: "test".into(),
             repository: None,
             idle_exit: None,

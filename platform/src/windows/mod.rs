@@ -37,6 +37,7 @@ use windows_sys::Win32::Storage::FileSystem::{
 pub use path::{absolute_path, recorded_path};
 pub(crate) use privileges::close_streams;
 pub use privileges::on_console_stop;
+pub(crate) use security::read as security_of;
 
 const READ_DIR: u32 = FILE_LIST_DIRECTORY | FILE_TRAVERSE;
 const WRITE_DIR: u32 = READ_DIR | FILE_ADD_FILE | FILE_ADD_SUBDIRECTORY;

@@ -9,8 +9,8 @@ use windows_sys::Win32::Security::{
     TOKEN_ADJUST_PRIVILEGES, TOKEN_PRIVILEGES, TOKEN_QUERY,
 };
 use windows_sys::Win32::System::Console::{
-    GetStdHandle, STD_ERROR_HANDLE, STD_INPUT_HANDLE, STD_OUTPUT_HANDLE, SetConsoleCtrlHandler,
-    SetStdHandle,
+    CTRL_LOGOFF_EVENT, CTRL_SHUTDOWN_EVENT, GetStdHandle, STD_ERROR_HANDLE, STD_INPUT_HANDLE,
+    STD_OUTPUT_HANDLE, SetConsoleCtrlHandler, SetStdHandle,
 };
 use windows_sys::Win32::System::Threading::{GetCurrentProcess, OpenProcessToken};
 use windows_sys::core::BOOL;
@@ -96,7 +96,12 @@ pub fn on_console_stop(stop: fn()) -> std::io::Result<()> {
     Ok(())
 }
 
-unsafe extern "system" fn handler(_: u32) -> BOOL {
+unsafe extern "system" fn handler(event: u32) -> BOOL {
+    // Services are told of anybody who logs off, and of the end by their manager.
+    let is_of_others = matches!(event, CTRL_LOGOFF_EVENT | CTRL_SHUTDOWN_EVENT);
+    if is_of_others && crate::service::is_service() {
+        return 1;
+    }
     if let Some(stop) = ON_STOP.get() {
         stop();
     }

@@ -21,7 +21,7 @@ const SACL_AUTO_INHERIT_REQ: u16 = 0x200;
 const OWN: u32 = OWNER_SECURITY_INFORMATION | GROUP_SECURITY_INFORMATION;
 
 /// Audit rules are left out unless this user may see them.
-pub(super) fn read(file: &File) -> io::Result<Vec<u8>> {
+pub(crate) fn read(file: &File) -> io::Result<Vec<u8>> {
     let wanted = OWN | DACL_SECURITY_INFORMATION;
     if privileges::may_audit()
         && let Ok(all) = query(file, wanted | SACL_SECURITY_INFORMATION)

@@ -1,0 +1,134 @@
+"""A drive that Windows keeps mounted: Wine has a service manager."""
+
+import subprocess
+
+import drive
+from drive import Thread
+from programs import PASSWORD, Programs
+
+ENVIRONMENT = r"HKLM\System\CurrentControlSet\Control\Session Manager\Environment"
+EVENTS = r"HKLM\System\CurrentControlSet\Services\EventLog\Application\tresor"
+SERVICE = r"HKLM\System\CurrentControlSet\Services\tresor-restore"
+KEPT = "windows/system32/config/systemprofile/AppData/Local/tresor/services/restore.password"
+# S-1-5-1
+SOMEBODY = bytes([1, 1, 0, 0, 0, 0, 0, 5, 1, 0, 0, 0])
+
+
+class Service(Programs):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        # Services have an environment of their own, which the manager reads when it starts.
+        cls.port = drive.free_port()
+        cls.wine("reg", "add", ENVIRONMENT, "/v", "TRESOR_TEST_DRIVER", "/d", str(cls.port), "/f")
+        cls.restart()
+
+    @classmethod
+    def wine(cls, *words, codes=(0,)):
+        done = subprocess.run(["wine", *words], env=cls.env, capture_output=True, timeout=300,
+                              stdin=subprocess.DEVNULL)
+        if done.returncode not in codes:
+            raise AssertionError(f"{words}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    @classmethod
+    def restart(cls):
+        """As if the power had failed; what services write to the Event Log goes to a file."""
+        subprocess.run(["wineserver", "-k"], env=cls.env, check=False, capture_output=True)
+        subprocess.run(["wineserver", "-w"], env=cls.env, check=False, capture_output=True)
+        with open(cls.top / "events", "ab") as events:
+            env = {**cls.env, "WINEDEBUG": "-all,err+eventlog"}
+            subprocess.run(["wine", "net", "start"], env=env, check=True, stdout=subprocess.DEVNULL,
+                           stderr=events, stdin=subprocess.DEVNULL, timeout=300)
+
+    def setUp(self):
+        super().setUp()
+        (self.here / "source").mkdir()
+        (self.here / "source" / "file").write_bytes(b"what is in it")
+        self.linux("init")
+        self.linux("backup", self.here / "source")
+        self.path = str(self.here / "source" / "file").replace("/", "\\")
+
+    def tearDown(self):
+        self.windows("service", "remove", "restore", codes=(0, 1))
+        super().tearDown()
+
+    def read(self):
+        drive.wait_for(self.port, lambda: True)
+        with Thread(self.port) as thread, thread.open(f"\\snapshots\\latest{self.path}") as handle:
+            descriptor = thread.done(drive.SECURITY, handle.context)[4]
+            self.assertEqual(handle.content(), b"what is in it")
+            return descriptor
+
+    def assert_gone(self):
+        with self.assertRaises(OSError):
+            Thread(self.port)
+
+    def assert_nothing_is_left(self):
+        self.assertEqual(self.windows("service", "list").stdout, b"")
+        self.wine("reg", "query", SERVICE, codes=(1,))
+        self.wine("reg", "query", EVENTS, codes=(1,))
+        self.assertFalse((self.prefix / "drive_c" / KEPT).exists())
+
+    def test_a_drive_is_there_until_its_service_is_removed(self):
+        done = self.windows("service", "install", "restore", "R:", "--reader", "S-1-5-1")
+        self.assertIn(b"net stop tresor-restore", done.stdout)
+        self.assertIn(b"Program Files", done.stderr)
+        self.assertIn(SOMEBODY, self.read())
+        self.assertEqual(self.windows("service", "list").stdout, b"restore  running\n")
+        # Nobody reads the password out of what is to be run.
+        line = self.wine("reg", "query", SERVICE, "/v", "ImagePath").stdout
+        self.assertIn(b"service run restore -- mount", line)
+        self.assertNotIn(PASSWORD.encode(), line)
+        self.assertEqual((self.prefix / "drive_c" / KEPT).read_text(), PASSWORD + "\n")
+        taken = self.windows("service", "install", "restore", "R:", codes=(1,)).stderr
+        self.assertIn(b"restore already", taken)
+
+        self.wine("net", "stop", "tresor-restore")
+        self.assert_gone()
+        self.assertEqual(self.windows("service", "list").stdout, b"restore  stopped\n")
+        self.wine("net", "start", "tresor-restore")
+        self.read()
+        self.restart()
+        self.read()
+
+        self.windows("service", "remove", "restore")
+        self.assert_gone()
+        self.assert_nothing_is_left()
+        missing = self.windows("service", "remove", "restore", codes=(1,)).stderr
+        self.assertIn(b"no service restore", missing)
+
+    def test_who_installs_it_reads_it(self):
+        password = self.here / "password"
+        password.write_text(PASSWORD)
+        self.windows("-p", password, "service", "install", "restore", "latest", "R:", codes=(0, 1))
+        password.chmod(0o600)
+        self.windows("service", "remove", "restore", codes=(0, 1))
+        self.windows("-p", password, "service", "install", "restore", "R:")
+        self.read()
+        self.assertFalse((self.prefix / "drive_c" / KEPT).exists())
+
+    def test_what_does_not_start_leaves_nothing(self):
+        taken = self.here / "taken"
+        taken.mkdir()
+        failed = self.windows("service", "install", "restore", taken, codes=(1,)).stderr
+        self.assertIn(b"restore doesn't start", failed)
+        self.assertIn(b"Event Viewer", failed)
+        events = (self.top / "events").read_bytes()
+        self.assertIn(b"taken exists; WinFsp makes the folder of a drive itself", events)
+        self.assert_nothing_is_left()
+        env, self.env = self.env, {**self.env, "TRESOR_PASSWORD": "wrong"}
+        self.windows("service", "install", "restore", "R:", codes=(12,))
+        self.env = env
+        for words, said in [(("Re store", "R:"), b"can't be the name"),
+                            (("restore", "--user", "R:"), b"not known on Windows")]:
+            failed = self.windows("service", "install", *words, codes=(1,)).stderr
+            self.assertIn(said, failed)
+        missing = self.windows("service", "install", "restore", "R:", "--reader", "no such user",
+                               codes=(1,)).stderr
+        self.assertIn(b"restore doesn't start", missing)
+        self.assert_nothing_is_left()
+
+    def test_only_the_manager_runs_it(self):
+        failed = self.windows("service", "run", "restore", "--", "mount", "R:", codes=(1,)).stderr
+        self.assertIn(b"service manager", failed)
