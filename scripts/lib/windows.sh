@@ -6,7 +6,7 @@ windows_target=x86_64-pc-windows-gnu
 # build_windows CARGO-ARGUMENTS…: cargo for Windows, with the gcc of mingw.
 build_windows() {
     need_packages x86_64-w64-mingw32-gcc=gcc-mingw-w64-x86-64 x86_64-w64-mingw32-g++=g++-mingw-w64-x86-64 \
-        x86_64-w64-mingw32-dlltool=binutils-mingw-w64-x86-64
+        x86_64-w64-mingw32-dlltool=binutils-mingw-w64-x86-64 nasm=nasm
     CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc \
         cargo_for "$windows_target" cargo "$@"
 }
