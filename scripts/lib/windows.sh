@@ -56,3 +56,9 @@ print(next(c["manifest_path"] for c in crates if c["name"] == "winfsp-sys"))') |
         -I"$crate/inc" -o "$folder/winfsp-x64.dll" "$stand_in" "$folder/stand-in.def" \
         -L"$folder" -lwinfsp_real -lws2_32 -ladvapi32
 }
+
+# build_test_vss FOLDER: what stands in for the Volume Shadow Copy Service (tests/windows/vss.cpp).
+build_test_vss() {
+    x86_64-w64-mingw32-g++ -std=c++17 -shared -O1 -Wall -static -o "$1/vssapi.dll" tests/windows/vss.cpp \
+        -lole32 -loleaut32 -luuid
+}

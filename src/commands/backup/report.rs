@@ -7,29 +7,38 @@ use serde::Serialize;
 use tresor_engine::archiver::{BackupOptions, Outcome};
 use tresor_engine::repo::Repository;
 
+use super::source;
 use crate::exit::Exit;
 use crate::globals::Globals;
 use crate::human::{self, plural, size};
 use crate::{json, output};
 
 #[derive(Serialize)]
-struct Summary {
+struct Summary<'a> {
     message_type: &'static str,
     dry_run: bool,
     snapshot_id: Option<String>,
     parent: Option<String>,
     time: String,
     older_state: bool,
+    fs_snapshot: &'a [String],
+    source_problems: u64,
+    left_out: u64,
     #[serde(flatten)]
     summary: json::Summary,
 }
 
-pub(super) fn print(
-    repo: &Repository,
-    outcome: &Outcome,
-    options: &BackupOptions,
-    globals: &Globals,
-) -> Result<Exit> {
+/// What there is to say.
+pub(super) struct Report<'a> {
+    pub outcome: &'a Outcome,
+    pub options: &'a BackupOptions,
+    pub source: source::Report,
+    /// How many entries the system says are not to be backed up.
+    pub left_out: u64,
+}
+
+pub(super) fn print(repo: &Repository, report: &Report, globals: &Globals) -> Result<Exit> {
+    let Report { outcome, options, source, left_out } = report;
     let older_state = !repo.setback().is_empty();
     if globals.json {
         let data = &outcome.data;
@@ -40,15 +49,19 @@ pub(super) fn print(
             parent: options.parent.as_ref().map(|p| p.id.to_string()),
             time: human::rfc3339(data.time, data.utc_offset),
             older_state,
+            fs_snapshot: &source.held,
+            source_problems: source.problems,
+            left_out: *left_out,
             summary: json::Summary::new(&data.summary),
         })?;
     } else if globals.wants_text() {
-        output::print(&text(outcome, options, older_state))?;
+        output::print(&text(report, older_state))?;
     }
-    Ok(Exit::unless(outcome.data.summary.errors + u64::from(older_state)))
+    Ok(Exit::unless(outcome.data.summary.errors + source.problems + u64::from(older_state)))
 }
 
-fn text(outcome: &Outcome, options: &BackupOptions, older_state: bool) -> String {
+fn text(report: &Report, older_state: bool) -> String {
+    let Report { outcome, options, source, left_out } = report;
     let s = &outcome.data.summary;
     let [new, changed, same] = [s.files_new, s.files_changed, s.files_unchanged].map(human::count);
     let mut text = String::new();
@@ -68,9 +81,20 @@ fn text(outcome: &Outcome, options: &BackupOptions, older_state: bool) -> String
     let files = plural(s.files, "file", "files");
     line("processed", format!("{files}, {} in {}", size(s.bytes), human::duration(s.seconds)));
     line(added, format!("{}, {} stored", size(s.bytes_added), size(s.bytes_stored)));
+    if !source.held.is_empty() {
+        line("read from", format!("a snapshot of {}", source.held.join(", ")));
+    }
+    if *left_out > 0 {
+        let what = plural(*left_out, "entry", "entries");
+        line("left out", format!("{what}, as the system says (-v names them)"));
+    }
     if s.errors > 0 {
         let what = plural(s.errors, "problem", "problems");
         line("not all saved", format!("{what}, named above; everything else is in the snapshot"));
+    }
+    if source.problems > 0 {
+        let what = plural(source.problems, "problem", "problems");
+        line("source", format!("{what} with holding it still, named above"));
     }
     if older_state {
         line("warning", "the repository was set back to an older state, see above".into());
