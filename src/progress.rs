@@ -1,7 +1,7 @@
 //! Tells what a running operation does: a line on the terminal, or lines of JSON.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -55,10 +55,12 @@ struct Shared {
     style: Style,
     /// Whether problems and entries are messages of JSON.
     messages: bool,
+    quiet: bool,
     verbose: u8,
     noun: Noun,
     started: Instant,
     estimated: AtomicBool,
+    left_out: AtomicU64,
     phase: Mutex<String>,
     /// Whether there is a line on the screen.
     screen: Mutex<bool>,
@@ -78,6 +80,27 @@ struct EntryMessage<'a> {
     message_type: &'static str,
     action: &'a str,
     path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct NoteMessage<'a> {
+    message_type: &'static str,
+    message: &'a str,
+}
+
+/// Says something that is no problem, but good to know, before there is a reporter.
+pub fn note(globals: &Globals, json: Json, message: &str) {
+    if globals.quiet {
+        return;
+    }
+    if globals.json && json == Json::Messages {
+        // A message that can't be written must not end a backup.
+        let _ = output::print_json(&NoteMessage { message_type: "note", message: &tidy(message) });
+    } else {
+        output::complain(message);
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -103,10 +126,12 @@ impl Reporter {
             progress: Progress::default(),
             style: style(globals, messages),
             messages,
+            quiet: globals.quiet,
             verbose: if globals.quiet { 0 } else { globals.verbose },
             noun,
             started: Instant::now(),
             estimated: AtomicBool::new(false),
+            left_out: AtomicU64::new(0),
             phase: Mutex::default(),
             screen: Mutex::new(false),
             done: Mutex::new(false),
@@ -140,6 +165,23 @@ impl Reporter {
     pub fn expect(&self, entries: u64, bytes: u64, estimated: bool) {
         self.shared.estimated.store(estimated, Relaxed);
         self.shared.progress.expect(entries, bytes);
+    }
+
+    /// Says something that is no problem, but good to know.
+    pub fn note(&self, message: &str) {
+        if self.shared.quiet {
+            return;
+        }
+        if self.shared.messages {
+            self.shared.message(&NoteMessage { message_type: "note", message: &tidy(message) });
+        } else {
+            self.shared.above(|| output::complain(message));
+        }
+    }
+
+    /// How many entries were left out by rules of the system.
+    pub fn left_out(&self) -> u64 {
+        self.shared.left_out.load(Relaxed)
     }
 
     /// Waits; returns whether the operation is over.
@@ -236,6 +278,16 @@ impl Shared {
         print();
     }
 
+    fn say_entry(&self, action: &str, path: &str, reason: Option<&str>) {
+        if self.messages {
+            self.message(&EntryMessage { message_type: "entry", action, path, reason });
+        } else {
+            let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
+            let line = format!("{action:<9}  {path}{reason}\n");
+            self.above(|| drop(io::stdout().lock().write_all(line.as_bytes())));
+        }
+    }
+
     /// A message that can't be written must not end a backup.
     fn message(&self, message: &impl Serialize) {
         let _ = output::json_line(&mut io::stdout().lock(), message);
@@ -260,12 +312,13 @@ impl Monitor for Shared {
         if self.verbose == 0 || self.verbose == 1 && action == "unchanged" {
             return;
         }
-        let path = &path();
-        if self.messages {
-            self.message(&EntryMessage { message_type: "entry", action, path });
-        } else {
-            let line = format!("{action:<9}  {path}\n");
-            self.above(|| drop(io::stdout().lock().write_all(line.as_bytes())));
+        self.say_entry(action, &path(), None);
+    }
+
+    fn left_out(&self, path: &dyn Fn() -> String, why: &str) {
+        self.left_out.fetch_add(1, Relaxed);
+        if self.verbose > 0 {
+            self.say_entry("left_out", &path(), Some(why));
         }
     }
 

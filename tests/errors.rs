@@ -40,7 +40,7 @@ fn words_that_lead_nowhere() {
     write(w.path("src/file"), "content");
     w.ok("backup -q src");
     let file = format!("latest:{}", w.path("src/file").display());
-    let cases: [(&str, &[&str]); 12] = [
+    let cases: [(&str, &[&str]); 14] = [
         ("ls 0123abcd", &["0123abcd"]),
         ("restore latest~5 -t out", &["latest~5"]),
         ("diff latest 2001-02-03", &["2001-02-03"]),
@@ -52,6 +52,8 @@ fn words_that_lead_nowhere() {
         ("cat latest", &["which file"]),
         ("backup", &["nothing to save", "tresor backup"]),
         ("backup nowhere", &["none of the paths", "nowhere", "no snapshot"]),
+        ("backup --use-fs-snapshot src", &["--use-fs-snapshot=on", "on this system"]),
+        ("backup --system-state", &["--system-state", "on this system"]),
         ("frobnicate", &["frobnicate", "--help"]),
     ];
     for (words, said) in cases {

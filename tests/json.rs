@@ -98,7 +98,9 @@ fn init_and_keys() {
 #[test]
 fn backup_and_restore() {
     let w = world();
-    let fields = format!("message_type dry_run snapshot_id parent time older_state {SUMMARY}");
+    let fields = format!(
+        "message_type dry_run snapshot_id parent time older_state fs_snapshot source_problems left_out {SUMMARY}"
+    );
     let messages = w.json_lines("backup src --host alpha -vv");
     let (summary, entries) = messages.split_last().unwrap();
     has(summary, &fields, "");

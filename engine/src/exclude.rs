@@ -3,7 +3,7 @@
 //! A pattern that begins with `/` is about the whole path, any other about the
 //! last part of it: `*.o`, `build/tmp`. `*` stays within a name, `**` doesn't.
 //! A trailing `/` means directories only, a leading `!` takes back what an
-//! earlier pattern excluded.
+//! earlier pattern excluded. The system may have rules of its own, too.
 
 #[cfg(unix)]
 use std::ffi::OsStr;
@@ -20,8 +20,38 @@ pub struct Patterns {
 
 struct Rule {
     glob: GlobSet,
-    directories_only: bool,
+    of: Of,
     negated: bool,
+    /// For a rule of the system: where it is from.
+    why: Option<String>,
+}
+
+/// What entries a rule is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    All,
+    Directories,
+    Files,
+}
+
+/// What the system says is not to be backed up. Case doesn't matter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SystemRule {
+    /// Patterns about the whole path, any of which may match.
+    pub patterns: Vec<String>,
+    /// Directories that match are gone through.
+    pub files_only: bool,
+    /// Where the rule is from, for people.
+    pub why: String,
+}
+
+/// Why an entry is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason<'a> {
+    /// It was asked for.
+    Asked,
+    /// A rule of the system, with where it is from.
+    System(&'a str),
 }
 
 /// A pattern that means nothing.
@@ -50,23 +80,26 @@ impl Patterns {
             Some(rest) => (true, rest),
             None => (false, pattern),
         };
-        let (directories_only, rest) = match rest.strip_suffix('/') {
-            Some(rest) if !rest.is_empty() => (true, rest),
-            _ => (false, rest),
+        let (of, rest) = match rest.strip_suffix('/') {
+            Some(rest) if !rest.is_empty() => (Of::Directories, rest),
+            _ => (Of::All, rest),
         };
-        let bad = |reason: String| BadPattern { pattern: pattern.to_owned(), reason };
         if rest.is_empty() {
-            return Err(bad("it is empty".into()));
+            return Err(BadPattern { pattern: pattern.to_owned(), reason: "it is empty".into() });
         }
         let text = if rest.starts_with('/') { rest.to_owned() } else { format!("**/{rest}") };
-        // A set of one: unlike a matcher, it doesn't panic at a pattern that is too large.
-        let glob = GlobBuilder::new(&text)
-            .literal_separator(true)
-            .backslash_escape(true)
-            .build()
-            .and_then(|glob| GlobSet::builder().add(glob).build())
-            .map_err(|e| bad(e.kind().to_string()))?;
-        self.rules.push(Rule { glob, directories_only, negated });
+        let glob = glob_set(&[text], false)
+            .map_err(|reason| BadPattern { pattern: pattern.to_owned(), reason })?;
+        self.rules.push(Rule { glob, of, negated, why: None });
+        Ok(())
+    }
+
+    /// Patterns that are added later may take back what this one leaves out.
+    pub fn add_system(&mut self, rule: &SystemRule) -> Result<(), BadPattern> {
+        let glob = glob_set(&rule.patterns, true)
+            .map_err(|reason| BadPattern { pattern: rule.patterns.join(" "), reason })?;
+        let of = if rule.files_only { Of::Files } else { Of::All };
+        self.rules.push(Rule { glob, of, negated: false, why: Some(rule.why.clone()) });
         Ok(())
     }
 
@@ -81,14 +114,38 @@ impl Patterns {
 
     /// Whether this entry (absolute path, raw bytes) matches. The last rule that says something decides.
     pub fn matches(&self, path: &[u8], is_dir: bool) -> bool {
+        self.reason(path, is_dir).is_some()
+    }
+
+    /// Why this entry matches, if it does.
+    pub fn reason(&self, path: &[u8], is_dir: bool) -> Option<Reason<'_>> {
         if self.paths.iter().any(|p| p == path) {
-            return true;
+            return Some(Reason::Asked);
         }
         let path = os_str(path);
         let path = Path::new(&path);
-        let hit = |rule: &&Rule| (is_dir || !rule.directories_only) && rule.glob.is_match(path);
-        self.rules.iter().rev().find(hit).is_some_and(|rule| !rule.negated)
+        let is_meant = |rule: &Rule| match rule.of {
+            Of::All => true,
+            Of::Directories => is_dir,
+            Of::Files => !is_dir,
+        };
+        let rule = self.rules.iter().rev().find(|r| is_meant(r) && r.glob.is_match(path))?;
+        (!rule.negated).then(|| rule.why.as_deref().map_or(Reason::Asked, Reason::System))
     }
+}
+
+/// A set also of one pattern: unlike a matcher, it doesn't panic at one that is too large.
+fn glob_set(patterns: &[String], ignore_case: bool) -> Result<GlobSet, String> {
+    let mut set = GlobSet::builder();
+    for pattern in patterns {
+        let glob = GlobBuilder::new(pattern)
+            .literal_separator(true)
+            .backslash_escape(true)
+            .case_insensitive(ignore_case)
+            .build();
+        set.add(glob.map_err(|e| e.kind().to_string())?);
+    }
+    set.build().map_err(|e| e.kind().to_string())
 }
 
 #[cfg(unix)]
@@ -136,6 +193,29 @@ mod tests {
         assert!(Patterns::new([nested]).is_err());
         assert!(Patterns::new(["{a,b}".repeat(100)]).is_ok());
         let _ = Patterns::new(["[!a]*".repeat(100_000)]);
+    }
+
+    #[test]
+    fn rules_of_the_system_know_no_case_and_can_be_taken_back() {
+        let rule = |patterns: &[&str], files_only| SystemRule {
+            patterns: patterns.iter().map(ToString::to_string).collect(),
+            files_only,
+            why: "the system".into(),
+        };
+        let mut set = Patterns::default();
+        set.add_system(&rule(&["/?/Page.sys", "/C/Old"], false)).unwrap();
+        set.add_system(&rule(&["/C/Logs/*"], true)).unwrap();
+        let system = Some(Reason::System("the system"));
+        assert_eq!(set.reason(b"/D/pagE.SYS", false), system);
+        assert_eq!(set.reason(b"/c/old", true), system);
+        assert_eq!(set.reason(b"/C/x/page.sys", false), None);
+        assert_eq!(set.reason(b"/C/Logs/a.log", false), system);
+        assert_eq!(set.reason(b"/C/Logs/folder", true), None);
+        set.add("!/D/page.sys").unwrap();
+        set.add("*.log").unwrap();
+        assert_eq!(set.reason(b"/D/page.sys", false), None);
+        assert_eq!(set.reason(b"/C/Logs/a.log", false), Some(Reason::Asked));
+        assert!(set.add_system(&rule(&["/["], false)).is_err());
     }
 
     #[test]

@@ -46,6 +46,9 @@ pub trait Monitor: Send + Sync {
     /// `changed`, `unchanged`, `restored`.
     fn entry(&self, _action: &'static str, _path: &dyn Fn() -> String) {}
 
+    /// One entry is left out by a rule of the system; `why` says where that is from.
+    fn left_out(&self, _path: &dyn Fn() -> String, _why: &str) {}
+
     /// Whether `entry` is listened to.
     fn wants_entries(&self) -> bool {
         false

@@ -462,3 +462,43 @@ fn every_call_may_fail() {
     let newest = fresh.snapshots().unwrap().pop().unwrap();
     assert_holds(&fresh, &newest, &tree);
 }
+
+/// Keeps what is left out by rules of the system.
+#[derive(Default)]
+struct LeftOut {
+    quiet: Quiet,
+    all: std::sync::Mutex<Vec<(String, String)>>,
+}
+
+impl Monitor for LeftOut {
+    fn progress(&self) -> &tresor_engine::monitor::Progress {
+        self.quiet.progress()
+    }
+
+    fn problem(&self, path: &str, message: &str) {
+        self.quiet.problem(path, message);
+    }
+
+    fn left_out(&self, path: &dyn Fn() -> String, why: &str) {
+        self.all.lock().unwrap().push((path(), why.to_owned()));
+    }
+}
+
+#[test]
+fn what_the_system_leaves_out_is_told_with_its_reason() {
+    let repo = repository();
+    let names = ["Page.sys", "notes.txt", "keep.txt"];
+    let tree = names.iter().fold(Item::dir(), |tree, name| tree.with(*name, Item::file(b"x")));
+    let mut options = options(None);
+    let rule = tresor_engine::exclude::SystemRule {
+        patterns: vec!["/page.SYS".into()],
+        files_only: false,
+        why: "list, entry".into(),
+    };
+    options.exclude.add_system(&rule).unwrap();
+    options.exclude.add("notes.*").unwrap();
+    let monitor = Arc::new(LeftOut::default());
+    let outcome = run_backup(&repo, tree.source(), &options, monitor.clone()).unwrap();
+    assert_eq!(outcome.data.summary.files, 1);
+    assert_eq!(*monitor.all.lock().unwrap(), [("/Page.sys".to_owned(), "list, entry".to_owned())]);
+}

@@ -6,7 +6,7 @@ windows_target=x86_64-pc-windows-gnu
 # build_windows CARGO-ARGUMENTS…: cargo for Windows, with the gcc of mingw.
 build_windows() {
     need_packages x86_64-w64-mingw32-gcc=gcc-mingw-w64-x86-64 x86_64-w64-mingw32-g++=g++-mingw-w64-x86-64 \
-        x86_64-w64-mingw32-dlltool=binutils-mingw-w64-x86-64
+        x86_64-w64-mingw32-dlltool=binutils-mingw-w64-x86-64 nasm=nasm
     CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc \
         cargo_for "$windows_target" cargo "$@"
 }
@@ -55,4 +55,10 @@ print(next(c["manifest_path"] for c in crates if c["name"] == "winfsp-sys"))') |
     $tool-gcc -shared -O2 -w -Dstatic_assert=_Static_assert -DWINFSP_DLL_INTERNAL \
         -I"$crate/inc" -o "$folder/winfsp-x64.dll" "$stand_in" "$folder/stand-in.def" \
         -L"$folder" -lwinfsp_real -lws2_32 -ladvapi32
+}
+
+# build_test_vss FOLDER: what stands in for the Volume Shadow Copy Service (tests/windows/vss.cpp).
+build_test_vss() {
+    x86_64-w64-mingw32-g++ -std=c++17 -shared -O1 -Wall -static -o "$1/vssapi.dll" tests/windows/vss.cpp \
+        -lole32 -loleaut32 -luuid
 }

@@ -18,6 +18,7 @@ class Programs(unittest.TestCase):
     def setUpClass(cls):
         cls.top = Path(tempfile.mkdtemp(prefix="tresor-wine-"))
         cls.prefix = cls.top / "prefix"
+        cls.prefix.mkdir()
         cls.env = {
             **os.environ,
             "WINEPREFIX": str(cls.prefix),
@@ -28,7 +29,11 @@ class Programs(unittest.TestCase):
             "LC_ALL": "C.UTF-8",
         }
         cls.env.pop("TRESOR_REPOSITORY", None)
-        subprocess.run(["wine", "wineboot", "-i"], env=cls.env, check=True, capture_output=True)
+        # The server stays until the end, and with it what Wine starts first: that takes
+        # seconds each time. What stays must not hold a pipe that somebody reads to its end.
+        for line in (["wineserver", "-p"], ["wine", "wineboot", "-i"]):
+            subprocess.run(line, env=cls.env, check=True, stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL)
 
     @classmethod
     def tearDownClass(cls):

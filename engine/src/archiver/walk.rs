@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use super::{BackupOptions, Details, LOOK_AGAIN, Shared};
 use crate::contents;
 use crate::error::{Error, Result};
+use crate::exclude::Reason;
 use crate::format::{BlobId, Content, Node, NodeKind, extend_path, is_valid_name};
 use crate::repo::Repository;
 use crate::source::{SourceDir, SourceFile};
@@ -242,7 +243,12 @@ impl<'a> Walker<'a> {
     }
 
     fn is_excluded(&self, node: &Node) -> bool {
-        self.options.exclude.matches(&self.path, node.is_dir())
+        let reason = self.options.exclude.reason(&self.path, node.is_dir());
+        if let Some(Reason::System(why)) = reason {
+            let path = || crate::format::display_name(&self.path);
+            self.shared.monitor.left_out(&path, why);
+        }
+        reason.is_some()
             || node.is_file()
                 && self.options.exclude_larger_than.is_some_and(|limit| node.size > limit)
     }

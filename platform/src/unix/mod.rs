@@ -28,10 +28,12 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use tresor_engine::exclude::SystemRule;
 use tresor_engine::format::{Node, is_valid_name};
 use tresor_engine::sink::SinkDir;
 use tresor_engine::source::SourceDir;
 
+use crate::snapshot::{NoSnapshot, Problem, SourceSnapshot, SystemState, Wanted};
 #[cfg(target_os = "macos")]
 use macos as own;
 pub(crate) use owners::user;
@@ -47,6 +49,21 @@ const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 /// The whole machine, from `/` on, as a source.
 pub fn source_root() -> io::Result<Arc<dyn SourceDir>> {
     open_source(Path::new("/"))
+}
+
+/// LVM, Btrfs and APFS could do it; nothing here asks them yet.
+pub fn hold_source(_: &Wanted) -> Result<Box<dyn SourceSnapshot>, NoSnapshot> {
+    Err(NoSnapshot::Unknown)
+}
+
+/// There is none apart from the files.
+pub fn system_state() -> Result<SystemState, NoSnapshot> {
+    Err(NoSnapshot::Unknown)
+}
+
+/// These systems have no lists of what is not to be backed up.
+pub fn system_rules() -> io::Result<(Vec<SystemRule>, Vec<Problem>)> {
+    Ok(Default::default())
 }
 
 /// Any directory as the root of a source.

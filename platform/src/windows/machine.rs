@@ -1,5 +1,6 @@
 //! The root of a snapshot: the machine with its drive letters.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -12,18 +13,34 @@ use windows_sys::Win32::System::WindowsProgramming::DRIVE_FIXED;
 
 use super::{READ_DIR, metadata, open_root, source, stat};
 
-pub(super) struct Machine;
+#[derive(Default)]
+pub(super) struct Machine {
+    /// Where drives are read that are held still.
+    pub held: BTreeMap<u8, PathBuf>,
+}
 
-/// `C:\`
-fn root(name: &[u8]) -> io::Result<PathBuf> {
-    match name {
-        [letter @ b'A'..=b'Z'] => Ok(PathBuf::from(format!("{}:\\", char::from(*letter)))),
-        _ => Err(io::Error::new(io::ErrorKind::NotFound, "there is no drive of this letter")),
+impl Machine {
+    /// `C:\`
+    fn root(&self, name: &[u8]) -> io::Result<PathBuf> {
+        match name {
+            [letter @ b'A'..=b'Z'] => {
+                let living = || PathBuf::from(format!("{}:\\", char::from(*letter)));
+                Ok(self.held.get(letter).cloned().unwrap_or_else(living))
+            }
+            _ => Err(io::Error::new(io::ErrorKind::NotFound, "there is no drive of this letter")),
+        }
+    }
+
+    fn open(&self, name: &[u8], access: u32) -> io::Result<File> {
+        open_root(&self.root(name)?, access)
     }
 }
 
-fn open(name: &[u8], access: u32) -> io::Result<File> {
-    open_root(&root(name)?, access)
+/// The letters of this machine's disks, not those of others or of what can be taken out.
+pub(super) fn fixed() -> impl Iterator<Item = u8> {
+    // SAFETY: takes nothing.
+    let letters = unsafe { GetLogicalDrives() };
+    (b'A'..=b'Z').filter(move |l| letters >> (l - b'A') & 1 == 1 && is_fixed(*l))
 }
 
 fn is_fixed(letter: u8) -> bool {
@@ -33,25 +50,21 @@ fn is_fixed(letter: u8) -> bool {
 }
 
 impl SourceDir for Machine {
-    /// The disks of this machine, not those of others or what can be taken out.
     fn names(&self) -> io::Result<Vec<Vec<u8>>> {
-        // SAFETY: takes nothing.
-        let letters = unsafe { GetLogicalDrives() };
-        let there = (b'A'..=b'Z').filter(|l| letters >> (l - b'A') & 1 == 1 && is_fixed(*l));
-        Ok(there.map(|letter| vec![letter]).collect())
+        Ok(fixed().map(|letter| vec![letter]).collect())
     }
 
     fn stat(&self, name: &[u8]) -> io::Result<(Node, u64)> {
-        stat::node(name, &open(name, 0)?)
+        stat::node(name, &self.open(name, 0)?)
     }
 
     fn details(&self, node: &mut Node) -> io::Result<()> {
-        let file = metadata::with_audit(|audit| open(&node.name, READ_CONTROL | audit))?;
+        let file = metadata::with_audit(|audit| self.open(&node.name, READ_CONTROL | audit))?;
         metadata::read(&file, node)
     }
 
     fn open_dir(&self, name: &[u8]) -> io::Result<Arc<dyn SourceDir>> {
-        Ok(Arc::new(source::Directory::new(open(name, READ_DIR)?)))
+        Ok(Arc::new(source::Directory::new(self.open(name, READ_DIR)?)))
     }
 
     fn open_file(&self, _: &[u8]) -> io::Result<Box<dyn SourceFile>> {

@@ -4,11 +4,13 @@
 //! What Windows keeps beyond a node's fields is saved as extended attributes (see
 //! `tresor_engine::format::windows`). Names are those of `tresor_engine::naming`.
 
+mod excludes;
 mod machine;
 mod metadata;
 mod nt;
 mod path;
 mod privileges;
+mod registry;
 mod remove;
 mod reparse;
 mod security;
@@ -17,6 +19,7 @@ mod source;
 mod stat;
 mod streams;
 mod temp;
+mod vss;
 
 use std::fs::File;
 use std::io;
@@ -34,10 +37,12 @@ use windows_sys::Win32::Storage::FileSystem::{
     FILE_READ_ATTRIBUTES, FILE_TRAVERSE, SYNCHRONIZE,
 };
 
+pub use excludes::system_rules;
 pub use path::{absolute_path, recorded_path};
 pub(crate) use privileges::close_streams;
 pub use privileges::on_console_stop;
 pub(crate) use security::read as security_of;
+pub use vss::{hold_source, system_state};
 
 const READ_DIR: u32 = FILE_LIST_DIRECTORY | FILE_TRAVERSE;
 const WRITE_DIR: u32 = READ_DIR | FILE_ADD_FILE | FILE_ADD_SUBDIRECTORY;
@@ -45,7 +50,7 @@ const WRITE_DIR: u32 = READ_DIR | FILE_ADD_FILE | FILE_ADD_SUBDIRECTORY;
 /// The whole machine as a source: a folder for each drive letter.
 pub fn source_root() -> io::Result<Arc<dyn SourceDir>> {
     privileges::take();
-    Ok(Arc::new(machine::Machine))
+    Ok(Arc::new(machine::Machine::default()))
 }
 
 /// Any directory as the root of a source.

@@ -1,12 +1,13 @@
 mod command;
 mod options;
 mod report;
+mod source;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::ArgGroup;
 use tresor_engine::archiver::{BackupOptions, Outcome, backup, backup_stream};
 use tresor_engine::repo::Repository;
@@ -18,10 +19,13 @@ use crate::parse;
 use crate::progress::{FILES, Json, PATIENCE, Reporter};
 use crate::scan;
 use command::CommandOutput;
+use report::Report;
+use source::{Source, When, Wish};
 
 const EXAMPLES: &str = "\
 Examples:
   tresor backup ~/Documents ~/Pictures
+  tresor backup --system-state          (Windows, as administrator)
   tresor backup / --one-file-system --exclude-caches -e /var/cache -e '*.tmp'
   tresor backup /srv --tag daily --exclude-file /etc/tresor.exclude --dry-run -v
   mysqldump shop | tresor backup --stdin --stdin-filename shop.sql
@@ -31,13 +35,16 @@ Patterns: one that begins with / is about the whole path, any other about the la
 of it (*.o, build/tmp). * stays within a name, ** doesn't. A trailing / means directories
 only, a leading ! takes back what an earlier pattern left out. In a file there is one
 pattern on a line, and lines that begin with # don't count. The repository and tresor's
-own cache are always left out.
+own cache are always left out, and on Windows what FilesNotToBackup and FilesNotToSnapshot list.
+
+On Windows, files are read from a shadow copy if that can be made, which takes the rights of an
+administrator; without, files that are in use may be missing, which is reported.
 
 What is unchanged since the latest snapshot of the same host and paths is not read
 again, and what the repository has already is not stored again.
 
-Exit codes: 0 done, 1 failed (no snapshot), 3 done but some files could not be read, the
-repository is damaged or was set back to an older state, 10 no repository, 12 wrong password,
+Exit codes: 0 done, 1 failed (no snapshot), 3 done but some files could not be read or held still,
+or the repository is damaged or was set back to an older state, 10 no repository, 12 wrong password,
 130 interrupted";
 
 /// Save files and folders as a new snapshot
@@ -68,6 +75,27 @@ pub struct Args {
     /// Stay on the file systems of the given paths
     #[arg(short = 'x', long)]
     one_file_system: bool,
+
+    /// Save also what the system says is not to be backed up (Windows: FilesNotToBackup)
+    #[arg(long)]
+    no_system_excludes: bool,
+
+    /// Read from a snapshot that the system makes of the volumes (Windows: shadow copies)
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_enum,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "auto",
+        default_missing_value = "on",
+        conflicts_with = "stream"
+    )]
+    use_fs_snapshot: When,
+
+    /// Save also all that it takes to bring this Windows back: the drives that it lies on, whole
+    #[arg(long, conflicts_with = "stream")]
+    system_state: bool,
 
     /// Save the paths listed in this file too, one on a line (- for standard input)
     #[arg(long, value_name = "FILE", conflicts_with = "stream")]
@@ -114,27 +142,40 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     if args.stdin || args.stdin_from_command {
         return run_stream(args, globals);
     }
-    let paths = options::paths(&args)?;
-    let mut exclude = options::excludes(&args)?;
+    let paths = options::paths(&args, globals)?;
+    let mut exclude = options::excludes(&args, globals)?;
     let repo = globals.open()?;
     // Opening may have made the cache.
     options::exclude_own(&mut exclude, globals)?;
     let parent = options::parent(&args, &repo, &paths)?;
     let options = BackupOptions { parent, exclude, paths, ..options::common(&args) };
     let reporter = Reporter::start(globals, FILES, Json::Messages);
-    let result = save(&repo, &options, &reporter);
-    report::print(&repo, &reporter.end(result)?, &options, globals)
+    let wish = Wish { when: args.use_fs_snapshot, system_state: args.system_state };
+    let result = save(&repo, &options, wish, &reporter);
+    let left_out = reporter.left_out();
+    let (outcome, source) = reporter.end(result)?;
+    report::print(
+        &repo,
+        &Report { outcome: &outcome, options: &options, source, left_out },
+        globals,
+    )
 }
 
 /// Runs the backup, and finds out meanwhile how much there is to do.
-fn save(repo: &Arc<Repository>, options: &BackupOptions, reporter: &Reporter) -> Result<Outcome> {
-    let root = tresor_platform::source_root().context("can't open the file system")?;
-    std::thread::scope(|scope| {
+fn save(
+    repo: &Arc<Repository>,
+    options: &BackupOptions,
+    wish: Wish,
+    reporter: &Reporter,
+) -> Result<(Outcome, source::Report)> {
+    // If the backup fails, this is dropped, and with it the snapshot is given up.
+    let source = Source::open(wish, options, reporter)?;
+    let outcome = std::thread::scope(|scope| {
         if let Some(parent) = &options.parent {
             let before = &parent.data.summary;
             reporter.expect(before.entries(), before.bytes, true);
         } else if reporter.is_seen() {
-            let root = root.clone();
+            let root = source.root.clone();
             scope.spawn(move || {
                 if !reporter.wait(PATIENCE)
                     && let Some(all) = scan::count(&root, options, &|| reporter.is_over())
@@ -143,10 +184,11 @@ fn save(repo: &Arc<Repository>, options: &BackupOptions, reporter: &Reporter) ->
                 }
             });
         }
-        let result = backup(repo, root, options, reporter.monitor());
+        let result = backup(repo, source.root.clone(), options, reporter.monitor());
         reporter.finish();
-        Ok(result?)
-    })
+        result
+    })?;
+    Ok((outcome, source.finish(reporter)))
 }
 
 fn run_stream(args: Args, globals: &Globals) -> Result<Exit> {
@@ -166,7 +208,13 @@ fn run_stream(args: Args, globals: &Globals) -> Result<Exit> {
     let reporter = Reporter::start(globals, FILES, Json::Messages);
     let result = stream(&args)
         .and_then(|stream| Ok(backup_stream(&repo, &name, stream, &options, reporter.monitor())?));
-    report::print(&repo, &reporter.end(result)?, &options, globals)
+    let outcome = reporter.end(result)?;
+    let source = source::Report::default();
+    report::print(
+        &repo,
+        &Report { outcome: &outcome, options: &options, source, left_out: 0 },
+        globals,
+    )
 }
 
 fn stream(args: &Args) -> Result<Box<dyn SourceFile>> {

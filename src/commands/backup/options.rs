@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use jiff::Zoned;
 use tresor_engine::archiver::BackupOptions;
 use tresor_engine::exclude::Patterns;
@@ -12,9 +12,12 @@ use tresor_engine::format::{PathBytes, is_valid_name};
 use tresor_engine::repo::{Repository, Snapshot};
 
 use super::Args;
+use super::source::When;
 use crate::choose::{self, FilterArgs};
 use crate::globals::Globals;
+use crate::output;
 use crate::parse;
+use crate::progress::{self, Json};
 
 /// Everything but paths, patterns and parent.
 pub(super) fn common(args: &Args) -> BackupOptions {
@@ -37,24 +40,41 @@ pub(super) fn common(args: &Args) -> BackupOptions {
 }
 
 /// The paths to save. One that isn't there is left to the archiver, which says so.
-pub(super) fn paths(args: &Args) -> Result<Vec<PathBytes>> {
+pub(super) fn paths(args: &Args, globals: &Globals) -> Result<Vec<PathBytes>> {
     let mut asked: Vec<PathBuf> = args.paths.iter().map(PathBuf::from).collect();
     for list in &args.files_from {
         asked.extend(listed(list)?);
     }
-    if asked.is_empty() {
+    let mut paths = if args.system_state { system_state(args, globals)? } else { Vec::new() };
+    if asked.is_empty() && paths.is_empty() {
         bail!("nothing to save: name files or folders, like `tresor backup ~/Documents`");
     }
     let missing: Vec<_> =
         asked.iter().filter_map(|path| tresor_platform::absolute_path(path).err()).collect();
-    if missing.len() == asked.len() {
+    if missing.len() == asked.len() && paths.is_empty() {
         let all = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         bail!("none of the paths can be saved, so no snapshot was made: {all}");
     }
-    let mut paths: Vec<_> = asked.iter().map(|path| choose::absolute(path)).collect();
+    paths.extend(asked.iter().map(|path| choose::absolute(path)));
     paths.sort_unstable();
     paths.dedup();
     Ok(paths)
+}
+
+/// The volumes that this system lies on.
+fn system_state(args: &Args, globals: &Globals) -> Result<Vec<PathBytes>> {
+    if args.use_fs_snapshot == When::Off {
+        bail!("--system-state takes a shadow copy: leave --use-fs-snapshot=off away");
+    }
+    let state = tresor_platform::system_state().map_err(|e| anyhow!("--system-state: {e}"))?;
+    if !state.elsewhere.is_empty() {
+        let message = format!(
+            "a part of the system state has no drive letter and is not saved ({}); docs/windows.md says how boot files are made anew",
+            state.elsewhere.join(", ")
+        );
+        progress::note(globals, Json::Messages, &message);
+    }
+    Ok(state.volumes)
 }
 
 fn listed(file: &Path) -> Result<Vec<PathBuf>> {
@@ -79,14 +99,29 @@ fn from_bytes(bytes: &[u8]) -> Result<OsString> {
     Ok(String::from_utf8(bytes.to_vec()).context("the list of files is no UTF-8")?.into())
 }
 
-pub(super) fn excludes(args: &Args) -> Result<Patterns> {
-    let mut patterns = Patterns::new(&args.exclude)?;
+/// The rules of the system come first, so that a pattern can take back what they leave out.
+pub(super) fn excludes(args: &Args, globals: &Globals) -> Result<Patterns> {
+    let mut patterns = Patterns::default();
+    if !args.no_system_excludes {
+        add_system_rules(&mut patterns, globals)
+            .context("can't read what the system says is not to be backed up (--no-system-excludes: don't ask)")?;
+    }
+    args.exclude.iter().try_for_each(|pattern| patterns.add(pattern))?;
     for file in &args.exclude_file {
         let text = std::fs::read_to_string(file)
             .with_context(|| format!("can't read the patterns in {}", file.display()))?;
         patterns.add_file(&text).with_context(|| file.display().to_string())?;
     }
     Ok(patterns)
+}
+
+fn add_system_rules(patterns: &mut Patterns, globals: &Globals) -> Result<()> {
+    let (rules, odd) = tresor_platform::system_rules()?;
+    rules.iter().try_for_each(|rule| patterns.add_system(rule))?;
+    for problem in odd.iter().filter(|_| globals.verbose > 0) {
+        output::complain(&format!("{} is not understood: {}", problem.what, problem.message));
+    }
+    Ok(())
 }
 
 /// Leaves out the repository and the caches, whatever the patterns say.

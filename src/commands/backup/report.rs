@@ -7,13 +7,14 @@ use serde::Serialize;
 use tresor_engine::archiver::{BackupOptions, Outcome};
 use tresor_engine::repo::Repository;
 
+use super::source;
 use crate::exit::Exit;
 use crate::globals::Globals;
 use crate::human::{self, plural, size};
 use crate::{json, output};
 
 #[derive(Serialize)]
-struct Summary {
+struct Summary<'a> {
     message_type: &'static str,
     dry_run: bool,
     snapshot_id: Option<String>,
@@ -22,16 +23,24 @@ struct Summary {
     older_state: bool,
     packs_lost: u64,
     index_damaged: u64,
+    fs_snapshot: &'a [String],
+    source_problems: u64,
+    left_out: u64,
     #[serde(flatten)]
     summary: json::Summary,
 }
 
-pub(super) fn print(
-    repo: &Repository,
-    outcome: &Outcome,
-    options: &BackupOptions,
-    globals: &Globals,
-) -> Result<Exit> {
+/// What there is to say.
+pub(super) struct Report<'a> {
+    pub outcome: &'a Outcome,
+    pub options: &'a BackupOptions,
+    pub source: source::Report,
+    /// How many entries the system says are not to be backed up.
+    pub left_out: u64,
+}
+
+pub(super) fn print(repo: &Repository, report: &Report, globals: &Globals) -> Result<Exit> {
+    let Report { outcome, options, source, left_out } = report;
     let older_state = !repo.setback().is_empty();
     if globals.json {
         let data = &outcome.data;
@@ -44,16 +53,20 @@ pub(super) fn print(
             older_state,
             packs_lost: outcome.damage.packs_lost,
             index_damaged: outcome.damage.index_damaged,
+            fs_snapshot: &source.held,
+            source_problems: source.problems,
+            left_out: *left_out,
             summary: json::Summary::new(&data.summary),
         })?;
     } else if globals.wants_text() {
-        output::print(&text(outcome, options, older_state))?;
+        output::print(&text(report, older_state))?;
     }
-    let errors = outcome.data.summary.errors + outcome.damage.count();
+    let errors = outcome.data.summary.errors + outcome.damage.count() + source.problems;
     Ok(Exit::unless(errors + u64::from(older_state)))
 }
 
-fn text(outcome: &Outcome, options: &BackupOptions, older_state: bool) -> String {
+fn text(report: &Report, older_state: bool) -> String {
+    let Report { outcome, options, source, left_out } = report;
     let s = &outcome.data.summary;
     let [new, changed, same] = [s.files_new, s.files_changed, s.files_unchanged].map(human::count);
     let mut text = String::new();
@@ -73,9 +86,20 @@ fn text(outcome: &Outcome, options: &BackupOptions, older_state: bool) -> String
     let files = plural(s.files, "file", "files");
     line("processed", format!("{files}, {} in {}", size(s.bytes), human::duration(s.seconds)));
     line(added, format!("{}, {} stored", size(s.bytes_added), size(s.bytes_stored)));
+    if !source.held.is_empty() {
+        line("read from", format!("a snapshot of {}", source.held.join(", ")));
+    }
+    if *left_out > 0 {
+        let what = plural(*left_out, "entry", "entries");
+        line("left out", format!("{what}, as the system says (-v names them)"));
+    }
     if s.errors > 0 {
         let what = plural(s.errors, "problem", "problems");
         line("not all saved", format!("{what}, named above; everything else is in the snapshot"));
+    }
+    if source.problems > 0 {
+        let what = plural(source.problems, "problem", "problems");
+        line("source", format!("{what} with holding it still, named above"));
     }
     if outcome.damage.count() > 0 {
         line(
