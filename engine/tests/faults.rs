@@ -251,7 +251,7 @@ fn of_keys(
 fn a_key_is_added() {
     let (base, kept, _) = three_snapshots();
     let add = |repo: &Arc<Repository>| repo.add_key(&other_password(), "second", COST).map(drop);
-    of_keys(&base, &kept, &add, true);
+    of_keys(&base, &kept, add, true);
     every_call(&base, 2, add, |store, result, what| {
         let opens = try_open(store, &other_password()).is_some();
         assert!(result.is_ok() || ends_all(what) || !opens, "{what}: reported as not added");
