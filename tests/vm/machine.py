@@ -14,6 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 WORK = ROOT / "target" / "vm"
+PROGRAM = Path(os.environ.get("TRESOR", ROOT / "target/release/tresor")).resolve()
 JOBS = ["nfs", "automount", "filesystems", "power"]
 PACKAGES = (
     "linux-image-cloud-amd64 systemd-sysv udev dbus kmod iproute2 nfs-common nfs-kernel-server fuse3 acl attr rsync "
@@ -82,7 +83,7 @@ class Machine:
         self.folder, self.image = WORK / name, WORK / f"{name}.img"
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        run("strip", "-o", self.folder / "tresor", ROOT / "target/release/tresor")
+        run("strip", "-o", self.folder / "tresor", PROGRAM)
         shutil.copy(HERE / script, self.folder / "run")
         shutil.copy(HERE / "lib.sh", self.folder)
         (self.folder / "words").write_text(words)
