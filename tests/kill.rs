@@ -188,7 +188,7 @@ fn killed_commands_lose_nothing_that_was_saved() {
     eprintln!("{} of {rounds} killed", history.killed);
     assert!(history.killed * 5 >= rounds, "only {} of {rounds} killed", history.killed);
     // What they left behind goes, and nothing else.
-    history.w.ok("prune -q --max-unused 0 --grace 0");
+    history.w.assert_prune_clears_up();
     history.assert_whole();
     for (id, copy) in &history.saved {
         history.assert_restores(id, copy);
