@@ -6,10 +6,11 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Result, bail};
 use jiff::tz::TimeZone;
 use tresor_engine::format::{BlobId, Node, PathBytes, display_name};
-use tresor_engine::repo::{Repository, Snapshot};
-use tresor_engine::select::{SnapshotFilter, SnapshotSpec, select, split_path};
+use tresor_engine::repo::{Repository, Snapshot, now};
+use tresor_engine::select::{SnapshotFilter, SnapshotSpec, passing_over, select, split_path};
 use tresor_engine::tree;
 
+use crate::human;
 use crate::output;
 use crate::parse;
 
@@ -74,7 +75,7 @@ pub fn several(repo: &Repository, filter: &FilterArgs, names: &[String]) -> Resu
     }
     let mut chosen: Vec<Snapshot> = Vec::new();
     for name in names {
-        let snapshot = select(&snapshots, &filter, &spec(name)?)?;
+        let snapshot = one(&snapshots, &filter, name)?;
         if chosen.iter().all(|s| s.id != snapshot.id) {
             chosen.push(snapshot);
         }
@@ -82,8 +83,31 @@ pub fn several(repo: &Repository, filter: &FilterArgs, names: &[String]) -> Resu
     Ok(chosen)
 }
 
-fn spec(text: &str) -> Result<SnapshotSpec> {
-    Ok(SnapshotSpec::parse(text, &TimeZone::system())?)
+fn one(snapshots: &[Snapshot], filter: &SnapshotFilter, name: &str) -> Result<Snapshot> {
+    let spec = SnapshotSpec::parse(name, &TimeZone::system())?;
+    let selected = select(snapshots, filter, &spec, now())?;
+    say_passed_over(&selected.passed_over);
+    Ok(selected.snapshot)
+}
+
+/// The latest of some snapshots, given oldest first. Says which ones are passed over.
+pub fn latest(snapshots: &[Snapshot]) -> Option<&Snapshot> {
+    let (counted, ahead) = passing_over(snapshots, |s| s.data.time, now());
+    say_passed_over(ahead);
+    counted.last()
+}
+
+fn say_passed_over(ahead: &[Snapshot]) {
+    let Some(newest) = ahead.last() else { return };
+    let others = match ahead.len() - 1 {
+        0 => String::new(),
+        n => format!(", and of {} more", human::count(n as u64)),
+    };
+    let id = newest.id.short();
+    output::complain(&format!(
+        "the time of snapshot {id}, {}{others}, lies in the future, so it isn't taken for the latest; its id names it (`tresor forget {id}` removes it)",
+        human::time(newest.data.time, &TimeZone::system()),
+    ));
 }
 
 /// A snapshot, and names of directories down to a place in it.
@@ -97,7 +121,7 @@ pub fn place(repo: &Repository, filter: &FilterArgs, text: &OsStr) -> Result<Pla
     // The part before the path is plain ASCII, so it is as long in the text as in the bytes.
     let shown = text.to_string_lossy();
     let (name, path) = split_path(&shown);
-    let snapshot = select(&all(repo)?, &filter.filter(), &spec(name)?)?;
+    let snapshot = one(&all(repo)?, &filter.filter(), name)?;
     let bytes = text.as_encoded_bytes();
     let path = path.and_then(|_| bytes.get(name.len() + 1..)).unwrap_or_default();
     Ok(Place { snapshot, names: names_of(path) })

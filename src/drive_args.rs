@@ -132,6 +132,13 @@ impl DriveArgs {
 
     /// What is to be shown.
     pub fn drive(&self, repo: Arc<Repository>) -> Result<Arc<SnapshotFs>> {
+        if self.what.len() < 2 && self.layout == LayoutArg::Folders {
+            let filter = self.filter.filter();
+            let mut shown = repo.snapshots()?;
+            shown.retain(|s| filter.matches(&s.data));
+            // Tells which ones aren't, while somebody hears it.
+            choose::latest(&shown);
+        }
         let options = DriveOptions {
             snapshot: self.snapshot(&repo)?,
             filter: self.filter.filter(),

@@ -97,7 +97,7 @@ impl History {
         // Of a few it says nothing.
         assert!(runs < 100 || killed * 5 >= runs, "only {killed} of {runs} killed");
         // What they left behind goes, and nothing else.
-        self.w.ok("prune -q --max-unused 0 --grace 0");
+        self.w.assert_prune_clears_up();
         self.assert_whole();
         for (id, copy) in &self.saved {
             self.assert_restores(id, copy);

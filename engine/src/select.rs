@@ -11,6 +11,8 @@ use crate::repo::Snapshot;
 
 /// Candidates of an ambiguous id that are named in the message.
 const MOST_CANDIDATES: usize = 8;
+/// How far in seconds a time may lie ahead of the clock: clocks of clients differ.
+const TOLERANCE: i64 = 24 * 60 * 60;
 
 /// Which snapshots to look at. An empty list asks for nothing in particular.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -164,18 +166,40 @@ fn numbers<const N: usize>(text: &str, between: &str, digits: [usize; N]) -> Opt
     parts.next().is_none().then_some(out)
 }
 
+/// Whether a time lies in the future, by more than clocks may differ.
+pub(crate) fn is_ahead(time: Time, now: Time) -> bool {
+    time > Time::new(now.seconds.saturating_add(TOLERANCE), now.nanos)
+}
+
+/// Divides snapshots, given oldest first, into those of which the last is the latest, and those
+/// that are passed over because they lie in the future. If all do, none is.
+pub fn passing_over<T>(all: &[T], time: impl Fn(&T) -> Time, now: Time) -> (&[T], &[T]) {
+    let end = all.partition_point(|one| !is_ahead(time(one), now));
+    all.split_at(if end == 0 { all.len() } else { end })
+}
+
+/// The snapshot that is meant.
+#[derive(Clone, Debug)]
+pub struct Selected {
+    pub snapshot: Snapshot,
+    /// Those of the future that would have been the latest, oldest first. To be told.
+    pub passed_over: Vec<Snapshot>,
+}
+
 /// Finds the snapshot that is meant among those of a repository, oldest first.
 /// An id is looked for among all, whatever the filter says.
 pub fn select(
     snapshots: &[Snapshot],
     filter: &SnapshotFilter,
     spec: &SnapshotSpec,
-) -> Result<Snapshot> {
+    now: Time,
+) -> Result<Selected> {
     if snapshots.is_empty() {
         return fail("the repository has no snapshots yet (make one with `tresor backup`)");
     }
+    let only = |snapshot| Selected { snapshot, passed_over: Vec::new() };
     if let SnapshotSpec::Prefix(prefix) = spec {
-        return by_prefix(snapshots, prefix);
+        return by_prefix(snapshots, prefix).map(only);
     }
     let matching: Vec<_> = snapshots.iter().filter(|s| filter.matches(&s.data)).collect();
     let [first, ..] = matching.as_slice() else {
@@ -186,12 +210,17 @@ pub fn select(
         ));
     };
     match spec {
-        SnapshotSpec::Latest(back) => nth_back(&matching, *back, filter),
+        SnapshotSpec::Latest(back) => {
+            let (counted, ahead) = passing_over(&matching, |s| s.data.time, now);
+            let snapshot = nth_back(counted, *back, filter)?;
+            let passed_over = ahead.iter().map(|s| (*s).clone()).collect();
+            Ok(Selected { snapshot, passed_over })
+        }
         SnapshotSpec::Date(date) => {
             let found = matching.iter().rev().find(|s| date.reaches(s.data.time));
-            found.map(|s| (*s).clone()).ok_or_else(|| too_early(date, first, filter))
+            found.map(|s| only((*s).clone())).ok_or_else(|| too_early(date, first, filter))
         }
-        SnapshotSpec::Prefix(prefix) => by_prefix(snapshots, prefix),
+        SnapshotSpec::Prefix(prefix) => by_prefix(snapshots, prefix).map(only),
     }
 }
 
@@ -337,6 +366,7 @@ mod tests {
 
     use super::*;
     use crate::format::{BlobId, ObjectId, Summary};
+    use crate::repo::now;
 
     /// Central European time, without needing the system's database.
     fn berlin() -> TimeZone {
@@ -379,9 +409,9 @@ mod tests {
 
     fn find(snapshots: &[Snapshot], filter: &SnapshotFilter, text: &str) -> Result<u8, String> {
         let found = SnapshotSpec::parse(text, &berlin())
-            .and_then(|spec| select(snapshots, filter, &spec))
+            .and_then(|spec| select(snapshots, filter, &spec, now()))
             .map_err(|e| e.to_string())?;
-        Ok(found.id.0[0])
+        Ok(found.snapshot.id.0[0])
     }
 
     #[test]
@@ -458,6 +488,29 @@ mod tests {
         assert!(error.contains("3 snapshots of host web") && error.contains("latest~2"), "{error}");
         let error = find(&s[..1], &all(), "latest~4294967295").unwrap_err();
         assert!(error.contains("there is 1 snapshot,"), "{error}");
+    }
+
+    #[test]
+    fn the_latest_is_not_from_the_future() {
+        let days = ["2026-11-21", "2026-11-23", "2026-11-24", "2036-01-01", "2037-01-01"];
+        let s: Vec<_> = (1..).zip(days).map(|(n, d)| snapshot(n, &format!("{d}T10:00Z"))).collect();
+        let ids = |list: &[Snapshot]| list.iter().map(|s| s.id.0[0]).collect::<Vec<_>>();
+        let find = |s: &[Snapshot], text: &str, now: &str| {
+            let spec = SnapshotSpec::parse(text, &berlin()).unwrap();
+            let found = select(s, &all(), &spec, at(now)).unwrap();
+            (found.snapshot.id.0[0], ids(&found.passed_over))
+        };
+        // A day ahead is what clocks may differ by.
+        assert_eq!(find(&s, "latest", "2026-11-23T10:00Z"), (3, vec![4, 5]));
+        assert_eq!(find(&s, "latest", "2026-11-23T09:59Z"), (2, vec![3, 4, 5]));
+        assert_eq!(find(&s, "latest~1", "2026-11-23T10:00Z"), (2, vec![4, 5]));
+        assert_eq!(find(&s, "latest", "2040-01-01T10:00Z"), (5, vec![]));
+        // If there are no others, it is the latest of these.
+        assert_eq!(find(&s, "latest~1", "2020-01-01T10:00Z"), (4, vec![]));
+        assert_eq!(find(&s[4..], "latest", "2026-11-23T10:00Z"), (5, vec![]));
+        // Who asks for a time or an id gets it.
+        assert_eq!(find(&s, "2037-01-01", "2026-11-23T10:00Z"), (5, vec![]));
+        assert_eq!(find(&s, "05", "2026-11-23T10:00Z"), (5, vec![]));
     }
 
     #[test]

@@ -121,8 +121,7 @@ fn a_snapshot_that_nobody_looked_at_again_may_be_the_next_parent() {
     let dead = Arc::new(AtomicBool::new(false));
     let is_snapshot =
         |call: &Call| matches!(call, Call::Put(name) if name.kind == ObjectKind::Snapshot);
-    let (inner, flag, parent, options) =
-        (w.store.clone(), dead.clone(), w.parent.id, w.options);
+    let (inner, flag, parent, options) = (w.store.clone(), dead.clone(), w.parent.id, w.options);
     let sleeps = HookedStore::new(w.store.clone(), move |call: &Call| {
         if flag.load(SeqCst) {
             return Err(HookedStore::broken());

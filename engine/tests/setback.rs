@@ -22,7 +22,7 @@ use tresor_engine::maintenance::{
     repair_snapshots,
 };
 use tresor_engine::monitor::Quiet;
-use tresor_engine::repo::{Notice, Repository};
+use tresor_engine::repo::{Notice, Repository, now};
 use tresor_engine::store::Store;
 use tresor_testkit::{Call, HookedStore, Item};
 
@@ -413,13 +413,17 @@ fn forged_times_are_noticed() {
     forge(-30);
     client.is_content(&store, "at first");
     assert!(client.open(&store).odd_snapshots().is_empty());
+    let start = now();
     let odd: HashSet<_> = [forge(-300), forge(-2), forge(2), forge(300)].into();
     forge(0);
     let repo = open(&store);
     history.backup(&repo);
     client.is_content(&store, "then");
     history.backup(&client.open(&store));
-    assert_eq!(client.open(&store).odd_snapshots(), odd);
+    let found = client.open(&store).odd_snapshots();
+    assert_eq!(found.keys().copied().collect::<HashSet<_>>(), odd);
+    let came = found.values().map(|came| came.expect("it was seen"));
+    assert!(came.into_iter().all(|came| start <= came && came <= now()), "{found:?}");
     client.open(&store).forget(&odd.iter().copied().collect::<Vec<_>>()).unwrap();
     assert!(client.open(&store).odd_snapshots().is_empty());
 }

@@ -1,6 +1,5 @@
 //! Config, key slots, index objects and snapshots.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
@@ -10,7 +9,7 @@ use tresor_engine::format::{
 };
 use tresor_engine::index::{RunBuilder, read_object};
 use tresor_engine::maintenance::retention::{self, GroupBy, RetentionPolicy, groups};
-use tresor_engine::repo::Snapshot;
+use tresor_engine::repo::{OddSnapshots, Snapshot};
 use tresor_engine::select::time_name;
 
 use crate::human;
@@ -176,7 +175,7 @@ fn check_retention(forged: &Snapshot) {
             RetentionPolicy::service(),
             RetentionPolicy { keep_last: Some(1), ..Default::default() },
         ] {
-            let decisions = retention::apply(&policy, &group, &HashSet::new(), now, &TimeZone::UTC);
+            let decisions = retention::apply(&policy, &group, &OddSnapshots::new(), now);
             assert_eq!(decisions.len(), group.len());
             let newest = group.iter().max_by_key(|s| (s.data.time, s.id));
             let newest = decisions.iter().find(|d| Some(d.snapshot.id) == newest.map(|s| s.id));

@@ -44,6 +44,8 @@ pub fn patterns(input: &[u8]) {
     }
 }
 
+const NOW: Time = Time { seconds: 1_800_000_000, nanos: 0 };
+
 static SNAPSHOTS: LazyLock<Vec<Snapshot>> = LazyLock::new(|| {
     let times =
         [-62_135_596_800, -1, 0, 1_700_000_000, 1_795_436_405, 1_795_436_406, 253_402_000_000];
@@ -79,11 +81,13 @@ pub fn snapshot_spec(input: &[u8]) {
     }
     for zone in [TimeZone::UTC, TimeZone::get("Europe/Berlin").unwrap_or(TimeZone::UTC)] {
         let Ok(parsed) = SnapshotSpec::parse(spec, &zone) else { continue };
-        let found = select(&SNAPSHOTS, &SnapshotFilter::default(), &parsed);
+        let found = select(&SNAPSHOTS, &SnapshotFilter::default(), &parsed, NOW);
+        let found = found.map(|selected| selected.snapshot);
         match &parsed {
             SnapshotSpec::Latest(back) => {
                 assert!(spec.starts_with("latest"));
-                let place = SNAPSHOTS.len().checked_sub(1 + *back as usize);
+                // The last one lies ahead.
+                let place = SNAPSHOTS.len().checked_sub(2 + *back as usize);
                 assert_eq!(found.ok().map(|s| s.id), place.map(|p| SNAPSHOTS[p].id));
             }
             SnapshotSpec::Prefix(prefix) => {

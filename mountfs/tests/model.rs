@@ -5,7 +5,8 @@ mod kit;
 use std::sync::Arc;
 
 use fastrand::Rng;
-use tresor_engine::format::{LinkId, NodeKind, Xattr};
+use tresor_engine::archiver::BackupOptions;
+use tresor_engine::format::{LinkId, NodeKind, Time, Xattr};
 use tresor_engine::repo::{Repository, Snapshot, without_fetching};
 use tresor_mountfs::{Attr, FsError, Ino, SnapshotFs};
 use tresor_testkit::{Body, Item, backup, options, random_tree, repository};
@@ -208,6 +209,39 @@ fn folders_show_every_snapshot_and_follow_new_and_forgotten_ones() {
     // What was open stays readable.
     assert_eq!(fs.read_at(open, 0, 10).unwrap(), b"one");
     assert_eq!(list(&fs, shown.ino, &mut rng, false).len(), 3);
+}
+
+#[test]
+fn the_latest_is_not_one_from_the_future() {
+    let repo = repository();
+    let file = |text: &str| Item::dir().with("f", Item::file(text));
+    let with = |year: i64| {
+        let time = Time::new((year - 1970) * 31_557_600, 0);
+        BackupOptions { time: Some(time), tags: vec!["daily".into()], ..options(None) }
+    };
+    let folders: [&[&str]; 4] = [&["snapshots"], &["hosts", "host"], &["tags", "daily"], &["ids"]];
+    let find = |fs: &SnapshotFs, path: &[&str]| {
+        let root = fs.attr(Ino::ROOT).unwrap();
+        path.iter().fold(root, |at, name| fs.lookup(at.ino, name.as_bytes()).unwrap())
+    };
+    let read = |fs: &SnapshotFs, path: &[&str]| fs.read_at(find(fs, path).ino, 0, 10).unwrap();
+    backup(&repo, &file("ahead"), &with(2222));
+    let fs = drive(&repo, None);
+    assert_eq!(read(&fs, &["@latest", "f"]), b"ahead", "there is no other");
+    backup(&repo, &file("old"), &with(2020));
+    backup(&repo, &file("new"), &with(2021));
+    let fs = drive(&repo, None);
+    for path in folders {
+        let at = find(&fs, path);
+        assert!(at.mtime.seconds < 60 * 31_557_600, "{path:?}");
+        let link = fs.lookup(at.ino, b"latest").unwrap().ino;
+        let name = fs.readlink(link).unwrap();
+        let shown = [path, &[std::str::from_utf8(&name).unwrap(), "f"]].concat();
+        assert_eq!(read(&fs, &shown), b"new", "{path:?}");
+    }
+    assert_eq!(read(&fs, &["@latest", "f"]), b"new");
+    assert_eq!(read(&fs, &["@latest~1", "f"]), b"old");
+    assert_eq!(read(&fs, &["@2222-12-31", "f"]), b"ahead");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 pub mod drive;
 pub mod files;
+pub mod leftovers;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;

@@ -25,6 +25,9 @@ use crate::monitor::Monitor;
 use crate::object;
 use crate::repo::{Repository, Snapshot};
 
+/// Snapshots or index objects read at once: a store that is far away answers late.
+const READS: usize = 4;
+
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CheckOptions {
     /// Read every byte of every pack and check every blob.
@@ -243,19 +246,31 @@ fn examine(
 /// Reads index objects that came since once more: the local copy says nothing about what
 /// is in the store now.
 fn check_new_index(repo: &Repository, view: &View, report: &mut CheckReport) -> Result<()> {
-    for id in view.objects.iter().filter(|id| view.wants(ObjectKind::Index, **id)) {
-        match read_object(repo.store(), repo.keys(), id) {
-            Ok(_) => {}
-            // Replaced meanwhile.
-            Err(e) if e.is_not_found() => {}
-            Err(e) if stops(&e) => return Err(e),
-            Err(e) => {
-                let name = ObjectName::new(ObjectKind::Index, *id);
-                report.problems.push(CheckProblem::new(name, workers::reason(e)));
-            }
-        }
+    let new = view.objects.iter().copied().filter(|id| view.wants(ObjectKind::Index, *id));
+    let damaged = damaged_of(new, |id| read_object(repo.store(), repo.keys(), id).map(drop))?;
+    for (id, reason) in damaged {
+        report.problems.push(CheckProblem::new(ObjectName::new(ObjectKind::Index, id), reason));
     }
     Ok(())
+}
+
+/// Which of these objects `read` finds damaged, and why. Those that are gone were replaced or
+/// forgotten meanwhile.
+fn damaged_of(
+    ids: impl Iterator<Item = ObjectId>,
+    read: impl Fn(&ObjectId) -> Result<()> + Send + Sync,
+) -> Result<Vec<(ObjectId, String)>> {
+    let ids: Vec<_> = ids.collect();
+    let look = |id: &ObjectId| match read(id) {
+        Ok(()) => Ok(None),
+        Err(e) if e.is_not_found() => Ok(None),
+        Err(e) if stops(&e) => Err(e),
+        Err(e) => Ok(Some((*id, workers::reason(e)))),
+    };
+    let mut damaged: Vec<_> =
+        crate::workers::map(&ids, READS, look)?.into_iter().flatten().collect();
+    damaged.sort();
+    Ok(damaged)
 }
 
 /// What is otherwise than this client has seen it.
@@ -285,15 +300,9 @@ fn check_expected(repo: &Repository, report: &mut CheckReport) {
 /// Whether snapshots are still what was read, perhaps long ago.
 fn check_snapshots(repo: &Repository, view: &View, report: &mut CheckReport) -> Result<()> {
     let mut damaged = view.damaged_snapshots.clone();
-    for snapshot in view.wanted_snapshots() {
-        match object::read(repo.store(), &ObjectName::new(ObjectKind::Snapshot, snapshot.id)) {
-            Ok(_) => {}
-            // Forgotten meanwhile.
-            Err(e) if e.is_not_found() => {}
-            Err(e) if stops(&e) => return Err(e),
-            Err(e) => damaged.push((snapshot.id, workers::reason(e))),
-        }
-    }
+    damaged.extend(damaged_of(view.wanted_snapshots().map(|s| s.id), |id| {
+        object::read(repo.store(), &ObjectName::new(ObjectKind::Snapshot, *id)).map(drop)
+    })?);
     for (id, reason) in damaged {
         report.problems.push(CheckProblem::new(ObjectName::new(ObjectKind::Snapshot, id), reason));
     }

@@ -17,7 +17,7 @@ pub use fetch::{may_fetch, without_fetching};
 pub use keys::SlotDescription;
 pub(crate) use open::read_slot;
 pub use open::{InitOptions, OpenOptions, now};
-pub use seen::{Difference, Notice, Setback, StateOptions, Whole};
+pub use seen::{Difference, Notice, OddSnapshots, Setback, StateOptions, Whole};
 pub use snapshots::{Damaged, Snapshot};
 
 use self::distance::Distance;

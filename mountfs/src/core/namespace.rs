@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 use tresor_engine::format::{ObjectId, SnapshotData, Time};
-use tresor_engine::repo::{Repository, Snapshot, may_fetch};
-use tresor_engine::select::{SnapshotFilter, SnapshotSpec, select, time_name};
+use tresor_engine::repo::{Repository, Snapshot, may_fetch, now};
+use tresor_engine::select::{SnapshotFilter, SnapshotSpec, passing_over, select, time_name};
 
 use super::inode::{Folder, Place};
 
@@ -171,12 +171,12 @@ impl Namespace {
         self.read().generation
     }
 
-    /// Time of the newest snapshot of a folder. Kernels keep listings as long as
+    /// Time of the latest snapshot of a folder. Kernels keep listings as long as
     /// this is the same, so the nanoseconds differ when other snapshots are listed.
     pub fn time(&self, folder: &Folder) -> Time {
         let state = self.read();
-        let newest = state.of(folder).last().map(|(_, s)| s.data.time).unwrap_or_default();
-        Time::new(newest.seconds, state.generation % 1_000_000_000)
+        let latest = state.latest(folder).map(|(_, s)| s.data.time).unwrap_or_default();
+        Time::new(latest.seconds, state.generation % 1_000_000_000)
     }
 
     /// Whether no entry of any snapshot that was ever listed has this extended attribute.
@@ -215,8 +215,9 @@ impl Namespace {
                         place: Place::Snapshot(Box::new(snapshot.id)),
                     })
                     .collect();
-                if let Some(newest) = entries.last().map(|e| e.name.clone()) {
-                    let place = Place::Link(newest.into());
+                if let Some((name, snapshot)) = state.latest(folder) {
+                    let latest = entry_name(folder, name, snapshot).into_bytes();
+                    let place = Place::Link(latest.into());
                     entries.push(VirtualEntry { name: LATEST.to_vec(), place });
                 }
                 entries
@@ -236,15 +237,15 @@ impl Namespace {
     fn select(&self, spec: &str) -> Option<Place> {
         let spec = SnapshotSpec::parse(spec, &self.time_zone).ok()?;
         let snapshots: Vec<_> = self.read().listed.iter().map(|(_, s)| s.clone()).collect();
-        let snapshot = select(&snapshots, &SnapshotFilter::default(), &spec).ok()?;
-        Some(Place::Snapshot(Box::new(snapshot.id)))
+        let selected = select(&snapshots, &SnapshotFilter::default(), &spec, now()).ok()?;
+        Some(Place::Snapshot(Box::new(selected.snapshot.id)))
     }
 
-    /// Bytes and entries of the newest snapshot: what `df` shows.
+    /// Bytes and entries of the latest snapshot: what `df` shows.
     pub fn volume(&self) -> (u64, u64) {
         let state = self.read();
-        let newest = state.listed.last().map(|(_, s)| s.data.summary);
-        newest.map_or((0, 0), |s| (s.bytes, s.entries()))
+        let latest = state.latest(&Folder::Snapshots).map(|(_, s)| s.data.summary);
+        latest.map_or((0, 0), |s| (s.bytes, s.entries()))
     }
 }
 
@@ -284,10 +285,13 @@ impl State {
         by_name.into_iter().map(entry).collect()
     }
 
-    fn of<'a>(
-        &'a self,
-        folder: &'a Folder,
-    ) -> impl DoubleEndedIterator<Item = &'a (String, Snapshot)> {
+    /// Of those in a folder, as `latest` on the command line.
+    fn latest<'a>(&'a self, folder: &'a Folder) -> Option<&'a (String, Snapshot)> {
+        let all: Vec<_> = self.of(folder).collect();
+        passing_over(&all, |(_, s)| s.data.time, now()).0.last().copied()
+    }
+
+    fn of<'a>(&'a self, folder: &'a Folder) -> impl Iterator<Item = &'a (String, Snapshot)> {
         self.listed.iter().filter(move |(_, s)| match folder {
             Folder::Host(host) => s.data.host == *host,
             Folder::Tag(tag) => s.data.tags.contains(tag),

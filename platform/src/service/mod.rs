@@ -67,7 +67,7 @@ pub enum ServiceError {
     #[error("{0} is no text, which a service's command line must be")]
     NoText(String),
     #[error("{0}: {1}")]
-    Io(String, #[source] io::Error),
+    Io(String, io::Error),
 }
 
 pub type Result<T> = std::result::Result<T, ServiceError>;

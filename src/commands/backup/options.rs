@@ -160,7 +160,8 @@ pub(super) fn parent(
         of.sort_unstable();
         s.data.host == host && of == paths
     };
-    Ok(choose::all(repo)?.into_iter().rfind(same))
+    let all: Vec<_> = choose::all(repo)?.into_iter().filter(same).collect();
+    Ok(choose::latest(&all).cloned())
 }
 
 pub(super) fn stream_name(args: &Args) -> Result<Vec<u8>> {

@@ -1,6 +1,5 @@
 mod policy;
 
-use std::collections::HashSet;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use tresor_engine::format::ObjectId;
 use tresor_engine::maintenance::retention::{
     Decision, GroupBy, GroupKey, RetentionPolicy, apply, groups,
 };
-use tresor_engine::repo::{Repository, Snapshot, now};
+use tresor_engine::repo::{OddSnapshots, Repository, Snapshot, now};
 
 use super::prune::{self, PruneArgs};
 use crate::choose::{self, FilterArgs};
@@ -30,9 +29,9 @@ Examples:
   tresor forget 1a2b3c4d 5e6f7a8b
 
 A snapshot is kept if one of the rules wants it. The rules apply to each group of
-snapshots by itself (--group-by), and never remove the newest one of a group. Months and
-days are those of this machine's time zone. What snapshots alone held takes space until
-the next `tresor prune`.
+snapshots by itself (--group-by), and never remove the newest one of a group. The month
+and the day of a snapshot are those of the place where it was made. What snapshots alone
+held takes space until the next `tresor prune`.
 
 Exit codes: 0 done, 1 failed, 10 no repository, 12 wrong password, 130 interrupted";
 
@@ -144,12 +143,12 @@ fn prune_after(
 fn decide(
     policy: &RetentionPolicy,
     snapshots: &[Snapshot],
-    odd: &HashSet<ObjectId>,
+    odd: &OddSnapshots,
     by: GroupBy,
 ) -> Decisions {
-    let (zone, now) = (TimeZone::system(), now());
+    let now = now();
     let decided = |(key, group): (GroupKey, Vec<Snapshot>)| {
-        let decisions = apply(policy, &group, odd, now, &zone);
+        let decisions = apply(policy, &group, odd, now);
         (key, decisions)
     };
     groups(snapshots, by).into_iter().map(decided).collect()

@@ -12,10 +12,13 @@ use crate::maintenance::used::Packs;
 use crate::monitor::Monitor;
 use crate::pack::fetch_table;
 use crate::repo::Repository;
+use crate::workers;
 
 /// Index objects with fewer blobs are joined when there are many.
 const SMALL_INDEX: usize = 20_000;
 const MANY_SMALL: usize = 32;
+/// Index objects read at once: each may be tens of megabytes when it is decoded.
+const READS: usize = 4;
 
 /// Packs to be deleted, and the index objects that name nothing else.
 #[derive(Default)]
@@ -180,9 +183,27 @@ impl Rewrite<'_> {
         let mends = !self.plan.lost.is_empty() || !self.plan.wrong.is_empty();
         let join_small = !mends && count_small(self.repo)? >= MANY_SMALL;
         let mut empty = Vec::new();
-        for id in self.view.objects.clone() {
+        let objects: Vec<_> = self.view.objects.iter().copied().collect();
+        for some in objects.chunks(READS) {
             monitor.progress().check()?;
-            let data = read_object(self.repo.store(), self.repo.keys(), &id)?;
+            let (store, keys) = (self.repo.store(), self.repo.keys());
+            let read = workers::map(some, READS, |id| Ok((*id, read_object(store, keys, id)?)))?;
+            self.rewrite(read, join_small, &mut empty)?;
+        }
+        if !self.replaces.is_empty() || empty.len() >= MANY_SMALL {
+            empty.into_iter().for_each(|(id, replaces)| self.replace(id, replaces));
+        }
+        Ok(())
+    }
+
+    /// Replaces those of these objects that change. `empty` gets those that name no packs.
+    fn rewrite(
+        &mut self,
+        read: Vec<(ObjectId, IndexData)>,
+        join_small: bool,
+        empty: &mut Vec<(ObjectId, Vec<ObjectId>)>,
+    ) -> Result<()> {
+        for (id, data) in read {
             let changes = |p: &PackEntry| match self.view.fate(self.plan, &p.id) {
                 Fate::Stay => false,
                 Fate::Lost => !p.is_doomed(),
@@ -195,9 +216,6 @@ impl Rewrite<'_> {
                 data.packs.into_iter().try_for_each(|pack| self.add(pack))?;
                 self.replace(id, data.replaces);
             }
-        }
-        if !self.replaces.is_empty() || empty.len() >= MANY_SMALL {
-            empty.into_iter().for_each(|(id, replaces)| self.replace(id, replaces));
         }
         Ok(())
     }

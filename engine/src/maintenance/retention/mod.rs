@@ -8,6 +8,9 @@
 //! far back as it can. Lengths are counted back from the newest snapshot, not from
 //! now: a client that has stopped making backups loses nothing by waiting.
 //!
+//! The day and the month of a snapshot are those of the place where it was made: each
+//! tells how far its clock was from UTC. So it doesn't matter where a policy is applied.
+//!
 //! Two rules are tresor's own: [`RetentionPolicy::keep_first_of_month`] and
 //! [`RetentionPolicy::keep_restorable`].
 //!
@@ -20,6 +23,10 @@
 //!   clock says that it was saved), and the odd ones of who calls this: a client that
 //!   lies writes both times, but not when somebody else has seen the snapshot first
 //!   ([`Repository::odd_snapshots`](crate::repo::Repository::odd_snapshots)).
+//! - An odd one may be a real backup of a client whose clock was wrong. So the rules are
+//!   applied once more with odd ones as snapshots of the moment when they were first seen,
+//!   and what they want of those is kept. One of which that isn't known is kept until it is
+//!   named.
 //!
 //! # Floods
 //! `keep_last` counts snapshots, so many new ones push all others out. The service's policy
@@ -28,20 +35,17 @@
 //! # What never happens
 //! A policy never removes the newest snapshot of a group, and one that says nothing
 //! removes nothing; callers refuse it ([`RetentionPolicy::is_empty`]).
-//!
-//! Always use the same time zone for a repository: in another one, another snapshot
-//! may be the first of its month, and the one that was may be gone.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
 
 use jiff::Zoned;
-use jiff::tz::TimeZone;
+use jiff::tz::{Offset, TimeZone};
 
 use crate::error::{Error, Result};
 use crate::format::{ObjectId, SnapshotData, Time};
-use crate::repo::Snapshot;
-use crate::select::{has_tags, timestamp};
+use crate::repo::{OddSnapshots, Snapshot};
+use crate::select::{has_tags, is_ahead, timestamp};
 
 mod age;
 mod group;
@@ -52,6 +56,10 @@ pub use age::Age;
 pub use group::{GroupBy, GroupKey, groups};
 
 const DAY: i64 = 24 * 60 * 60;
+/// How far clocks are from UTC, anywhere: 12 hours behind to 14 hours ahead.
+const OFFSETS: std::ops::RangeInclusive<i32> = -12 * 3600..=14 * 3600;
+const IN_DOUBT: &str =
+    "its time can't be right, and when it came isn't known: only its name removes it";
 
 /// A count that never runs out.
 pub const UNLIMITED: u32 = u32::MAX;
@@ -152,24 +160,25 @@ pub struct Decision {
 pub fn apply(
     policy: &RetentionPolicy,
     snapshots: &[Snapshot],
-    odd: &HashSet<ObjectId>,
+    odd: &OddSnapshots,
     now: Time,
-    zone: &TimeZone,
 ) -> Vec<Decision> {
     let mut reasons = Reasons(vec![Vec::new(); snapshots.len()]);
-    let tomorrow = Time::new(now.seconds.saturating_add(DAY), now.nanos);
-    let items = newest_first(snapshots, zone);
+    let items = newest_first(snapshots);
     let (ahead, counted): (Vec<_>, Vec<_>) =
-        items.iter().partition(|item| item.data.time > tomorrow);
+        items.iter().partition(|item| is_ahead(item.data.time, now));
     if policy.is_empty() {
         items.iter().for_each(|item| reasons.add(item, "the policy is empty"));
     } else {
         ahead.iter().for_each(|item| reasons.add(item, "its time lies in the future"));
-        let reliable = |i: &&Item<'_>| !set_by_hand(i.data) && !odd.contains(&i.id);
+        let reliable = |i: &&Item<'_>| !set_by_hand(i.data) && !odd.contains_key(&i.id);
         let by_clock: Vec<_> = counted.iter().copied().filter(reliable).collect();
-        Rules { policy, items: &counted, now, zone }.mark(&mut reasons);
+        Rules { policy, items: &counted, now }.mark(&mut reasons);
         if by_clock.len() < counted.len() {
-            Rules { policy, items: &by_clock, now, zone }.mark(&mut reasons);
+            Rules { policy, items: &by_clock, now }.mark(&mut reasons);
+        }
+        if counted.iter().any(|item| odd.contains_key(&item.id)) {
+            mark_odd(policy, &counted, odd, now, &mut reasons);
         }
     }
     let decide = |(snapshot, reasons): (&Snapshot, Vec<String>)| Decision {
@@ -180,7 +189,38 @@ pub fn apply(
     snapshots.iter().zip(reasons.0).map(decide).collect()
 }
 
+/// Keeps odd ones as the policy would if they had been made when they were first seen.
+fn mark_odd(
+    policy: &RetentionPolicy,
+    counted: &[&Item<'_>],
+    odd: &OddSnapshots,
+    now: Time,
+    reasons: &mut Reasons,
+) {
+    let mut moved: Vec<Item<'_>> = Vec::new();
+    for item in counted.iter().copied() {
+        match odd.get(&item.id) {
+            None => moved.push(item.clone()),
+            Some(Some(came)) => {
+                moved.push(Item { at: on_its_clock(*came, item.data), ..item.clone() });
+            }
+            Some(None) => reasons.add(item, IN_DOUBT),
+        }
+    }
+    moved.sort_by_key(|item| Reverse((item.at.timestamp(), item.id)));
+    let moved: Vec<_> = moved.iter().collect();
+    let mut as_they_came = Reasons(vec![Vec::new(); reasons.0.len()]);
+    Rules { policy, items: &moved, now }.mark(&mut as_they_came);
+    for item in moved.into_iter().filter(|item| odd.contains_key(&item.id)) {
+        let came = item.at.strftime("%Y-%m-%d");
+        for reason in as_they_came.0.get(item.place).into_iter().flatten() {
+            reasons.add(item, format!("{reason} (first seen {came})"));
+        }
+    }
+}
+
 /// A snapshot to decide about.
+#[derive(Clone)]
 struct Item<'a> {
     /// Its place among those that were asked about.
     place: usize,
@@ -190,16 +230,24 @@ struct Item<'a> {
 }
 
 /// Newest first; those of one moment by their ids, as everywhere.
-fn newest_first<'a>(snapshots: &'a [Snapshot], zone: &TimeZone) -> Vec<Item<'a>> {
+fn newest_first<'a>(snapshots: &'a [Snapshot]) -> Vec<Item<'a>> {
     let mut order: Vec<_> = snapshots.iter().enumerate().collect();
     order.sort_by_key(|(_, s)| Reverse((s.data.time, s.id)));
     let item = |(place, s): (usize, &'a Snapshot)| Item {
         place,
         id: s.id,
         data: &s.data,
-        at: timestamp(s.data.time).to_zoned(zone.clone()),
+        at: on_its_clock(s.data.time, &s.data),
     };
     order.into_iter().map(item).collect()
+}
+
+/// A moment on the clock of the place where a snapshot was made. A forged offset that no place
+/// has is none, so that nobody gets many days out of one.
+fn on_its_clock(moment: Time, data: &SnapshotData) -> Zoned {
+    let offset = Some(data.utc_offset).filter(|seconds| OFFSETS.contains(seconds));
+    let offset = offset.and_then(|seconds| Offset::from_seconds(seconds).ok());
+    timestamp(moment).to_zoned(TimeZone::fixed(offset.unwrap_or(Offset::UTC)))
 }
 
 /// Whether a snapshot's time isn't that of the clock when it was made.
@@ -232,7 +280,6 @@ struct Rules<'a> {
     policy: &'a RetentionPolicy,
     items: &'a [&'a Item<'a>],
     now: Time,
-    zone: &'a TimeZone,
 }
 
 impl Rules<'_> {
@@ -260,8 +307,13 @@ impl Rules<'_> {
     /// Where lengths are counted back from: the newest snapshot, which is always
     /// kept, so that deciding again decides the same; but not the future.
     fn newest(&self) -> Zoned {
-        let now = timestamp(self.now).to_zoned(self.zone.clone());
-        self.items.first().map_or(now.clone(), |newest| newest.at.clone().min(now))
+        let now = timestamp(self.now).to_zoned(TimeZone::UTC);
+        match self.items.first() {
+            Some(newest) => {
+                newest.at.clone().min(now.with_time_zone(newest.at.time_zone().clone()))
+            }
+            None => now,
+        }
     }
 
     fn each_period(&self, period: Period, mut left: u32, reasons: &mut Reasons) {

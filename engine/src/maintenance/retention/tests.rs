@@ -49,13 +49,24 @@ fn made(times: &[&str]) -> Vec<Snapshot> {
     times.iter().enumerate().map(|(n, t)| snapshot(n, at(t), at(t))).collect()
 }
 
-/// Places of the snapshots that are kept, and why.
+/// Made where clocks are so.
+fn made_in(zone: &TimeZone, snapshots: &[Snapshot]) -> Vec<Snapshot> {
+    let mut snapshots = snapshots.to_vec();
+    for s in &mut snapshots {
+        let offset = zone.to_offset(timestamp(s.data.time)).seconds();
+        Arc::make_mut(&mut s.data).utc_offset = offset;
+    }
+    snapshots
+}
+
+/// Places of the snapshots that are kept, and why, if they were made in a time zone.
 fn kept_in(
     zone: &TimeZone,
     policy: &RetentionPolicy,
     snapshots: &[Snapshot],
 ) -> Vec<(usize, String)> {
-    let decisions = apply(policy, snapshots, &HashSet::new(), at(NOW), zone);
+    let snapshots = made_in(zone, snapshots);
+    let decisions = apply(policy, &snapshots, &OddSnapshots::new(), at(NOW));
     let kept = decisions.into_iter().enumerate().filter(|(_, d)| d.keep);
     kept.map(|(n, d)| (n, d.reasons.join("; "))).collect()
 }
@@ -79,16 +90,11 @@ fn age(text: &str) -> Option<Age> {
 const DAYS: [&str; 6] =
     ["2026-11-01", "2026-11-08", "2026-11-15", "2026-11-15T20:00Z", "2026-11-22", "2026-11-23"];
 
-fn survivors(policy: &RetentionPolicy, s: &[Snapshot], zone: &TimeZone) -> Vec<Snapshot> {
-    survivors_among(policy, s, &HashSet::new(), zone)
+fn survivors(policy: &RetentionPolicy, s: &[Snapshot]) -> Vec<Snapshot> {
+    survivors_among(policy, s, &OddSnapshots::new())
 }
 
-fn survivors_among(
-    policy: &RetentionPolicy,
-    s: &[Snapshot],
-    odd: &HashSet<ObjectId>,
-    zone: &TimeZone,
-) -> Vec<Snapshot> {
-    let decisions = apply(policy, s, odd, at(NOW), zone);
+fn survivors_among(policy: &RetentionPolicy, s: &[Snapshot], odd: &OddSnapshots) -> Vec<Snapshot> {
+    let decisions = apply(policy, s, odd, at(NOW));
     decisions.into_iter().filter(|d| d.keep).map(|d| d.snapshot).collect()
 }

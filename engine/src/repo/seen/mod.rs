@@ -5,7 +5,7 @@
 mod file;
 mod state;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -95,6 +95,10 @@ impl Setback {
         if kind == ObjectKind::Key { &mut self.key_slots } else { &mut self.snapshots }
     }
 }
+
+/// Snapshots that can't have been saved when they say, and when each was seen first, as far as
+/// that is known.
+pub type OddSnapshots = HashMap<ObjectId, Option<Time>>;
 
 /// Compares listings of one repository with what was seen.
 pub(super) struct Watch {
@@ -220,10 +224,10 @@ impl Repository {
     }
 
     /// Snapshots that can't have been saved when they say.
-    pub fn odd_snapshots(&self) -> HashSet<ObjectId> {
-        let Some(watch) = &self.watch else { return HashSet::new() };
+    pub fn odd_snapshots(&self) -> OddSnapshots {
+        let Some(watch) = &self.watch else { return OddSnapshots::new() };
         let state = watch.lock().state.clone();
-        state.snapshots.seen.iter().filter(|(_, seen)| seen.odd).map(|(id, _)| *id).collect()
+        state.odd(now())
     }
 
     /// To be called before a listing that is then given to [`compare`](Self::compare).
@@ -247,7 +251,7 @@ impl Repository {
         let now = now();
         let there: Vec<(ObjectId, Seen)> = match kind {
             ObjectKind::Key => listed.iter().map(|id| (*id, Seen::default())).collect(),
-            _ => readable.iter().map(|s| (s.id, seen(before, &s.data, now))).collect(),
+            _ => readable.iter().map(|s| (s.id, before.sighted(&s.data, now))).collect(),
         };
         let Compared { difference, removed, evidence } = self.tell_apart(before, kind, &listed);
         let accept = watch.options.accept_older;
@@ -305,7 +309,7 @@ impl Repository {
         let Some(watch) = &self.watch else { return };
         let now = now();
         let state = watch.lock().state.clone();
-        let there = vec![(id, data.map(|data| seen(&state, data, now)).unwrap_or_default())];
+        let there = vec![(id, data.map(|data| state.sighted(data, now)).unwrap_or_default())];
         watch.take_up(&Sight { there, ..Sight::empty(kind, now) });
     }
 
@@ -314,10 +318,6 @@ impl Repository {
         let Some(watch) = &self.watch else { return };
         watch.take_up(&Sight { removed: ids.to_vec(), ..Sight::empty(kind, now()) });
     }
-}
-
-fn seen(state: &State, data: &SnapshotData, now: Time) -> Seen {
-    Seen { time: data.time, odd: state.is_odd(data, now) }
 }
 
 impl Compared {

@@ -1,4 +1,4 @@
-//! Files that only the system's account, and whoever else is an administrator, can read.
+//! Files that only the system's account and administrators can read.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -20,8 +20,8 @@ use windows_sys::Win32::Storage::FileSystem::{
 use super::super::{Result, ServiceError};
 use super::wide;
 
-/// Nothing is inherited: the system may do all, administrators may remove it.
-const RIGHTS: &str = "D:P(A;;FA;;;SY)(A;;SDRC;;;BA)";
+/// Nothing is inherited. Administrators could take the right to read it anyway.
+const RIGHTS: &str = "D:P(A;;FA;;;SY)(A;;FA;;;BA)";
 /// The account's own folder, which other users can't even look into.
 const FOLDER: &str = "System32\\config\\systemprofile\\AppData\\Local\\tresor\\services";
 

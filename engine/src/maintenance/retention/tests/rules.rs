@@ -65,10 +65,10 @@ fn the_order_of_the_question_is_that_of_the_answer() {
     let mut s = made(&DAYS);
     s.reverse();
     let policy = RetentionPolicy { keep_last: Some(2), ..none() };
-    let decisions = apply(&policy, &s, &HashSet::new(), at(NOW), &TimeZone::UTC);
+    let decisions = apply(&policy, &s, &OddSnapshots::new(), at(NOW));
     assert!(decisions.iter().zip(&s).all(|(d, s)| d.snapshot.id == s.id));
     assert_eq!(decisions.iter().map(|d| d.keep).collect::<Vec<_>>()[..3], [true, true, false]);
-    assert!(apply(&policy, &[], &HashSet::new(), at(NOW), &TimeZone::UTC).is_empty());
+    assert!(apply(&policy, &[], &OddSnapshots::new(), at(NOW)).is_empty());
 }
 
 #[test]
