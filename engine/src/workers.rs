@@ -1,8 +1,11 @@
 //! The same work for many things, on several threads.
 
+use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::error::{Error, Result};
+use crate::format::{ObjectId, ObjectKind};
+use crate::store::Store;
 
 /// Does `work` for each item, on up to so many threads. Ends with the first error.
 pub(crate) fn for_each<T: Sync>(
@@ -62,6 +65,14 @@ pub(crate) fn map<T: Sync, R: Send>(
         Ok(())
     })?;
     Ok(done.into_inner().unwrap_or_else(|e| e.into_inner()))
+}
+
+/// How long objects of a kind are, as the store lists them now; one that has vanished takes
+/// nothing.
+pub(crate) fn sizes(store: &Store, kind: ObjectKind) -> Result<impl Fn(&ObjectId) -> u64 + Sync> {
+    let listed = store.list(kind)?;
+    let sizes: HashMap<_, _> = listed.into_iter().map(|(name, size)| (name.id, size)).collect();
+    Ok(move |id: &ObjectId| sizes.get(id).copied().unwrap_or(0))
 }
 
 /// Items in the order in which they are taken: a large one is not passed by until there is

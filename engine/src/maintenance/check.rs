@@ -24,6 +24,7 @@ use crate::index::read_object;
 use crate::monitor::Monitor;
 use crate::object;
 use crate::repo::{Repository, Snapshot};
+use crate::workers::{Room, map, sizes};
 
 /// Snapshots or index objects read at once: a store that is far away answers late.
 const READS: usize = 4;
@@ -247,7 +248,9 @@ fn examine(
 /// is in the store now.
 fn check_new_index(repo: &Repository, view: &View, report: &mut CheckReport) -> Result<()> {
     let new = view.objects.iter().copied().filter(|id| view.wants(ObjectKind::Index, *id));
-    let damaged = damaged_of(new, |id| read_object(repo.store(), repo.keys(), id).map(drop))?;
+    let damaged = damaged_of(repo, ObjectKind::Index, new, |id| {
+        read_object(repo.store(), repo.keys(), id).map(drop)
+    })?;
     for (id, reason) in damaged {
         report.problems.push(CheckProblem::new(ObjectName::new(ObjectKind::Index, id), reason));
     }
@@ -257,6 +260,8 @@ fn check_new_index(repo: &Repository, view: &View, report: &mut CheckReport) -> 
 /// Which of these objects `read` finds damaged, and why. Those that are gone were replaced or
 /// forgotten meanwhile.
 fn damaged_of(
+    repo: &Repository,
+    kind: ObjectKind,
     ids: impl Iterator<Item = ObjectId>,
     read: impl Fn(&ObjectId) -> Result<()> + Send + Sync,
 ) -> Result<Vec<(ObjectId, String)>> {
@@ -267,8 +272,9 @@ fn damaged_of(
         Err(e) if stops(&e) => Err(e),
         Err(e) => Ok(Some((*id, workers::reason(e)))),
     };
-    let mut damaged: Vec<_> =
-        crate::workers::map(&ids, READS, look)?.into_iter().flatten().collect();
+    let size = sizes(repo.store(), kind)?;
+    let all = map(&ids, READS, Room { bytes: workers::BYTES, of: &size }, look)?;
+    let mut damaged: Vec<_> = all.into_iter().flatten().collect();
     damaged.sort();
     Ok(damaged)
 }
@@ -300,7 +306,8 @@ fn check_expected(repo: &Repository, report: &mut CheckReport) {
 /// Whether snapshots are still what was read, perhaps long ago.
 fn check_snapshots(repo: &Repository, view: &View, report: &mut CheckReport) -> Result<()> {
     let mut damaged = view.damaged_snapshots.clone();
-    damaged.extend(damaged_of(view.wanted_snapshots().map(|s| s.id), |id| {
+    let wanted = view.wanted_snapshots().map(|s| s.id);
+    damaged.extend(damaged_of(repo, ObjectKind::Snapshot, wanted, |id| {
         object::read(repo.store(), &ObjectName::new(ObjectKind::Snapshot, *id)).map(drop)
     })?);
     for (id, reason) in damaged {

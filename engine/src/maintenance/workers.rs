@@ -7,7 +7,7 @@ use crate::store::StoreErrorKind;
 use crate::workers::{Room, for_each_within};
 
 /// Most bytes of objects in memory at once: several packs as they usually are.
-const BYTES: u64 = 128 << 20;
+pub(super) const BYTES: u64 = 128 << 20;
 
 /// Does `work` for each item, on every core as far as memory goes: an item takes so many
 /// `bytes`. Ends with the first error.

@@ -9,10 +9,11 @@ use crate::index::read_object;
 use crate::maintenance::index_writer::{IndexWriter, delete_index};
 use crate::maintenance::plan::{PruneOptions, PrunePlan, refuse_damaged_index};
 use crate::maintenance::used::Packs;
+use crate::maintenance::workers::BYTES;
 use crate::monitor::Monitor;
 use crate::pack::fetch_table;
 use crate::repo::Repository;
-use crate::workers;
+use crate::workers::{Room, map, sizes};
 
 /// Index objects with fewer blobs are joined when there are many.
 const SMALL_INDEX: usize = 20_000;
@@ -184,10 +185,12 @@ impl Rewrite<'_> {
         let join_small = !mends && count_small(self.repo)? >= MANY_SMALL;
         let mut empty = Vec::new();
         let objects: Vec<_> = self.view.objects.iter().copied().collect();
+        let size = sizes(self.repo.store(), ObjectKind::Index)?;
         for some in objects.chunks(READS) {
             monitor.progress().check()?;
             let (store, keys) = (self.repo.store(), self.repo.keys());
-            let read = workers::map(some, READS, |id| Ok((*id, read_object(store, keys, id)?)))?;
+            let read = |id: &ObjectId| Ok((*id, read_object(store, keys, id)?));
+            let read = map(some, READS, Room { bytes: BYTES, of: &size }, read)?;
             self.rewrite(read, join_small, &mut empty)?;
         }
         if !self.replaces.is_empty() || empty.len() >= MANY_SMALL {
