@@ -60,8 +60,8 @@ fn tree(second: bool) -> Item {
         .with("empty", Item::file(""))
         .with("link", Item::symlink("small"))
         .with("sparse", Item::sparse(more.clone(), &holes));
-    let end = large.len() as u64;
-    let new = Item::sparse([&large[..], &more].concat(), &[end..end + 5_000]);
+    let hole = large.len() as u64..large.len() as u64 + 5_000;
+    let new = Item::sparse([&large[..], &more].concat(), std::slice::from_ref(&hole));
     let docs = if second { docs.with("new", new) } else { docs };
     Item::dir().with("docs", docs).with("many", many)
 }
