@@ -2,7 +2,7 @@
 //! with the key can write. Nothing leaves the target, hangs, or brings the program down.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use arbitrary::Unstructured;
@@ -35,10 +35,15 @@ struct Blobs {
     known: HashMap<BlobId, u64>,
 }
 
+static EMPTY: LazyLock<Copies> = LazyLock::new(|| {
+    let store: Store = Arc::new(MemoryStore::new());
+    crate::world::init(&store);
+    Copies::of(&store)
+});
+
 pub fn hostile(input: &[u8]) {
     let mut input = Unstructured::new(input);
-    let store: Store = Arc::new(MemoryStore::new());
-    let repo = crate::world::init(&store);
+    let repo = crate::world::open(&EMPTY.store()).unwrap();
     let how = byte(&mut input);
     let mut blobs = Blobs::default();
     for _ in 0..24 {

@@ -70,6 +70,22 @@ pub fn store_of(kind: ObjectKind, bytes: &[u8]) -> (Store, ObjectName) {
     (Arc::new(store), name)
 }
 
+/// The objects of a store, for as many more of the same.
+pub struct Copies(pub Vec<(ObjectName, Vec<u8>)>);
+
+impl Copies {
+    pub fn of(store: &Store) -> Self {
+        let names = ObjectKind::ALL.into_iter().flat_map(|kind| store.list(kind).unwrap());
+        Self(names.map(|(name, _)| (name, store.get(&name).unwrap())).collect())
+    }
+
+    pub fn store(&self) -> Store {
+        let store = MemoryStore::new();
+        self.0.iter().for_each(|(name, bytes)| store.put(name, bytes).unwrap());
+        Arc::new(store)
+    }
+}
+
 /// What a structure is written as; what was decoded can always be written.
 pub fn encoded<T: Encode<()>>(value: &T) -> Vec<u8> {
     minicbor::to_vec(value).unwrap()

@@ -41,7 +41,7 @@ pub fn init(store: &Store) -> Arc<Repository> {
     open(store).unwrap()
 }
 
-fn open(store: &Store) -> tresor_engine::Result<Arc<Repository>> {
+pub fn open(store: &Store) -> tresor_engine::Result<Arc<Repository>> {
     Repository::open(store.clone(), &password(), &OpenOptions::default())
 }
 
@@ -51,16 +51,19 @@ fn tree(second: bool) -> Item {
     let many = (0..40).fold(Item::dir(), |dir, n| {
         dir.with(format!("entry {n:02}"), Item::file(format!("file number {n}").repeat(9)))
     });
-    let large = noise(600_000);
-    let hole = 70_000..250_000;
+    // Long enough to have a segment of its own. Files of several chunks have holes, as all is
+    // read many times.
+    let large = noise(70_000);
+    let (more, holes) = (noise(9_000), [2_000..3_000, 4_000..8_000]);
     let docs = Item::dir()
         .with("large", Item::file(large.clone()))
         .with("small", Item::file("inline"))
         .with("empty", Item::file(""))
         .with("link", Item::symlink("small"))
-        .with("sparse", Item::sparse(noise(300_000), std::slice::from_ref(&hole)));
-    let docs =
-        if second { docs.with("new", Item::file([&large[..], b"more"].concat())) } else { docs };
+        .with("sparse", Item::sparse(more.clone(), &holes));
+    let hole = large.len() as u64..large.len() as u64 + 5_000;
+    let new = Item::sparse([&large[..], &more].concat(), std::slice::from_ref(&hole));
+    let docs = if second { docs.with("new", new) } else { docs };
     Item::dir().with("docs", docs).with("many", many)
 }
 
