@@ -44,12 +44,10 @@ fn there<T>(list: io::Result<Vec<T>>) -> io::Result<Vec<T>> {
 /// The folders of all users.
 fn profiles() -> io::Result<Vec<String>> {
     let key = Key::open(PROFILES)?;
-    let mut all = Vec::new();
-    for user in key.keys()? {
-        let path = key.open_below(&user)?.text("ProfileImagePath")?;
-        all.extend(path.map(|path| expanded(&path)));
-    }
-    Ok(all)
+    let path = |user: &String| key.open_below(user)?.text("ProfileImagePath");
+    // Of a profile that is closed to this user, more is saved than need be; that is no harm.
+    let paths = key.keys()?.iter().filter_map(|user| path(user).ok().flatten()).collect::<Vec<_>>();
+    Ok(paths.iter().map(|path| expanded(path)).collect())
 }
 
 /// `%SystemDrive%\Users\Anna`: paths of profiles have no other variables.
