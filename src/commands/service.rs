@@ -114,7 +114,13 @@ struct Listed {
 
 pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     match args.action {
-        Action::Install(args) => install(args, globals),
+        #[cfg(not(windows))]
+        Action::Install(args) => install(&args, globals),
+        #[cfg(windows)]
+        Action::Install(mut args) => {
+            args.drive.reader.get_or_insert_with(installer);
+            install(&args, globals)
+        }
         Action::Remove(args) => remove(&args),
         Action::List(args) => list(&args, globals),
         #[cfg(windows)]
@@ -122,11 +128,7 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     }
 }
 
-#[cfg_attr(not(windows), allow(unused_mut))]
-fn install(mut args: Install, globals: &Globals) -> Result<Exit> {
-    #[cfg(windows)]
-    args.drive.reader.get_or_insert_with(installer);
-    let args = &args;
+fn install(args: &Install, globals: &Globals) -> Result<Exit> {
     check_name(&args.name)?;
     args.drive.check()?;
     let services = args.whose.services()?;
