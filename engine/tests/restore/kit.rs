@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tempfile::TempDir;
 use tresor_engine::Result;
@@ -346,13 +346,16 @@ pub struct Quirks {
     /// Keeps names in lower case only.
     pub folds: bool,
     pub no_links: bool,
+    /// How often it was asked for an entry.
+    pub stats: Arc<AtomicU64>,
     /// Called when a file got its name.
     pub after_file: Arc<AfterFile>,
 }
 
 impl Quirks {
     pub fn new(inner: Arc<dyn SinkDir>) -> Self {
-        Self { inner, folds: false, no_links: false, after_file: Arc::new(|_| {}) }
+        let stats = Arc::default();
+        Self { inner, folds: false, no_links: false, stats, after_file: Arc::new(|_| {}) }
     }
 
     pub fn folding(inner: Arc<dyn SinkDir>) -> Arc<dyn SinkDir> {
@@ -378,6 +381,7 @@ impl SinkDir for Quirks {
     }
 
     fn stat(&self, name: &[u8]) -> io::Result<Option<Node>> {
+        self.stats.fetch_add(1, Relaxed);
         self.inner.stat(&self.name(name))
     }
 
