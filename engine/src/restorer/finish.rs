@@ -191,11 +191,12 @@ impl<'a> Finisher<'a> {
             }
         }
         let dir = Some(frame.dir.clone());
-        let job = FileJob { dir, new: false, node: node.clone(), path: path.clone() };
+        let (node, path) = (node.clone(), path.clone());
+        let job = FileJob { dir, new: false, node, path, ours: None };
         if job.node.is_file() {
             files::restore(shared, &job)?;
         } else {
-            place::special(shared, job.dir.as_deref(), &job.node, path);
+            place::special(shared, job.dir.as_deref(), &job.node, &job.path);
         }
         // If that went well, the names to come are linked to this one.
         self.walked.links.insert(identity, job.path);
@@ -203,13 +204,7 @@ impl<'a> Finisher<'a> {
     }
 
     fn link(&self, here: &Frame<'_>, node: &Node, first: &[u8]) -> io::Result<Done> {
-        let below = first.get(self.base + 1..).unwrap_or_default();
-        let mut names: Vec<&[u8]> = below.split(|b| *b == b'/').collect();
-        let name = names.pop().unwrap_or_default();
-        let mut dir = self.target.clone();
-        for part in names {
-            dir = dir.open_dir(part)?;
-        }
+        let (dir, name) = place::open_above(&self.target, self.base, first)?;
         let inode = |there: Option<Node>| there.and_then(|n| n.link).map(|link| link.key());
         let there = inode(here.dir.stat(&node.name)?);
         if there.is_some() && there == inode(dir.stat(name)?) {
