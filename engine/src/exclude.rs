@@ -16,6 +16,8 @@ pub struct Patterns {
     rules: Vec<Rule>,
     /// Left out whatever the rules say.
     paths: Vec<Vec<u8>>,
+    /// Of all that was added.
+    digest: blake3::Hasher,
 }
 
 struct Rule {
@@ -67,12 +69,23 @@ impl Patterns {
             .and_then(|glob| GlobSet::builder().add(glob).build())
             .map_err(|e| bad(e.kind().to_string()))?;
         self.rules.push(Rule { glob, directories_only, negated });
+        self.note(b'p', pattern.as_bytes());
         Ok(())
     }
 
     /// Leaves out exactly this path (absolute, raw bytes), whatever the patterns say.
     pub fn add_path(&mut self, path: &[u8]) {
         self.paths.push(path.to_vec());
+        self.note(b'/', path);
+    }
+
+    fn note(&mut self, kind: u8, text: &[u8]) {
+        self.digest.update(&[kind]).update(&(text.len() as u64).to_le_bytes()).update(text);
+    }
+
+    /// Tells these patterns from others.
+    pub fn digest(&self) -> [u8; 32] {
+        *self.digest.finalize().as_bytes()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -104,7 +104,7 @@ fn file(shared: &Shared<'_>, job: &FileJob, told: &mut u64) -> Result<Done, Fail
     };
     let looks_same =
         |there: &Node| there.size == node.size && there.mtime == node.mtime && is_ours(there);
-    if there.as_ref().is_some_and(looks_same) && (!options.verify || holds(shared, &**dir, node)?) {
+    if there.as_ref().is_some_and(looks_same) && (shared.trusts || holds(shared, &**dir, node)?) {
         if !options.dry_run {
             shared.metadata_problems(path, &dir.set_metadata(node)?);
         }
