@@ -85,3 +85,18 @@ fn system_calls_of_each_file() {
     // Open, lock, write, stat, attributes, mode, times, name, close.
     assert!(found[2] < 10.5, "restored: {found:.2?}");
 }
+
+/// Once for the file system, not for each file.
+#[test]
+fn a_restore_is_forced_to_the_disk() {
+    if !can_trace() {
+        return;
+    }
+    let w = world(100);
+    w.ok("backup -q src");
+    let mut command = w.plain("strace");
+    command.args(["-f", "-qq", "-e", "trace=syncfs", "-o", "calls", env!("CARGO_BIN_EXE_tresor")]);
+    assert!(command.args(["restore", "-q", "latest", "-t", "out"]).status().unwrap().success());
+    let calls = fs::read_to_string(w.path("calls")).unwrap();
+    assert!(calls.lines().count() == 1 && calls.trim_end().ends_with(" = 0"), "{calls}");
+}

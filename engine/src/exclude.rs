@@ -16,6 +16,8 @@ pub struct Patterns {
     rules: Vec<Rule>,
     /// Left out whatever the rules say.
     paths: Vec<Vec<u8>>,
+    /// Of all that was added.
+    digest: blake3::Hasher,
 }
 
 struct Rule {
@@ -91,6 +93,7 @@ impl Patterns {
         let glob = glob_set(&[text], false)
             .map_err(|reason| BadPattern { pattern: pattern.to_owned(), reason })?;
         self.rules.push(Rule { glob, of, negated, why: None });
+        self.note(b'p', pattern.as_bytes());
         Ok(())
     }
 
@@ -100,12 +103,24 @@ impl Patterns {
             .map_err(|reason| BadPattern { pattern: rule.patterns.join(" "), reason })?;
         let of = if rule.files_only { Of::Files } else { Of::All };
         self.rules.push(Rule { glob, of, negated: false, why: Some(rule.why.clone()) });
+        let kind = if rule.files_only { b'f' } else { b's' };
+        rule.patterns.iter().for_each(|pattern| self.note(kind, pattern.as_bytes()));
         Ok(())
     }
 
     /// Leaves out exactly this path (absolute, raw bytes), whatever the patterns say.
     pub fn add_path(&mut self, path: &[u8]) {
         self.paths.push(path.to_vec());
+        self.note(b'/', path);
+    }
+
+    fn note(&mut self, kind: u8, text: &[u8]) {
+        self.digest.update(&[kind]).update(&(text.len() as u64).to_le_bytes()).update(text);
+    }
+
+    /// Tells these patterns from others.
+    pub fn digest(&self) -> [u8; 32] {
+        *self.digest.finalize().as_bytes()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -9,7 +9,7 @@ use crate::source::SourceFile;
 
 /// An open directory of the target.
 pub trait SinkDir: Send + Sync {
-    /// Names in the directory, without `.` and `..`.
+    /// Names in the directory, without `.`, `..` and notes of restores.
     fn names(&self) -> io::Result<Vec<Vec<u8>>>;
 
     /// Entry as it is now in the target (see `SourceDir::stat`), `None` if there is none.
@@ -50,6 +50,23 @@ pub trait SinkDir: Send + Sync {
     /// how many files.
     fn remove_leftovers(&self) -> io::Result<u64> {
         Ok(0)
+    }
+
+    /// Notes here, and on the disk before this returns, that the restore `job` is under way.
+    /// Says whether there was a note already: a restore, perhaps another one, did not end.
+    fn begin(&self, _job: u32) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    /// Forces what was written here and below to the disk. Only the directory that `begin`
+    /// was called on, and those opened through it, know what that is.
+    fn force(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Takes the note of `begin` away.
+    fn end(&self, _job: u32) -> io::Result<()> {
+        Ok(())
     }
 
     /// For downcasts by `link`.

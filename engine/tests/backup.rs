@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tresor_engine::archiver::{backup as run_backup, backup_stream};
-use tresor_engine::format::{Content, ObjectId, ObjectKind, ObjectName, Xattr};
+use tresor_engine::format::{Content, ObjectId, ObjectKind, ObjectName, PathBytes, Xattr};
 use tresor_engine::history;
 use tresor_engine::maintenance::{CheckOptions, check};
 use tresor_engine::monitor::{Monitor, Quiet};
@@ -501,4 +501,28 @@ fn what_the_system_leaves_out_is_told_with_its_reason() {
     let outcome = run_backup(&repo, tree.source(), &options, monitor.clone()).unwrap();
     assert_eq!(outcome.data.summary.files, 1);
     assert_eq!(*monitor.all.lock().unwrap(), [("/Page.sys".to_owned(), "list, entry".to_owned())]);
+}
+
+/// As `--files-from` may give them.
+#[test]
+fn very_many_paths_are_soon_sorted_out() {
+    let tree = Item::dir()
+        .with("a", Item::dir().with("b", Item::file("b")).with("c", Item::file("c")))
+        .with("a-b", Item::file("a-b"))
+        .with("x", Item::dir().with("y", Item::file("y")).with("z", Item::file("z")));
+    let mut options = options(None);
+    // `-` comes before `/`.
+    let some = ["/a/b", "/a-b", "/a", "/x/y", "/a/b/c", "/x//y/"].map(str::to_owned);
+    let many = (0..200_000).map(|n| format!("/gone/{n}"));
+    options.paths = some.into_iter().chain(many).map(|p| PathBytes(p.into_bytes())).collect();
+    let (done, wait) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (repo, monitor) = (repository(), Arc::new(Quiet::default()));
+        let outcome = run_backup(&repo, tree.source(), &options, monitor.clone()).unwrap();
+        let problems = monitor.problems.lock().unwrap().clone();
+        done.send((outcome.data.summary.files, problems)).unwrap();
+    });
+    let (files, problems) = wait.recv_timeout(Duration::from_secs(60)).expect("it takes too long");
+    assert_eq!(files, 4);
+    assert!(problems.len() == 1 && problems[0].0 == "/gone", "{problems:?}");
 }

@@ -15,3 +15,5 @@ mod in_place;
 mod kit;
 #[path = "restore/links.rs"]
 mod links;
+#[path = "restore/unfinished.rs"]
+mod unfinished;

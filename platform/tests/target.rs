@@ -287,3 +287,40 @@ fn only_what_dead_runs_have_left_is_removed() {
     alive.finish(&whole).unwrap();
     assert_eq!(fs::read(folder.path().join("alive")).unwrap(), b"is being written");
 }
+
+/// A note lies there as long as a restore hasn't ended, and nobody takes it for anything else.
+#[test]
+fn a_restore_that_is_under_way_is_noted() {
+    let (sink, folder) = sink_and_folder();
+    let below = sink.make_dir(b"below").unwrap();
+    assert!(!sink.begin(1).unwrap());
+    assert!(sink.begin(1).unwrap() && sink.begin(2).unwrap());
+    assert!(!below.begin(1).unwrap(), "that is another target");
+    let noted = |folder: &std::path::Path| {
+        listing(folder).iter().filter(|name| name.starts_with(".tresor-")).count()
+    };
+    assert_eq!((noted(folder.path()), noted(&folder.path().join("below"))), (2, 1));
+    assert_eq!(sink.names().unwrap(), [b"below"]);
+    assert_eq!(below.names().unwrap(), [b""; 0]);
+    // Notes don't age.
+    std::thread::sleep(std::time::Duration::from_millis(3100));
+    assert_eq!(sink.remove_leftovers().unwrap(), 0);
+    sink.force().unwrap();
+    sink.end(1).unwrap();
+    assert_eq!(sink.end(1).unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(sink.begin(1).unwrap(), "the other one hasn't ended");
+    sink.end(1).unwrap();
+    sink.end(2).unwrap();
+    assert!(!sink.begin(3).unwrap());
+    // What somebody has put there under a note's name is neither followed nor written to.
+    let outside = common::folder();
+    fs::write(outside.path().join("file"), b"untouched").unwrap();
+    let note = listing(folder.path()).into_iter().find(|name| name.starts_with(".tresor-"));
+    let note = folder.path().join(note.unwrap());
+    sink.end(3).unwrap();
+    symlink(outside.path().join("file"), &note).unwrap();
+    assert!(sink.begin(3).unwrap());
+    sink.end(3).unwrap();
+    assert!(!note.exists());
+    assert_eq!(fs::read(outside.path().join("file")).unwrap(), b"untouched");
+}

@@ -62,25 +62,26 @@ struct Selection(BTreeMap<Vec<u8>, Selection>);
 
 impl Selection {
     fn new(options: &BackupOptions) -> Self {
-        let mut root = Self::default();
         let mut paths: Vec<_> = options.paths.iter().map(|p| p.0.as_slice()).collect();
-        // Shorter first, so that a path inside another one adds nothing.
-        paths.sort_by_key(|p| p.len());
-        let mut whole: Vec<&[u8]> = Vec::new();
+        // What is inside another one follows it, and adds nothing.
+        paths.sort_by(|one, other| parts(one).cmp(parts(other)));
+        paths.dedup_by(|path, outer| is_inside(path, outer));
+        let mut root = Self::default();
         for path in paths {
-            let inside = |outer: &&[u8]| {
-                path.starts_with(outer)
-                    && (outer.ends_with(b"/") || path.get(outer.len()).is_none_or(|b| *b == b'/'))
-            };
-            if whole.iter().any(inside) {
-                continue;
-            }
-            whole.push(path);
-            let parts = path.split(|b| *b == b'/').filter(|p| !p.is_empty());
-            parts.fold(&mut root, |at, part| at.0.entry(part.to_vec()).or_default());
+            parts(path).fold(&mut root, |at, part| at.0.entry(part.to_vec()).or_default());
         }
         root
     }
+}
+
+fn parts(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|b| *b == b'/').filter(|part| !part.is_empty())
+}
+
+/// Whether it is the other one or below it.
+fn is_inside(path: &[u8], outer: &[u8]) -> bool {
+    let mut path = parts(path);
+    parts(outer).all(|part| path.next() == Some(part))
 }
 
 /// A directory on the way from the root to where the walk is.

@@ -11,7 +11,7 @@ use super::place::in_the_way;
 use super::{Counts, Shared};
 use crate::contents;
 use crate::error::{Error, Result};
-use crate::format::{BlobId, BlobKind, Content, MAX_SEGMENT, Node, display_name};
+use crate::format::{BlobId, BlobKind, Content, LinkId, MAX_SEGMENT, Node, display_name};
 use crate::sink::{MetadataProblem, SinkDir, SinkFile};
 use crate::source::SourceFile;
 
@@ -22,6 +22,8 @@ pub(super) struct FileJob {
     pub new: bool,
     pub node: Node,
     pub path: Vec<u8>,
+    /// The file of the target whose names all belong to this one, if it has several.
+    pub ours: Option<LinkId>,
 }
 
 pub(super) type Batch = Vec<FileJob>;
@@ -86,7 +88,7 @@ fn is_full(error: &io::Error) -> bool {
 
 /// `told` is how many bytes the progress was told of.
 fn file(shared: &Shared<'_>, job: &FileJob, told: &mut u64) -> Result<Done, Failure> {
-    let (options, FileJob { dir, new, node, path }) = (shared.options, job);
+    let (options, FileJob { dir, new, node, path, ours }) = (shared.options, job);
     contents::check(node)?;
     let Some(dir) = dir else { return Ok(Done::Restored) };
     let there = if *new { None } else { dir.stat(&node.name)? };
@@ -95,8 +97,14 @@ fn file(shared: &Shared<'_>, job: &FileJob, told: &mut u64) -> Result<Done, Fail
         return Err(in_the_way().into());
     }
     let there = there.filter(Node::is_file);
-    let looks_same = |there: &Node| there.size == node.size && there.mtime == node.mtime;
-    if there.as_ref().is_some_and(looks_same) && (!options.verify || holds(shared, &**dir, node)?) {
+    // To change what has other names elsewhere would change it there, too. A dry run doesn't
+    // look at all names of a file.
+    let is_ours = |there: &Node| {
+        there.link.is_none() || there.link == *ours || options.dry_run && node.link.is_some()
+    };
+    let looks_same =
+        |there: &Node| there.size == node.size && there.mtime == node.mtime && is_ours(there);
+    if there.as_ref().is_some_and(looks_same) && (shared.trusts || holds(shared, &**dir, node)?) {
         if !options.dry_run {
             shared.metadata_problems(path, &dir.set_metadata(node)?);
         }

@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::clash::Alike;
 use super::files::{self, Done, FileJob};
 use super::place;
 use super::walk::Walked;
@@ -18,7 +19,6 @@ use crate::tree::{self, Entries};
 
 /// A directory on the way to where the walk is.
 struct Frame<'r> {
-    tree: BlobId,
     entries: Entries<'r>,
     /// Length of its path.
     path: usize,
@@ -32,6 +32,7 @@ struct Frame<'r> {
     whole: bool,
     /// Whether it is, or is in, one that the target can't tell from another one.
     mixed: bool,
+    alike: Option<Alike>,
 }
 
 struct Finisher<'a> {
@@ -48,11 +49,11 @@ pub(super) fn finish(
     shared: &Shared<'_>,
     what: &What,
     target: Arc<dyn SinkDir>,
-    walked: Walked,
+    mut walked: Walked,
 ) -> Result<()> {
     let What::Contents(tree, base) = what else { return Ok(()) };
+    let alike = walked.clashes.look(shared.repo, tree, base, &*target);
     let mut stack = vec![Frame {
-        tree: *tree,
         entries: tree::entries(shared.repo, tree),
         path: base.len(),
         dir: target.clone(),
@@ -61,6 +62,7 @@ pub(super) fn finish(
         names: HashSet::new(),
         whole: true,
         mixed: false,
+        alike,
     }];
     let mut finisher = Finisher { shared, walked, target, base: base.len(), path: base.clone() };
     while let Some(frame) = stack.last_mut() {
@@ -106,7 +108,10 @@ impl<'a> Finisher<'a> {
             return Ok(below.map(|below| Frame { mixed: mixed || frame.mixed, ..below }));
         }
         if included && !options.dry_run {
-            self.further_name(frame, node)?;
+            self.further_name(frame, &node)?;
+            if let Some(alike) = frame.alike.as_mut().filter(|_| node.link.is_some()) {
+                alike.note(&*frame.dir, &node);
+            }
         }
         Ok(None)
     }
@@ -114,9 +119,8 @@ impl<'a> Finisher<'a> {
     /// Whether an entry is one with another in the target, which is reported once
     /// if it was asked for.
     fn is_mixed(&self, frame: &Frame<'a>, node: &Node, included: bool) -> bool {
-        let (shared, above) = (self.shared, &self.path[..frame.path]);
-        let clashes = &self.walked.clashes;
-        let other = clashes.find(shared.repo, &frame.tree, above, &*frame.dir, node);
+        let shared = self.shared;
+        let other = frame.alike.as_ref().and_then(|alike| alike.find(&*frame.dir, node));
         if let Some(other) = other.as_ref().filter(|other| included && **other < node.name) {
             let other = display_name(other);
             let message = format!(
@@ -129,7 +133,7 @@ impl<'a> Finisher<'a> {
 
     /// Goes only where the first walk has been.
     fn directory(
-        &self,
+        &mut self,
         above: &Frame<'a>,
         node: Node,
         tree: BlobId,
@@ -143,7 +147,7 @@ impl<'a> Finisher<'a> {
         };
         match above.dir.open_dir(&node.name) {
             Ok(dir) => Some(Frame {
-                tree,
+                alike: self.walked.clashes.look(self.shared.repo, &tree, &self.path, &*dir),
                 entries: tree::entries(self.shared.repo, &tree),
                 path: self.path.len(),
                 dir,
@@ -165,7 +169,7 @@ impl<'a> Finisher<'a> {
 
     /// Makes an entry another name of the file that it was on the source, or else
     /// a file of its own.
-    fn further_name(&mut self, frame: &Frame<'_>, node: Node) -> Result<()> {
+    fn further_name(&mut self, frame: &Frame<'_>, node: &Node) -> Result<()> {
         let (shared, path) = (self.shared, &self.path);
         let Some(identity) = node.identity() else { return Ok(()) };
         let Some(first) = self.walked.links.get(&identity).filter(|first| *first != path) else {
@@ -173,9 +177,9 @@ impl<'a> Finisher<'a> {
         };
         // What lies under the first name may be an older file.
         if !shared.failed().contains(first) {
-            match self.link(frame, &node, first) {
+            match self.link(frame, node, first) {
                 Ok(done) => {
-                    count(shared, &node, done, path);
+                    count(shared, node, done, path);
                     return Ok(());
                 }
                 Err(e) => {
@@ -187,11 +191,12 @@ impl<'a> Finisher<'a> {
             }
         }
         let dir = Some(frame.dir.clone());
-        let job = FileJob { dir, new: false, node, path: path.clone() };
+        let (node, path) = (node.clone(), path.clone());
+        let job = FileJob { dir, new: false, node, path, ours: None };
         if job.node.is_file() {
             files::restore(shared, &job)?;
         } else {
-            place::special(shared, job.dir.as_deref(), &job.node, path);
+            place::special(shared, job.dir.as_deref(), &job.node, &job.path);
         }
         // If that went well, the names to come are linked to this one.
         self.walked.links.insert(identity, job.path);
@@ -199,13 +204,7 @@ impl<'a> Finisher<'a> {
     }
 
     fn link(&self, here: &Frame<'_>, node: &Node, first: &[u8]) -> io::Result<Done> {
-        let below = first.get(self.base + 1..).unwrap_or_default();
-        let mut names: Vec<&[u8]> = below.split(|b| *b == b'/').collect();
-        let name = names.pop().unwrap_or_default();
-        let mut dir = self.target.clone();
-        for part in names {
-            dir = dir.open_dir(part)?;
-        }
+        let (dir, name) = place::open_above(&self.target, self.base, first)?;
         let inode = |there: Option<Node>| there.and_then(|n| n.link).map(|link| link.key());
         let there = inode(here.dir.stat(&node.name)?);
         if there.is_some() && there == inode(dir.stat(name)?) {

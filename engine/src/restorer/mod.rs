@@ -4,6 +4,9 @@
 //!
 //! What can't be restored is reported, leaves what is in the target as it is,
 //! and doesn't keep the rest from being restored.
+//!
+//! At the end all is forced to the disk. A note in the target says until then that it isn't:
+//! after a power loss, files may be of the right size and time and hold something else.
 
 mod clash;
 mod extents;
@@ -93,6 +96,8 @@ struct Shared<'a> {
     counts: Counts,
     segments: Segments,
     large: Turns,
+    /// Whether files of the target are what their sizes and times say.
+    trusts: bool,
     /// Paths of files with several names that could not be restored.
     failed: Mutex<HashSet<Vec<u8>>>,
 }
@@ -155,14 +160,43 @@ pub fn restore(
     let what = find(repo, root, path)?;
     let (segments, large) = (Segments::new(), Turns::new(LARGE));
     let (counts, failed) = Default::default();
-    let shared = Shared { repo, options, monitor, counts, segments, large, failed };
+    let job = job(root, path, options);
+    // Where nothing can be noted, it can't be known either.
+    let in_doubt = !options.dry_run && target.begin(job).unwrap_or(true);
+    if in_doubt {
+        monitor.phase("comparing all with what is there, since an earlier restore did not end");
+    }
+    let trusts = !in_doubt && !options.verify;
+    let shared = Shared { repo, options, monitor, counts, segments, large, trusts, failed };
     let walked = first_walk(&shared, &what, target.clone())?;
     shared.monitor.progress().check()?;
     if !options.dry_run || options.delete {
         shared.monitor.phase("setting times and owners of directories");
-        finish::finish(&shared, &what, target, walked)?;
+        finish::finish(&shared, &what, target.clone(), walked)?;
     }
-    Ok(shared.counts.sum())
+    let restored = shared.counts.sum();
+    if !options.dry_run {
+        shared.monitor.phase("forcing everything to the disk");
+        let what = "can't force to the disk what was restored (run this again with --overwrite)";
+        target.force().map_err(|e| Error::io(what, e))?;
+        // What is in doubt and could not be restored stays so.
+        if !in_doubt || restored.errors == 0 {
+            let _ = target.end(job);
+        }
+    }
+    Ok(restored)
+}
+
+/// A number that the same restore has again.
+fn job(root: &BlobId, path: &[Vec<u8>], options: &RestoreOptions) -> u32 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&root.0);
+    hasher.update(&options.include.digest()).update(&options.exclude.digest());
+    for name in path {
+        hasher.update(name).update(b"/");
+    }
+    let [a, b, c, d, ..] = *hasher.finalize().as_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }
 
 fn first_walk(shared: &Shared<'_>, what: &What, target: Arc<dyn SinkDir>) -> Result<walk::Walked> {

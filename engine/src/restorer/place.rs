@@ -67,6 +67,20 @@ pub(super) fn directory(
     Ok(if is_dir { (Place::There(dir), false) } else { (Place::New(dir), true) })
 }
 
+/// Opens the directory that a path of the snapshot is in; also its name there. `base` is the
+/// length of the path that the target stands for.
+pub(super) fn open_above<'p>(
+    target: &Arc<dyn SinkDir>,
+    base: usize,
+    path: &'p [u8],
+) -> io::Result<(Arc<dyn SinkDir>, &'p [u8])> {
+    let below = path.get(base + 1..).unwrap_or_default();
+    let mut names: Vec<&[u8]> = below.split(|b| *b == b'/').collect();
+    let name = names.pop().unwrap_or_default();
+    let dir = names.iter().try_fold(target.clone(), |dir, part| dir.open_dir(part))?;
+    Ok((dir, name))
+}
+
 /// Makes a symlink, FIFO, socket or device, and reports how that went. `dir` is
 /// `None` in a dry run if the directory isn't there.
 pub(super) fn special(shared: &Shared<'_>, dir: Option<&dyn SinkDir>, node: &Node, path: &[u8]) {

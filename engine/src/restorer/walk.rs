@@ -12,7 +12,7 @@ use super::files::{Batch, FileJob};
 use super::place::{self, Place, Way};
 use super::{Shared, What};
 use crate::error::{Error, Result};
-use crate::format::{BlobId, FileIdentity, Node, display_name, extend_path};
+use crate::format::{BlobId, FileIdentity, LinkId, Node, display_name, extend_path};
 use crate::sink::SinkDir;
 use crate::tree::{self, Entries};
 
@@ -59,7 +59,19 @@ struct Walker<'a> {
     batch: Batch,
     batch_bytes: u64,
     batch_dirs: usize,
+    /// Files that have several names, on the source and in the target.
+    linked: Vec<Linked>,
+    /// How many names of the first that file of the target has.
+    shared_names: HashMap<(FileIdentity, LinkId), u32>,
     walked: Walked,
+}
+
+/// Waits until all names of it are known.
+struct Linked {
+    path: Vec<u8>,
+    node: Node,
+    identity: FileIdentity,
+    there: LinkId,
 }
 
 pub(super) fn walk(
@@ -75,25 +87,28 @@ pub(super) fn walk(
         batch: Vec::new(),
         batch_bytes: 0,
         batch_dirs: 0,
+        linked: Vec::new(),
+        shared_names: HashMap::new(),
         walked: Walked::default(),
     };
     walker.tidy(&*target, what.base());
     match what {
         What::One(node, base) => {
             extend_path(&mut walker.path, base.len(), &node.name);
-            walker.leaf(Place::There(target), Node::clone(node))?;
+            walker.leaf(Place::There(target.clone()), Node::clone(node), false)?;
         }
         What::Contents(tree, base) => {
             walker.tree(Frame {
                 entries: tree::entries(shared.repo, tree),
                 path: base.len(),
-                dir: Place::There(target),
+                dir: Place::There(target.clone()),
                 included: shared.includes(base),
                 way: Way::Asked,
                 folded: Folded::default(),
             })?;
         }
     }
+    walker.linked(&target, what.base().len())?;
     walker.flush()?;
     Ok(walker.walked)
 }
@@ -125,7 +140,8 @@ impl<'a> Walker<'a> {
             return Ok(());
         }
         let included = frame.included || shared.options.include.matches(&self.path, node.is_dir());
-        if (included || node.is_dir()) && frame.folded.add(&node.name) {
+        let is_alike = (included || node.is_dir()) && frame.folded.add(&node.name);
+        if is_alike {
             self.walked.clashes.add(&self.path[..frame.path], &node.name);
         }
         match (node.is_dir(), node.tree) {
@@ -135,7 +151,7 @@ impl<'a> Walker<'a> {
             }
             (false, _) if included => {
                 if let Some(place) = self.make(stack) {
-                    return self.leaf(place, node);
+                    return self.leaf(place, node, is_alike);
                 }
             }
             _ => {}
@@ -224,8 +240,8 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// A file or special file.
-    fn leaf(&mut self, place: Place, node: Node) -> Result<()> {
+    /// A file or special file; `is_alike` if its name may be another one's in the target.
+    fn leaf(&mut self, place: Place, node: Node, is_alike: bool) -> Result<()> {
         let shared = self.shared;
         let (dir, new) = match place {
             Place::There(dir) => (Some(dir), false),
@@ -234,24 +250,58 @@ impl<'a> Walker<'a> {
         };
         // A dry run looks at each name by itself.
         if let Some(identity) = node.identity().filter(|_| !shared.options.dry_run) {
+            let there = dir.as_deref().filter(|_| !new).and_then(|dir| link(dir, &node));
+            // What may be the same name again doesn't count.
+            if let Some(there) = there.filter(|_| !is_alike) {
+                *self.shared_names.entry((identity, there)).or_default() += 1;
+            }
             match self.walked.links.entry(identity) {
                 // A further name: the second walk links it to the first.
                 Entry::Occupied(_) => return Ok(()),
                 Entry::Vacant(first) => drop(first.insert(self.path.clone())),
+            }
+            if let Some(there) = there.filter(|_| node.is_file()) {
+                let path = self.path.clone();
+                self.linked.push(Linked { path, node, identity, there });
+                return Ok(());
             }
         }
         if !node.is_file() {
             place::special(shared, dir.as_deref(), &node, &self.path);
             return Ok(());
         }
-        let is_same = |job: &FileJob| match (&job.dir, &dir) {
+        self.add(FileJob { dir, new, node, path: self.path.clone(), ours: None })
+    }
+
+    /// When all names are known: who has put a name of somebody else's file here has at least
+    /// one that isn't among them.
+    fn linked(&mut self, target: &Arc<dyn SinkDir>, base: usize) -> Result<()> {
+        for Linked { path, node, identity, there } in std::mem::take(&mut self.linked) {
+            let names = self.shared_names.get(&(identity, there));
+            let ours = (names == Some(&there.names)).then_some(there);
+            match place::open_above(target, base, &path) {
+                Ok((dir, _)) => {
+                    self.add(FileJob { dir: Some(dir), new: false, node, path, ours })?
+                }
+                Err(e) => {
+                    self.shared.problem(&path, &format!("can't be written: {e}"));
+                    self.shared.fail(&node, &path);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands a file out, with others.
+    fn add(&mut self, job: FileJob) -> Result<()> {
+        let is_same = |other: &FileJob| match (&other.dir, &job.dir) {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
             (one, other) => one.is_none() && other.is_none(),
         };
         self.batch_dirs += usize::from(!self.batch.last().is_some_and(is_same));
-        self.batch_bytes = self.batch_bytes.saturating_add(node.size);
-        self.batch.push(FileJob { dir, new, node, path: self.path.clone() });
-        let more = if shared.repo.is_far() { FAR } else { 1 };
+        self.batch_bytes = self.batch_bytes.saturating_add(job.node.size);
+        self.batch.push(job);
+        let more = if self.shared.repo.is_far() { FAR } else { 1 };
         if self.batch.len() >= BATCH * more * more
             || self.batch_bytes >= BATCH_BYTES * more as u64
             || self.batch_dirs >= BATCH_DIRS * more
@@ -270,4 +320,9 @@ impl<'a> Walker<'a> {
             self.jobs.send(batch).map_err(|_| Error::Interrupted)
         }
     }
+}
+
+/// What lies under the name of an entry, if that has further names.
+fn link(dir: &dyn SinkDir, node: &Node) -> Option<LinkId> {
+    dir.stat(&node.name).ok().flatten().and_then(|there| there.link)
 }

@@ -60,10 +60,14 @@ impl Disk for OsDisk {
         sync(&File::open(path)?)
     }
 
-    /// Windows keeps names in its journal; there is nothing to call.
-    #[cfg(not(unix))]
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
-        Ok(())
+    #[cfg(windows)]
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        use std::os::windows::fs::OpenOptionsExt;
+        /// `FILE_ADD_FILE`, which every writer has, and `SYNCHRONIZE`.
+        const ACCESS: u32 = 0x2 | 0x10_0000;
+        /// `FILE_FLAG_BACKUP_SEMANTICS`, without which no folder is opened.
+        const FOLDER: u32 = 0x0200_0000;
+        sync(&OpenOptions::new().access_mode(ACCESS).custom_flags(FOLDER).open(path)?)
     }
 
     fn sync_file(&self, path: &Path) -> io::Result<()> {
@@ -108,7 +112,12 @@ fn sync(file: &File) -> io::Result<()> {
 
 #[cfg(not(unix))]
 fn sync(file: &File) -> io::Result<()> {
-    file.sync_all()
+    /// `ERROR_INVALID_FUNCTION` and `ERROR_NOT_SUPPORTED`.
+    const REFUSED: [i32; 2] = [1, 50];
+    match file.sync_all() {
+        Err(e) if e.raw_os_error().is_some_and(|code| REFUSED.contains(&code)) => Ok(()),
+        other => other,
+    }
 }
 
 #[cfg(unix)]

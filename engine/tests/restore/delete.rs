@@ -1,7 +1,10 @@
 //! What a restore removes, and what it must not.
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
+use tresor_engine::format::Content;
 use tresor_engine::restorer::RestoreOptions;
 
 use crate::kit::*;
@@ -112,4 +115,32 @@ fn names_that_the_target_cannot_tell_apart() {
     target.restore_with(&maker.open(), &root, &delete());
     assert_eq!(target.read("Makefile"), b"one");
     assert_eq!(target.read("makefile"), b"another");
+}
+
+/// Each is looked at a few times, not once for each of the others.
+#[test]
+fn many_names_that_differ_in_case_only() {
+    let maker = Maker::new();
+    let spelling = |number: u32| {
+        let upper = |(at, letter): (u32, char)| {
+            if number >> at & 1 == 1 { letter.to_ascii_uppercase() } else { letter }
+        };
+        (0..).zip("abcdefghi".chars()).map(upper).collect::<String>()
+    };
+    let content = |number: u32| Content::Inline(number.to_string().into_bytes());
+    let node = |number: u32| {
+        let size = number.to_string().len() as u64;
+        file(&spelling(number), size, content(number))
+    };
+    let root = maker.dir((0..512).map(node).collect());
+    let repo = maker.open();
+    for (folds, expected) in [(false, 0), (true, 511)] {
+        let mut target = Target::new();
+        let quirks = Quirks { folds, ..Quirks::new(target.sink()) };
+        let stats = quirks.stats.clone();
+        let (_, problems) = target.run(&repo, &root, &[], Arc::new(quirks), &Default::default());
+        assert_eq!(problems.len(), expected);
+        let stats = stats.load(Relaxed);
+        assert!(stats < 5 * 512, "{stats} looks at 512 names");
+    }
 }

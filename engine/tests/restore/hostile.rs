@@ -144,7 +144,8 @@ fn sizes_that_no_file_has() {
     for verify in [false, true] {
         let options = RestoreOptions { verify, ..Default::default() };
         let mut target = Target::new();
-        let (restored, problems) = quickly(|| target.try_restore(&maker.open(), &root, &options));
+        let repo = maker.open();
+        let (restored, problems) = quickly(|| target.try_restore(&repo, &root, &options));
         // The largest possible ones may work on some file systems.
         assert!(problems.len() >= 4, "{problems:?}");
         assert_eq!(restored.files_restored + restored.errors, names.len() as u64);

@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
 use tresor_engine::Result;
@@ -346,13 +346,30 @@ pub struct Quirks {
     /// Keeps names in lower case only.
     pub folds: bool,
     pub no_links: bool,
+    /// The file for which there is no room.
+    pub full_at: Option<Vec<u8>>,
+    /// Whether its disk takes what is forced to it.
+    pub forces: bool,
+    /// What of it all it was told, in order.
+    pub told: Arc<Mutex<Vec<&'static str>>>,
+    /// How often it was asked for an entry.
+    pub stats: Arc<AtomicU64>,
     /// Called when a file got its name.
     pub after_file: Arc<AfterFile>,
 }
 
 impl Quirks {
     pub fn new(inner: Arc<dyn SinkDir>) -> Self {
-        Self { inner, folds: false, no_links: false, after_file: Arc::new(|_| {}) }
+        Self {
+            inner,
+            folds: false,
+            no_links: false,
+            full_at: None,
+            forces: true,
+            told: Arc::default(),
+            stats: Arc::default(),
+            after_file: Arc::new(|_| {}),
+        }
     }
 
     pub fn folding(inner: Arc<dyn SinkDir>) -> Arc<dyn SinkDir> {
@@ -378,6 +395,7 @@ impl SinkDir for Quirks {
     }
 
     fn stat(&self, name: &[u8]) -> io::Result<Option<Node>> {
+        self.stats.fetch_add(1, Relaxed);
         self.inner.stat(&self.name(name))
     }
 
@@ -394,6 +412,9 @@ impl SinkDir for Quirks {
     }
 
     fn create_file(&self, node: &Node) -> io::Result<Box<dyn SinkFile>> {
+        if self.full_at.as_deref() == Some(&node.name) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let inner = self.inner.create_file(&self.node(node))?;
         Ok(Box::new(QuirkFile { inner, quirks: self.clone() }))
     }
@@ -411,6 +432,7 @@ impl SinkDir for Quirks {
     }
 
     fn set_metadata(&self, node: &Node) -> io::Result<Vec<MetadataProblem>> {
+        self.told.lock().unwrap().push("metadata");
         self.inner.set_metadata(&self.node(node))
     }
 
@@ -420,6 +442,21 @@ impl SinkDir for Quirks {
 
     fn remove_dir_all(&self, name: &[u8]) -> io::Result<()> {
         self.inner.remove_dir_all(&self.name(name))
+    }
+
+    fn begin(&self, job: u32) -> io::Result<bool> {
+        self.told.lock().unwrap().push("begin");
+        self.inner.begin(job)
+    }
+
+    fn force(&self) -> io::Result<()> {
+        self.told.lock().unwrap().push("force");
+        if self.forces { self.inner.force() } else { Err(io::Error::other("a bad sector")) }
+    }
+
+    fn end(&self, job: u32) -> io::Result<()> {
+        self.told.lock().unwrap().push("end");
+        self.inner.end(job)
     }
 
     fn as_any(&self) -> &dyn std::any::Any {
@@ -439,6 +476,7 @@ impl SinkFile for QuirkFile {
 
     fn finish(self: Box<Self>, node: &Node) -> io::Result<Vec<MetadataProblem>> {
         let problems = self.inner.finish(&self.quirks.node(node))?;
+        self.quirks.told.lock().unwrap().push("file");
         (self.quirks.after_file)(node);
         Ok(problems)
     }

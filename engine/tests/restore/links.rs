@@ -1,6 +1,7 @@
 //! Files with several names.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::Arc;
 
 use tresor_engine::format::{Content, LinkId, Node, NodeKind};
@@ -155,4 +156,47 @@ fn only_names_that_were_asked_for() {
     let restored = target.restore_with(&maker.open(), &root, &options);
     assert_eq!((restored.files, target.read("b")), (1, b"same".to_vec()));
     assert_eq!(fs::read_dir(target.folder.path()).unwrap().count(), 1);
+}
+
+/// A file that has names elsewhere isn't ours to change, whatever it looks like: somebody may
+/// have put it there so that its owner or mode is changed.
+#[test]
+fn what_has_another_name_elsewhere_stays_as_it_is() {
+    let maker = Maker::new();
+    let bytes = b"what it says doesn't matter";
+    let group = |name: &str| linked(maker.file(name, bytes), 7, 2);
+    let alone = maker.file("alone", bytes);
+    let mtime = alone.mtime;
+    let root = maker.dir(vec![alone, group("one"), group("two")]);
+    let repo = maker.open();
+    for verify in [false, true] {
+        let outside = tempfile::tempdir().unwrap();
+        let mut target = Target::new();
+        let put = |secret: &str, names: &[&str]| {
+            let secret = outside.path().join(secret);
+            fs::write(&secret, bytes).unwrap();
+            fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
+            let time = std::time::SystemTime::UNIX_EPOCH
+                + std::time::Duration::new(mtime.seconds as u64, mtime.nanos);
+            fs::File::options().write(true).open(&secret).unwrap().set_modified(time).unwrap();
+            names.iter().for_each(|name| fs::hard_link(&secret, target.path(name)).unwrap());
+            secret
+        };
+        let secrets = [put("shadow", &["alone"]), put("other", &["one", "two"])];
+        let options = RestoreOptions { verify, ..Default::default() };
+        let restored = target.restore_with(&repo, &root, &options);
+        assert_eq!((restored.files_restored, restored.files_unchanged), (3, 0));
+        for secret in &secrets {
+            let there = fs::metadata(secret).unwrap();
+            assert_eq!((there.mode() & 0o7777, there.nlink()), (0o600, 1), "{secret:?}");
+        }
+        assert_eq!(target.inode("one"), target.inode("two"));
+        for name in ["alone", "one"] {
+            assert_eq!(target.read(name), bytes);
+            assert_eq!(fs::metadata(target.path(name)).unwrap().mode() & 0o7777, 0o644);
+        }
+        // Now all names are ours.
+        let again = target.restore_with(&repo, &root, &options);
+        assert_eq!((again.files_restored, again.files_unchanged), (0, 3));
+    }
 }

@@ -44,6 +44,28 @@ fn created(stat: &Stat) -> Time {
     stat::time(stat.st_birthtime, stat.st_birthtime_nsec)
 }
 
+// Of the system's library; the crate libc doesn't have it.
+unsafe extern "C" {
+    fn fsync_volume_np(fd: libc::c_int, flags: libc::c_int) -> libc::c_int;
+}
+
+/// Forces all that was written to the file system of a directory to its disk.
+pub(super) fn force(dir: BorrowedFd<'_>) -> io::Result<()> {
+    /// `SYNC_VOLUME_FULLSYNC`, to the platter, and `SYNC_VOLUME_WAIT`.
+    const FLAGS: libc::c_int = 0x01 | 0x02;
+    // SAFETY: takes numbers; the directory is open.
+    match unsafe { fsync_volume_np(dir.as_raw_fd(), FLAGS) } {
+        0 => Ok(()),
+        _ => match last_error() {
+            Errno::NOTSUP | Errno::INVAL | Errno::NOTTY => {
+                rustix::fs::sync();
+                Ok(())
+            }
+            e => Err(e.into()),
+        },
+    }
+}
+
 /// Takes away what keeps an entry from being changed. If that fails, so will what needs it, and tells.
 pub(super) fn unlock(handle: &Handle<'_>, now: &Stat) {
     if now.st_flags & LOCKING_FLAGS != 0 {

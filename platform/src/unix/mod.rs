@@ -15,6 +15,7 @@ mod own;
 mod owners;
 mod path;
 mod remove;
+mod settle;
 mod sink;
 mod source;
 mod stat;
@@ -80,9 +81,9 @@ pub fn open_source(dir: &Path) -> io::Result<Arc<dyn SourceDir>> {
 /// restored files belong to him and lose setuid and setgid where the owner
 /// isn't the recorded one, without an error, as `tar` and `rsync` do it.
 ///
-/// Files are not synced one by one: after a crash of the machine a restore is repeated.
+/// Files are not synced one by one, but whole file systems at the end.
 pub fn open_sink(dir: &Path) -> io::Result<Arc<dyn SinkDir>> {
-    Ok(Arc::new(sink::Directory::new(open_root(dir)?)))
+    Ok(Arc::new(sink::Directory::target(open_root(dir)?)?))
 }
 
 fn open_root(dir: &Path) -> io::Result<OwnedFd> {

@@ -1,6 +1,7 @@
 //! What macOS has beyond attributes, modes and times. Here there is none of it: `macos.rs` has
 //! the same functions.
 
+use std::io;
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::Stat;
@@ -43,4 +44,16 @@ pub(super) fn unlocked<T>(
     mut op: impl FnMut() -> Result<T, Errno>,
 ) -> Result<T, Errno> {
     op()
+}
+
+/// Forces all that was written to the file system of a directory to its disk.
+pub(super) fn force(dir: BorrowedFd<'_>) -> io::Result<()> {
+    match rustix::fs::syncfs(dir) {
+        // Not every kernel and sandbox has it.
+        Err(Errno::NOSYS | Errno::INVAL | Errno::NOTSUP) => {
+            rustix::fs::sync();
+            Ok(())
+        }
+        other => Ok(other?),
+    }
 }

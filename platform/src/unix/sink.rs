@@ -14,6 +14,7 @@ use tresor_engine::sink::{MetadataProblem, SinkDir, SinkFile};
 use tresor_engine::source::SourceFile;
 
 use super::handle::{self, Handle};
+use super::settle::{self, FileSystems};
 use super::temp::{self, TempName};
 use super::{check, metadata, own, stat};
 
@@ -21,21 +22,35 @@ pub(super) struct Directory {
     fd: Arc<OwnedFd>,
     /// For passing names; not asked for again for each file.
     number: OnceLock<u64>,
+    written: Arc<FileSystems>,
 }
 
 impl Directory {
-    pub fn new(fd: OwnedFd) -> Self {
-        Self { fd: Arc::new(fd), number: OnceLock::new() }
+    pub fn target(fd: OwnedFd) -> io::Result<Self> {
+        Self::new(fd, Arc::default())
     }
 
-    /// Makes an entry under a passing name.
-    fn passing<T>(&self, make: impl FnMut(&[u8]) -> io::Result<T>) -> io::Result<(TempName, T)> {
+    fn new(fd: OwnedFd, written: Arc<FileSystems>) -> io::Result<Self> {
+        written.note(fd.as_fd())?;
+        Ok(Self { fd: Arc::new(fd), number: OnceLock::new(), written })
+    }
+
+    fn below(&self, fd: OwnedFd) -> io::Result<Arc<dyn SinkDir>> {
+        Ok(Arc::new(Self::new(fd, self.written.clone())?))
+    }
+
+    fn number(&self) -> io::Result<u64> {
         let number = match self.number.get() {
             Some(number) => *number,
             None => temp::number(self.fd())?,
         };
         let _ = self.number.set(number);
-        TempName::make(&self.fd, number, make)
+        Ok(number)
+    }
+
+    /// Makes an entry under a passing name.
+    fn passing<T>(&self, make: impl FnMut(&[u8]) -> io::Result<T>) -> io::Result<(TempName, T)> {
+        TempName::make(&self.fd, self.number()?, make)
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
@@ -45,7 +60,9 @@ impl Directory {
 
 impl SinkDir for Directory {
     fn names(&self) -> io::Result<Vec<Vec<u8>>> {
-        super::names(self.fd())
+        let (mut names, number) = (super::names(self.fd())?, self.number()?);
+        names.retain(|name| !temp::is_note_name(name, number));
+        Ok(names)
     }
 
     fn stat(&self, name: &[u8]) -> io::Result<Option<Node>> {
@@ -70,11 +87,11 @@ impl SinkDir for Directory {
             _ => e,
         })?;
         handle::let_in(fd.as_fd())?;
-        Ok(Arc::new(Self::new(fd)))
+        self.below(fd)
     }
 
     fn open_dir(&self, name: &[u8]) -> io::Result<Arc<dyn SinkDir>> {
-        Ok(Arc::new(Self::new(super::open_dir(self.fd(), name)?)))
+        self.below(super::open_dir(self.fd(), name)?)
     }
 
     fn open_file(&self, name: &[u8]) -> io::Result<Box<dyn SourceFile>> {
@@ -135,6 +152,18 @@ impl SinkDir for Directory {
 
     fn remove_leftovers(&self) -> io::Result<u64> {
         temp::remove_leftovers(self.fd())
+    }
+
+    fn begin(&self, job: u32) -> io::Result<bool> {
+        settle::begin(self.fd(), job)
+    }
+
+    fn force(&self) -> io::Result<()> {
+        self.written.force()
+    }
+
+    fn end(&self, job: u32) -> io::Result<()> {
+        settle::end(self.fd(), job)
     }
 
     fn as_any(&self) -> &dyn std::any::Any {

@@ -84,19 +84,35 @@ pub(super) fn number(dir: BorrowedFd<'_>) -> io::Result<u64> {
 }
 
 fn passing_name(random: u32, number: u64) -> Vec<u8> {
-    // FNV-1a.
-    let bytes = random.to_le_bytes().into_iter().chain(number.to_le_bytes());
-    let code = bytes
-        .fold(0x811c_9dc5_u32, |code, byte| (code ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    format!("{PREFIX}{random:08x}{code:08x}").into_bytes()
+    coded_name(random, number, 0x811c_9dc5)
+}
+
+/// The name of the note that a restore is under way in the directory of this number.
+pub(super) fn note_name(job: u32, number: u64) -> Vec<u8> {
+    coded_name(job, number, !0x811c_9dc5)
+}
+
+/// The code is FNV-1a, from `start` on.
+fn coded_name(first: u32, number: u64, start: u32) -> Vec<u8> {
+    let bytes = first.to_le_bytes().into_iter().chain(number.to_le_bytes());
+    let code = bytes.fold(start, |code, byte| (code ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("{PREFIX}{first:08x}{code:08x}").into_bytes()
 }
 
 /// Whether a name was made here, in the directory of this number.
 fn is_passing_name(name: &[u8], number: u64) -> bool {
-    let digits = name.strip_prefix(PREFIX.as_bytes()).and_then(|digits| digits.get(..8));
-    let random = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-    let random = random.and_then(|digits| u32::from_str_radix(digits, 16).ok());
-    random.is_some_and(|random| passing_name(random, number) == name)
+    first(name).is_some_and(|random| passing_name(random, number) == name)
+}
+
+/// Whether a name is that of a note.
+pub(super) fn is_note_name(name: &[u8], number: u64) -> bool {
+    first(name).is_some_and(|job| note_name(job, number) == name)
+}
+
+/// The number that a name begins with.
+fn first(name: &[u8]) -> Option<u32> {
+    let digits = name.strip_prefix(PREFIX.as_bytes())?.get(..8)?;
+    u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 /// Says that the file is being written, until it is closed. Where that can't be said,
@@ -155,7 +171,10 @@ mod tests {
         assert_eq!(different.len(), 1000);
         for name in &names {
             assert!(name.len() == 24 && is_passing_name(name, 7) && !is_passing_name(name, 8));
+            assert!(!is_note_name(name, 7));
         }
+        let note = note_name(5, 7);
+        assert!(is_note_name(&note, 7) && !is_note_name(&note, 8) && !is_passing_name(&note, 7));
         for other in ["", ".tresor-", ".tresor-notes", ".tresor-0123456789abcdef", ".tresor-é"] {
             assert!(!is_passing_name(other.as_bytes(), 7), "{other}");
         }
