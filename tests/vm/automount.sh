@@ -16,7 +16,8 @@ for round in 1 2 3; do
     # Nobody looks any more.
     is_idle() { ! is_active mount; }
     within 60 is_idle
-    within 30 sh -c '! pgrep -f "tresor mount"'
+    is_over() { ! pgrep -x tresor >/dev/null; }
+    within 30 is_over
     is_active automount || fail "the automount is gone"
     echo "round $round is well"
 done
