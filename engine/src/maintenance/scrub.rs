@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use super::workers::{for_each, reason, stops};
 use crate::error::{Error, Result};
-use crate::format::{Config, ObjectId, ObjectKind, ObjectName, ParityShare};
+use crate::format::{Config, KeySlot, ObjectId, ObjectKind, ObjectName, ParityShare};
 use crate::monitor::Monitor;
 use crate::object::ALTERED;
 use crate::parity::{self, Unmendable, Whole};
@@ -126,6 +126,8 @@ enum ByParity {
     Other(Config),
     /// The parity is of something else: of another object, or of another repository's config.
     Foreign,
+    /// It and the parity are of different repositories, and no key slot tells which one this is.
+    Undecided,
     /// Its bytes are not those that the parity is of, and there is too little left to make them.
     Doubtful,
 }
@@ -138,23 +140,39 @@ impl ByParity {
             Ok(whole) if !whole.was_damaged => return Ok(Self::Nothing),
             Ok(whole) => whole,
         };
-        match Config::parse(&whole.bytes) {
-            Ok(config) if is_ours(store, &config, there)? => Ok(Self::Other(config)),
-            _ => Ok(Self::Foreign),
-        }
+        let Ok(config) = Config::parse(&whole.bytes) else { return Ok(Self::Foreign) };
+        // Without a slot that can tell, what nothing contradicts is right.
+        let known = repository_of_slots(store)?;
+        let told = known.or(there.map(|there| there.repository));
+        Ok(match told.is_none_or(|told| told == config.repository) {
+            true => Self::Other(config),
+            false if known.is_some() => Self::Foreign,
+            false => Self::Undecided,
+        })
     }
 }
 
-/// Whether a config is that of this repository, as far as key slots can tell, or else the
-/// config that is there.
-fn is_ours(store: &Store, config: &Config, there: Option<&Config>) -> Result<bool> {
+/// The repository that key slots are of; also damaged ones, if parity makes up for that: they may
+/// be all there are, and what is told from here decides which config is thrown away.
+fn repository_of_slots(store: &Store) -> Result<Option<[u8; 16]>> {
     let slots = match store.list(ObjectKind::Key) {
         Err(e) if e.is_not_found() => Vec::new(),
         other => other?,
     };
-    let slot = slots.iter().find_map(|(name, _)| read_slot(store, name).ok());
-    let known = slot.map(|slot| slot.repository).or(there.map(|there| there.repository));
-    Ok(known.is_none_or(|known| known == config.repository))
+    for (name, _) in slots {
+        let slot = match read_slot(store, &name) {
+            Ok(slot) => Some(slot),
+            Err(e) if stops(&e) => return Err(e),
+            Err(_) => {
+                let whole = parity::mend(store, &name)?.ok();
+                whole.and_then(|whole| minicbor::decode::<KeySlot>(&whole.bytes).ok())
+            }
+        };
+        if let Some(slot) = slot {
+            return Ok(Some(slot.repository));
+        }
+    }
+    Ok(None)
 }
 
 /// The config has no hash in its name: without parity only its plain part can be looked
@@ -187,6 +205,10 @@ fn check_config(store: &Store, report: &mut ScrubReport) -> Result<(bool, Option
     match (parsed, by_parity) {
         (Err(e), _) if stops(&e) => return Err(e),
         (Ok(_), ByParity::Nothing | ByParity::Foreign) => return Ok((there, hash)),
+        (Ok(_), ByParity::Undecided) => report.add(
+            "config",
+            "it and its parity are of different repositories, and no key slot that can be read tells which is right: put config and keys/ back from another copy",
+        ),
         (Ok(_), _) => {
             report.add_damaged(store, &name, "its bytes are not what its parity says".into());
         }

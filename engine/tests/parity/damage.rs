@@ -403,3 +403,53 @@ fn what_is_deleted_while_it_is_mended_stays_away() {
     repair(&store);
     assert!(names(&base, ObjectKind::Key).is_empty(), "a removed key slot is there again");
 }
+
+/// A config has no hash in its name. With one wrong byte, wherever, it is mended, whatever else is
+/// damaged that could tell which one is right.
+#[test]
+fn a_config_is_mended_whatever_vouches_for_it() {
+    let (store, _) = repository(5, &Item::dir());
+    let whole = objects(&store);
+    let slot = store.list(ObjectKind::Key).unwrap()[0].0;
+    let config = ObjectName::CONFIG;
+    let damaged_too: [&[ObjectName]; 4] =
+        [&[], &[slot], &[config.parity()], &[slot, config.parity()]];
+    for at in 0..whole[&config].len() {
+        for others in damaged_too {
+            let store = store_of(&whole);
+            change_object(&store, &config, |bytes| bytes[at] ^= 0x55);
+            for name in others {
+                change_object(&store, name, |bytes| {
+                    let middle = bytes.len() / 2;
+                    bytes[middle] ^= 0x55;
+                });
+            }
+            repair(&store);
+            assert!(objects(&store) == whole, "byte {at}, and {others:?}");
+        }
+    }
+}
+
+/// The config and its parity tell of different repositories, and no slot of which this is: nobody
+/// throws away the one that may be right.
+#[test]
+fn nobody_decides_between_configs_without_a_key_slot() {
+    let (store, _) = repository(5, &Item::dir());
+    let whole = objects(&store);
+    let slot = store.list(ObjectKind::Key).unwrap()[0].0;
+    let id = open(&store).id();
+    let at = whole[&ObjectName::CONFIG].windows(16).position(|part| *part == id).unwrap();
+    change_object(&store, &ObjectName::CONFIG, |bytes| bytes[at] ^= 1);
+    for name in [slot, slot.parity()] {
+        change_object(&store, &name, |bytes| bytes.fill(0));
+    }
+    let report = repair(&store);
+    let of_config = report.left.iter().find(|p| p.object == "config").unwrap();
+    assert!(of_config.message.contains("different repositories"), "{report:?}");
+    // Put back from a copy, the slot tells.
+    for name in [slot, slot.parity()] {
+        store.replace(&name, &whole[&name]).unwrap();
+    }
+    repair(&store);
+    assert!(objects(&store) == whole);
+}
