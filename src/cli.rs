@@ -34,8 +34,8 @@ TRESOR_PASSWORD, TRESOR_CACHE_DIR, TRESOR_STATE_DIR
 Exit codes:
   0    done
   1    failed (for `check` and `scrub`: the repository has problems)
-  3    done, but some files could not be read or restored; for `backup` also: the repository
-       is damaged or was set back to an older state
+  3    done, but some files could not be read or restored; for `backup` also: they could not
+       be held still, or the repository is damaged or was set back to an older state
   10   there is no repository
   12   wrong password
   130  interrupted

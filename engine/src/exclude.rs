@@ -108,6 +108,14 @@ impl Patterns {
         Ok(())
     }
 
+    /// What is named (absolute path, raw bytes) is not left out by rules of the system: those that match it, or a
+    /// folder that it lies in, don't count.
+    pub fn ask_for(&mut self, path: &[u8]) {
+        let path = os_str(path);
+        let is_about = |rule: &Rule| Path::new(&path).ancestors().any(|p| rule.glob.is_match(p));
+        self.rules.retain(|rule| rule.why.is_none() || !is_about(rule));
+    }
+
     /// Leaves out exactly this path (absolute, raw bytes), whatever the patterns say.
     pub fn add_path(&mut self, path: &[u8]) {
         self.paths.push(path.to_vec());
@@ -231,6 +239,17 @@ mod tests {
         assert_eq!(set.reason(b"/D/page.sys", false), None);
         assert_eq!(set.reason(b"/C/Logs/a.log", false), Some(Reason::Asked));
         assert!(set.add_system(&rule(&["/["], false)).is_err());
+
+        // Who names what the system would leave out gets it, and nothing else of the kind.
+        let mut set = Patterns::new(["*.log"]).unwrap();
+        set.add_system(&rule(&["/C/Temp/**/*"], false)).unwrap();
+        set.add_system(&rule(&["/C/Logs/*"], true)).unwrap();
+        set.ask_for(b"/C/Users");
+        assert_eq!(set.reason(b"/C/Temp/project/a", false), system);
+        set.ask_for(b"/C/Temp/project");
+        assert_eq!(set.reason(b"/C/Temp/project/a", false), None);
+        assert_eq!(set.reason(b"/C/Logs/a", false), system);
+        assert_eq!(set.reason(b"/C/Temp/project/a.log", false), Some(Reason::Asked));
     }
 
     #[test]

@@ -39,6 +39,13 @@ pub fn rule(line: &str, why: &str, names: &Names) -> Result<SystemRule, String> 
         }
         // Without /s, what is in folders that match is not meant.
         files_only = !below && last.contains(['*', '?']);
+        let is_profile = |p: &String| p.trim_end_matches('\\').eq_ignore_ascii_case(folder);
+        let is_all = below && names_meant(last).contains(&"*");
+        if is_all
+            && (names.profiles.iter().any(is_profile) || folder.is_empty() || folder.ends_with(':'))
+        {
+            return Err("it would leave out a whole drive, or all of a user".into());
+        }
         let folder = folder_pattern(folder)? + if below { "/**/" } else { "/" };
         for last in names_meant(last) {
             patterns.push(format!("{folder}{}", part(last)));
@@ -185,6 +192,11 @@ mod tests {
             r"C:\*\x",
             r"a\b",
             "ä/s",
+            r"D:\* /s",
+            r"D:\*.* /s",
+            r"\* /s",
+            r"$AllVolumes$\* /s",
+            r"$UserProfile$\* /s",
         ] {
             assert!(parsed(line).is_err(), "{line:?}");
         }

@@ -131,6 +131,11 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
 fn install(args: &Install, globals: &Globals) -> Result<Exit> {
     check_name(&args.name)?;
     args.drive.check()?;
+    if args.drive.point_if_any().is_none() {
+        bail!(
+            "a service needs a mount point: how to mount what is only served changes at each start"
+        );
+    }
     let services = args.whose.services()?;
     if services.list()?.iter().any(|(name, _)| *name == args.name) {
         bail!(ServiceError::Exists(args.name.clone()));
@@ -214,7 +219,9 @@ fn service(
     }
     more.push("--quiet".into());
     let shown = what.last().map(|point| point.display().to_string()).unwrap_or_default();
-    let line = args.drive.line(&what, more, globals)?;
+    let mut line = args.drive.line(&what, more, globals)?;
+    // It is accepted once, and not whatever the next start finds.
+    line.retain(|word| word != "--accept-older-state");
     let program = std::env::current_exe().context("can't find this program's own file")?;
     #[cfg(windows)]
     warn_of(&program);

@@ -1,5 +1,6 @@
 """Boots a Debian in QEMU and runs the scripts of this folder in it; `scripts/vm` calls it."""
 
+import atexit
 import json
 import os
 import random
@@ -149,6 +150,7 @@ def power():
         disk.unlink(missing_ok=True)
         run("truncate", "-s", "384M", disk)
         machine = Machine(f"power-{kind}", "power_work.sh", kind, disks=[disk])
+        atexit.register(machine.kill)
         wait(lambda: machine.said("SAVED "))
         for cut in range(CUTS):
             time.sleep(rng.uniform(0.5, 6))

@@ -82,7 +82,7 @@ impl Repository {
             }
             other => other?,
         }
-        remove_foreign_slots(&store, &config)?;
+        remove_foreign_slots(&store, &config, &name)?;
         Ok(store.settle()?)
     }
 
@@ -177,9 +177,10 @@ fn has_config(store: &Store) -> bool {
 }
 
 /// Slots that interrupted inits have left, or that are of others who have just come too late:
-/// they open nothing here.
-fn remove_foreign_slots(store: &Store, config: &Config) -> Result<()> {
-    for (name, _) in store.list(ObjectKind::Key)? {
+/// they open nothing here. Never the `own` one, whatever reading it gives.
+fn remove_foreign_slots(store: &Store, config: &Config, own: &ObjectName) -> Result<()> {
+    let listed = store.list(ObjectKind::Key)?;
+    for (name, _) in listed.into_iter().filter(|(name, _)| name != own) {
         let is_foreign = match read_slot(store, &name) {
             Ok(slot) => slot.repository != config.repository,
             Err(e) => e.is_damage() && !e.is_not_found() && !e.is_unreadable_now(),

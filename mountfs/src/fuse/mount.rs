@@ -28,7 +28,12 @@ impl Session {
         let nothing = std::thread::spawn(|| Ok(()));
         let served = std::mem::replace(&mut session.guard, nothing);
         let ended = served.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")));
-        self.forget();
+        // After an error it may still be mounted.
+        if ended.is_ok() {
+            self.forget()
+        } else {
+            drop(self.0.take())
+        }
         ended
     }
 

@@ -15,17 +15,19 @@ use super::{Drive, Kind};
 const NFS_PORT: u16 = 2049;
 
 pub(super) fn drive_there(point: &Path) -> Option<Drive> {
-    let text = std::fs::read("/proc/self/mountinfo").ok()?;
-    text.split(|b| *b == b'\n').find_map(|line| drive_at(line, point))
+    drive_in(&std::fs::read("/proc/self/mountinfo").ok()?, point)
 }
 
-/// The drive that this line of mountinfo is about, if it is mounted there.
-fn drive_at(line: &[u8], point: &Path) -> Option<Drive> {
-    let mut fields = line.split(|b| *b == b' ');
-    let at = unescape(fields.by_ref().nth(4)?);
-    let mut mounted = fields.skip_while(|f| *f != b"-").skip(1);
+/// The same of this table. What was mounted there last lies on top, and hides a drive below it.
+fn drive_in(table: &[u8], point: &Path) -> Option<Drive> {
+    let is_there = |line: &&[u8]| {
+        let at = line.split(|b| *b == b' ').nth(4).map(unescape);
+        at.is_some_and(|at| Path::new(OsStr::from_bytes(&at)) == point)
+    };
+    let line = table.split(|b| *b == b'\n').rfind(is_there)?;
+    let mut mounted = line.split(|b| *b == b' ').skip_while(|f| *f != b"-").skip(1);
     let (kind, source) = (mounted.next()?, mounted.next()?);
-    let kind = Kind::of(kind, source).filter(|_| Path::new(OsStr::from_bytes(&at)) == point)?;
+    let kind = Kind::of(kind, source)?;
     let server = mounted.next().filter(|_| kind == Kind::Nfs).and_then(server);
     Some(Drive { kind, source: source.to_vec(), server })
 }
@@ -62,13 +64,16 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 }
 
 pub(crate) fn unmount(point: &Path, lazy: bool) -> io::Result<()> {
-    let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::NOFOLLOW };
-    Ok(rustix::mount::unmount(point, flags)?)
+    let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
+    Ok(rustix::mount::unmount(point, flags | UnmountFlags::NOFOLLOW)?)
 }
 
 /// What is asked of a server that is gone ends with an error.
 pub(super) fn forced_unmount(point: &Path) -> io::Result<()> {
-    Ok(rustix::mount::unmount(point, UnmountFlags::FORCE | UnmountFlags::DETACH)?)
+    Ok(rustix::mount::unmount(
+        point,
+        UnmountFlags::FORCE | UnmountFlags::DETACH | UnmountFlags::NOFOLLOW,
+    )?)
 }
 
 pub(super) fn helper_unmount(point: &Path, lazy: bool) -> bool {
@@ -97,26 +102,46 @@ mod tests {
         use Kind::{Fuse, Nfs};
 
         let at = Path::new("/mnt/a drive");
-        let kind = |line: &str| drive_at(line.as_bytes(), at).map(|drive| drive.kind);
+        let kind = |table: &str| drive_in(table.as_bytes(), at).map(|drive| drive.kind);
         let line = |kind: &str, source: &str| {
             format!(r"61 29 0:50 / /mnt/a\040drive ro,nosuid - {kind} {source} ro,vers=3")
         };
         assert_eq!(kind(&line("fuse.tresor", "tresor:/srv/repo")), Some(Fuse));
         assert_eq!(kind(&line("macfuse", "tresor:/srv/repo")), Some(Fuse));
-        assert_eq!(kind(&line("nfs", "127.0.0.1:/tresor-00ff")), Some(Nfs));
-        assert_eq!(kind(&line("nfs", "[::1]:/tresor-00ff/snapshots")), Some(Nfs));
+        assert_eq!(
+            kind(&line("nfs", "127.0.0.1:/tresor-00112233445566778899aabbccddeeff")),
+            Some(Nfs)
+        );
+        assert_eq!(
+            kind(&line("nfs", "[::1]:/tresor-00112233445566778899aabbccddeeff/snapshots")),
+            Some(Nfs)
+        );
+        // Names that others may have given.
         assert_eq!(kind(&line("nfs", "127.0.0.1:/srv/tresor-x")), None);
+        assert_eq!(kind(&line("nfs", "nas:/tresor-backup")), None);
+        assert_eq!(kind(&line("nfs", "nas:/x:/tresor-00112233445566778899aabbccddeeff")), None);
         assert_eq!(kind(&line("fuse.sshfs", "host:/tresor-00ff")), None);
         assert_eq!(kind(&line("ext4", "tresor:/srv/repo")), None);
-        assert_eq!(kind(&line("nfs", "127.0.0.1:/tresor-00ff").replace("drive", "drives")), None);
+        assert_eq!(
+            kind(
+                &line("nfs", "127.0.0.1:/tresor-00112233445566778899aabbccddeeff")
+                    .replace("drive", "drives")
+            ),
+            None
+        );
         assert_eq!(kind(""), None);
+        let (ours, other) = (line("fuse.tresor", "tresor:/srv/repo"), line("tmpfs", "none"));
+        assert_eq!(kind(&format!("{other}\n{ours}\n")), Some(Fuse));
+        assert_eq!(kind(&format!("{ours}\n{other}\n")), None);
     }
 
     #[test]
     fn servers_in_the_table_of_mounts() {
         let of = |options: &str| {
-            let line = format!("61 29 0:50 / /mnt ro - nfs 127.0.0.1:/tresor-00ff {options}");
-            drive_at(line.as_bytes(), Path::new("/mnt")).unwrap().server
+            let line = format!(
+                "61 29 0:50 / /mnt ro - nfs 127.0.0.1:/tresor-00112233445566778899aabbccddeeff {options}"
+            );
+            drive_in(line.as_bytes(), Path::new("/mnt")).unwrap().server
         };
         let told = "ro,vers=3,port=5049,timeo=600,mountaddr=10.0.0.1,mountport=9,addr=127.0.0.1";
         assert_eq!(of(told), Some("127.0.0.1:5049".parse().unwrap()));

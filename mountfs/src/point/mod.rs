@@ -134,14 +134,21 @@ enum Kind {
     Nfs,
 }
 
+/// Behind the prefix of what the server exports.
+const NAME_DIGITS: usize = 32;
+
 impl Kind {
     /// By what the table of mounts says of a mount: its kind and its source.
     fn of(kind: &[u8], source: &[u8]) -> Option<Self> {
         let (kind, source) = (String::from_utf8_lossy(kind), String::from_utf8_lossy(source));
-        // Behind the name of the server.
-        let of_nfs = || source.contains(&format!(":/{}", crate::nfs::NAME_PREFIX));
+        // Behind the name of the server, which may be an address with colons.
+        let of_nfs = || {
+            let (_, path) = source.split_once(":/")?;
+            let name = path.split('/').next()?.strip_prefix(crate::nfs::NAME_PREFIX)?;
+            (name.len() == NAME_DIGITS && name.bytes().all(|b| b.is_ascii_hexdigit())).then_some(())
+        };
         match kind.as_ref() {
-            "nfs" => of_nfs().then_some(Self::Nfs),
+            "nfs" => of_nfs().map(|()| Self::Nfs),
             // `fuse.tresor`; `fuse` without fusermount3, since the kernel is told of no
             // subtype then; `macfuse`.
             kind if kind.contains("fuse") => {

@@ -1,11 +1,12 @@
 //! Agents and daemons of launchd. Nobody has run this on a Mac yet.
 
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::plist::{PREFIX, properties};
 use super::secret::{Secrets, check_program, is_secret};
-use super::{Result, Service, ServiceError, Services, installed, io_error, run};
+use super::{Result, Service, ServiceError, Services, installed, io_error, is_ours, run};
 
 const SUFFIX: &str = ".plist";
 
@@ -64,7 +65,7 @@ impl Services for Launchd {
         for folder in [&self.folder, &self.logs] {
             std::fs::create_dir_all(folder).map_err(io_error(folder))?;
         }
-        let made = std::fs::OpenOptions::new().write(true).create_new(true).open(&list);
+        let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&list);
         let mut made = match made {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(ServiceError::Exists(name.into()));
@@ -87,7 +88,7 @@ impl Services for Launchd {
     }
 
     fn remove(&self, name: &str) -> Result<()> {
-        if !self.list_of(name).exists() {
+        if !is_ours(&self.list_of(name)) {
             return Err(ServiceError::Unknown(name.into()));
         }
         let left = run("launchctl", &["bootout", &self.target(name)]);

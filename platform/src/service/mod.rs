@@ -179,6 +179,16 @@ fn run(program: &str, words: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Stands in each file that `install` makes.
+#[cfg(unix)]
+const MADE_BY: &[u8] = b"Made by `tresor service install`";
+
+/// Whether a file was made by `install`, and not by somebody who found the same name.
+#[cfg(unix)]
+fn is_ours(file: &Path) -> bool {
+    std::fs::read(file).is_ok_and(|text| text.windows(MADE_BY.len()).any(|some| some == MADE_BY))
+}
+
 /// What stands between these in the names of files in a folder.
 #[cfg(unix)]
 fn installed(folder: &Path, prefix: &str, suffix: &str) -> Result<Vec<String>> {
@@ -190,7 +200,8 @@ fn installed(folder: &Path, prefix: &str, suffix: &str) -> Result<Vec<String>> {
     let name = |entry: io::Result<std::fs::DirEntry>| {
         let file = entry.ok()?.file_name().into_string().ok()?;
         let name = file.strip_prefix(prefix)?.strip_suffix(suffix)?.to_owned();
-        check_name(&name).is_ok().then_some(name)
+        (check_name(&name).is_ok() && is_ours(&folder.join(prefix.to_owned() + &name + suffix)))
+            .then_some(name)
     };
     let mut names: Vec<String> = entries.filter_map(name).collect();
     names.sort();

@@ -27,7 +27,7 @@ pub(super) fn properties(service: &Service, log: &Path) -> Result<String> {
     Ok(format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
          <!DOCTYPE plist PUBLIC \"-//Apple//DTD PLIST 1.0//EN\" \"http://www.apple.com/DTDs/PropertyList-1.0.dtd\">\n\
-         <!-- Made by `tresor service install`; `tresor service remove {name}` removes it. -->\n\
+         <!-- Made by `tresor service install`; `tresor service remove` removes it. -->\n\
          <plist version=\"1.0\">\n<dict>\n  \
          <key>Label</key>\n  <string>{PREFIX}{name}</string>\n  \
          <key>ProgramArguments</key>\n  <array>\n{words}  </array>\n  \

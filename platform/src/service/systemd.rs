@@ -1,10 +1,11 @@
 //! Units of systemd.
 
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::secret::{Secrets, check_program, is_secret};
-use super::{PREFIX, Result, Service, ServiceError, Services, installed, io_error, run};
+use super::{PREFIX, Result, Service, ServiceError, Services, installed, io_error, is_ours, run};
 
 const SUFFIX: &str = ".service";
 
@@ -75,7 +76,7 @@ impl Services for Systemd {
         let failed = io_error(&unit);
         let text = unit_text(service, self.for_user)?;
         std::fs::create_dir_all(&self.units).map_err(&failed)?;
-        let made = std::fs::OpenOptions::new().write(true).create_new(true).open(&unit);
+        let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&unit);
         let mut made = match made {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(ServiceError::Exists(name.into()));
@@ -102,7 +103,7 @@ impl Services for Systemd {
     }
 
     fn remove(&self, name: &str) -> Result<()> {
-        if !self.unit(name).exists() {
+        if !is_ours(&self.unit(name)) {
             return Err(ServiceError::Unknown(name.into()));
         }
         self.control(&["disable", "--now", &unit_name(name)])?;
@@ -153,7 +154,10 @@ fn unit_text(service: &Service, for_user: bool) -> Result<String> {
             "multi-user.target",
         ),
     };
-    let (name, about) = (&service.name, service.about.replace('%', "%%"));
+    // No line ends in it, and none goes on in the next.
+    let plain = |c: char| if c.is_control() || c == '\\' { '?' } else { c };
+    let about: String = service.about.chars().map(plain).collect();
+    let (name, about) = (&service.name, about.replace('%', "%%"));
     Ok(format!(
         "# Made by `tresor service install`; `tresor service remove {name}` removes it.\n\
          [Unit]\nDescription={about}\n{after}\n\
@@ -231,5 +235,36 @@ mod tests {
         assert_eq!(quoted("50% of $HOME"), r#""50%% of $$HOME""#);
         assert_eq!(quoted("a\"\\\nExecStart=x"), r#""a\"\\\x0aExecStart=x""#);
         assert_eq!(quoted("ä ;"), "\"ä ;\"");
+    }
+
+    #[test]
+    fn no_name_adds_a_line() {
+        let service = Service {
+            name: "restore".into(),
+            about: "Backups in /a\n[Service]\nExecStartPre=x\r as /m\\".into(),
+            program: "/usr/bin/tresor".into(),
+            arguments: vec!["mount".into()],
+            needs: "/a\nb".into(),
+        };
+        let text = unit_text(&service, false).unwrap();
+        let keys = |line: &str| line.split_once('=').map(|(key, _)| key.to_owned());
+        let told: Vec<_> = text.lines().filter_map(keys).collect();
+        let expected = "Description Wants After RequiresMountsFor Type ExecStart Restart RestartSec TimeoutStopSec WantedBy";
+        assert_eq!(told.join(" "), expected, "{text}");
+        assert!(
+            text.contains("as /m?\n") && text.lines().filter(|l| l.starts_with('[')).count() == 3
+        );
+    }
+
+    #[test]
+    fn what_others_have_made_is_not_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(format!("{PREFIX}{name}{SUFFIX}"));
+        std::fs::write(file("backup"), "[Service]\nExecStart=/usr/bin/tresor backup /home\n")
+            .unwrap();
+        std::fs::write(file("restore"), "# Made by `tresor service install`; x\n[Service]\n")
+            .unwrap();
+        assert_eq!(installed(folder.path(), PREFIX, SUFFIX).unwrap(), ["restore"]);
+        assert!(!is_ours(&file("backup")) && !is_ours(&file("gone")));
     }
 }

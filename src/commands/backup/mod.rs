@@ -144,6 +144,7 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     }
     let paths = options::paths(&args, globals)?;
     let mut exclude = options::excludes(&args, globals)?;
+    paths.iter().for_each(|path| exclude.ask_for(&path.0));
     let repo = globals.open()?;
     // Opening may have made the cache.
     options::exclude_own(&mut exclude, globals)?;
