@@ -1,6 +1,7 @@
 """A drive that Windows keeps mounted: Wine has a service manager."""
 
 import subprocess
+import time
 
 import drive
 from drive import Thread
@@ -70,9 +71,18 @@ class Service(Programs):
             self.assertEqual(handle.content(), b"what is in it")
             return descriptor
 
-    def assert_gone(self):
-        with self.assertRaises(OSError):
-            Thread(self.port)
+    def answers(self):
+        try:
+            with Thread(self.port):
+                return True
+        except OSError:
+            return False
+
+    def until(self, is_so, seconds=60):
+        end = time.monotonic() + seconds
+        while not is_so():
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.5)
 
     def assert_nothing_is_left(self):
         self.assertEqual(self.windows("service", "list").stdout, b"")
@@ -96,15 +106,17 @@ class Service(Programs):
         self.assertIn(b"restore already", taken)
 
         self.wine("net", "stop", "tresor-restore")
-        self.assert_gone()
+        # Wine's `net` doesn't wait for either.
+        self.until(lambda: not self.answers())
         self.assertEqual(self.windows("service", "list").stdout, b"restore  stopped\n")
-        self.wine("net", "start", "tresor-restore")
+        start = ("net", "start", "tresor-restore")
+        self.until(lambda: self.wine(*start, codes=range(256)).returncode == 0)
         self.read()
         self.restart()
         self.read()
 
         self.windows("service", "remove", "restore")
-        self.assert_gone()
+        self.assertFalse(self.answers())
         self.assert_nothing_is_left()
         missing = self.windows("service", "remove", "restore", codes=(1,)).stderr
         self.assertIn(b"no service restore", missing)
