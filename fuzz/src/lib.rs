@@ -7,6 +7,7 @@
 mod alloc;
 mod hostile;
 mod kit;
+mod nfs;
 mod objects;
 mod packs;
 mod pages;
@@ -105,6 +106,7 @@ pub const TARGETS: &[Target] = &[
     new("snapshot_spec", text::snapshot_spec, TEXT),
     new("arguments", text::arguments, TEXT),
     new("mount_options", text::mount_options, TEXT),
+    new("nfs_calls", nfs::nfs_calls, REPOSITORY),
     new("repository", world::repository, REPOSITORY),
     new("hostile", hostile::hostile, REPOSITORY),
 ];
