@@ -6,6 +6,7 @@
 
 mod hostile;
 mod kit;
+mod nfs;
 mod objects;
 mod packs;
 mod pages;
@@ -104,6 +105,7 @@ pub const TARGETS: &[Target] = &[
     new("snapshot_spec", text::snapshot_spec, TEXT),
     new("arguments", text::arguments, TEXT),
     new("mount_options", text::mount_options, TEXT),
+    new("nfs_calls", nfs::nfs_calls, REPOSITORY),
     new("repository", world::repository, REPOSITORY),
     new("hostile", hostile::hostile, REPOSITORY),
 ];

@@ -245,6 +245,33 @@ fn examples(target: &str) -> Vec<Vec<u8>> {
             })
             .chain([vec![0x8a, 0x3b, 0x28]])
             .collect(),
+        // Which server; then calls: how, a procedure, which handle, and its arguments.
+        "nfs_calls" => {
+            let lookup = |handle: u8, name: u8| [3, 3, handle, name];
+            let way = [lookup(0, 0), lookup(1, 1), lookup(2, 2), lookup(3, 4)].concat();
+            let more = [lookup(3, 6), lookup(3, 7), lookup(2, 3), lookup(1, 12)].concat();
+            let read = [&[3, 6, 4][..], &[0; 8], &[0, 0, 1, 0]].concat();
+            let list = |procedure: u8, handle: u8, from: u8, how: u8| {
+                let words = [0, 8, 0, 0, 0, 64, 0, 0];
+                [&[3 | how, procedure, handle, from][..], &words].concat()
+            };
+            let all = |how: u8| {
+                let call = |procedure: u8| [&[3 | how, procedure, procedure][..], &[0, 9]].concat();
+                (0..23).flat_map(call).collect::<Vec<_>>()
+            };
+            let lists =
+                [list(16, 3, 0, 0), list(16, 3, 2, 0), list(17, 3, 0, 0), list(17, 2, 1, 8)];
+            let mounts =
+                [&[1, 60][..], b"/snapshots/late", &[9, 0, 2, 1, 3, 5, 2, 2, 2, 3]].concat();
+            let raw = [&[0, 40][..], &[0; 7], &[2, 0, 1, 0x86, 0xa3, 0, 0, 0, 3, 9, 9]].concat();
+            let whole = [&[0][..], &way, &more, &read, &lists.concat()].concat();
+            let hows = [0, 8, 0x10, 0x20, 0x40, 0x80].map(|how| [&way[..], &all(how)].concat());
+            let hows = hows.map(|calls| [&[0][..], &calls].concat());
+            [whole, [&[1][..], &way, &read, &mounts, &raw].concat()]
+                .into_iter()
+                .chain(hows)
+                .collect()
+        }
         "hostile" => {
             let chunk = [0, 40, b'c', b'h', b'u', b'n', b'k', 3];
             let leaf = [5, 3, 7, 0, 0, 2, 2, 3, 0, 9, 1, 0, 2, 1, 0, 3, 11, 0, 0, 1, 60, 60];

@@ -45,7 +45,7 @@ pub fn open(store: &Store) -> tresor_engine::Result<Arc<Repository>> {
     Repository::open(store.clone(), &password(), &OpenOptions::default())
 }
 
-fn tree(second: bool) -> Item {
+pub fn tree(second: bool) -> Item {
     let mut rng = fastrand::Rng::with_seed(3);
     let mut noise = |len| random_bytes(&mut rng, len);
     let many = (0..40).fold(Item::dir(), |dir, n| {

@@ -1,11 +1,12 @@
 //! A way without FUSE: the drive as an NFS version 3 server (RFC 1813), for the clients that
 //! every system has. Why it is made this way: docs/decisions/0009-nfs.md.
 //!
-//! `server` takes connections and calls, `drive` and `listing` answer them out of
+//! `server` takes connections, `calls` the messages, `drive` and `listing` answer them out of
 //! [`SnapshotFs`](crate::SnapshotFs), `mountd` gives the first handle. The layout of
 //! replies is the crate `nfs3_types`'; what clients send is read here.
 
 mod access;
+mod calls;
 mod connection;
 mod drive;
 mod handle;
@@ -24,6 +25,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use calls::Calls;
 pub use mount::{Mounted, System, mount};
 pub use server::Server;
 

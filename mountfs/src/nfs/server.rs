@@ -2,28 +2,16 @@
 //! goes to a pool, so that no client, and no call of a client, waits for another's.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, unbounded};
-use nfs3_types::nfs3::{self, NFS_PROGRAM};
-use nfs3_types::portmap;
-use nfs3_types::rpc::accept_stat_data;
-use tresor_engine::crypto;
 use tresor_engine::repo::without_fetching;
 
-use super::access::{Readers, Rights};
+use super::calls::{Calls, Taken};
 use super::connection::{Connection, Ticket};
-use super::drive::{Answer, Drive};
-use super::handle::Handles;
-use super::mountd::{self, MountCall};
-use super::request::{Request, Unparsed, failure_words};
-use super::rpc::{self, Call, Malformed, packed};
-use super::status::{Problem, status};
-use super::{NAME_PREFIX, ServeError, ServeOptions, peer};
-use crate::core::{FsError, SnapshotFs};
+use super::{ServeError, ServeOptions, peer};
+use crate::core::SnapshotFs;
 use crate::idle::Activity;
 use crate::pool::Pool;
 
@@ -39,14 +27,9 @@ const AGAIN: Duration = Duration::from_millis(100);
 pub struct Server(Arc<Shared>);
 
 struct Shared {
-    drive: Drive,
+    calls: Calls,
     address: SocketAddr,
-    /// The path that clients must name to get the first handle.
-    export: String,
-    /// Whether they still get it.
-    entrance: AtomicBool,
     pool: Pool,
-    activity: Arc<Activity>,
     connections: Mutex<Vec<Arc<Connection>>>,
     stopped: Mutex<bool>,
     stop: Condvar,
@@ -58,21 +41,11 @@ impl Server {
         let listen = |e| ServeError::Listen(wanted, e);
         let listener = TcpListener::bind(wanted).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let secret = crypto::random::<16>()?;
-        let drive = Drive {
-            fs,
-            handles: Handles::new()?,
-            readers: readers(options.allow_other),
-            id: u64::from_le_bytes(crypto::random()?),
-            on_error: options.on_error.clone(),
-        };
+        let calls = Calls::new(fs, options, address.port())?;
         let server = Self(Arc::new(Shared {
-            drive,
+            calls,
             address,
-            export: format!("/{NAME_PREFIX}{:032x}", u128::from_le_bytes(secret)),
-            entrance: AtomicBool::new(true),
             pool: Pool::new(),
-            activity: Arc::new(Activity::new()),
             connections: Mutex::default(),
             stopped: Mutex::default(),
             stop: Condvar::new(),
@@ -94,16 +67,16 @@ impl Server {
     }
 
     pub fn export(&self) -> &str {
-        &self.0.export
+        self.0.calls.export()
     }
 
     /// Nobody gets the first handle from now on.
     pub fn close_entrance(&self) {
-        self.0.entrance.store(false, Relaxed);
+        self.0.calls.close_entrance();
     }
 
     pub(crate) fn activity(&self) -> Arc<Activity> {
-        self.0.activity.clone()
+        self.0.calls.activity()
     }
 
     /// Whether somebody is connected who has been let in.
@@ -135,22 +108,6 @@ fn reachable(address: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, address.port())
-}
-
-fn readers(allow_other: bool) -> Readers {
-    match user() {
-        _ if allow_other => Readers::AsRecorded,
-        Some(user) => Readers::User(user),
-        None => Readers::Anybody,
-    }
-}
-
-/// The number of the user who runs this, where users have one.
-fn user() -> Option<u32> {
-    #[cfg(unix)]
-    return Some(rustix::process::geteuid().as_raw());
-    #[cfg(not(unix))]
-    None
 }
 
 impl Shared {
@@ -234,35 +191,31 @@ impl Shared {
         replies: &Sender<(Vec<u8>, Ticket)>,
         record: &[u8],
     ) -> bool {
-        let call = match rpc::parse(record) {
-            Ok(call) => call,
-            Err(Malformed::Refused(reply)) => {
+        let (xid, work) = match self.calls.take(record) {
+            Taken::Work(xid, work) => (xid, work),
+            Taken::Answered(reply) => {
                 connection.send(&reply);
                 return true;
             }
-            Err(Malformed::Senseless) => return false,
+            Taken::Senseless => return false,
         };
-        let xid = call.xid;
-        let work = match self.work(call) {
-            Ok(work) => work,
-            Err(Done { stat, body }) => {
-                connection.send(&rpc::accepted(xid, stat, &body));
-                return true;
-            }
-        };
-        if let Work::Nfs(..) = work {
+        if work.shows_a_handle() {
             connection.set_known();
         }
         let Some(ticket) = connection.take(work.most()) else { return false };
-        match without_fetching(|| self.reply(connection, xid, &work)) {
-            Some(reply) => connection.send(&reply),
+        match without_fetching(|| self.calls.reply(xid, &work)) {
+            Some(reply) => {
+                reply.lets_in.then(|| connection.set_known());
+                connection.send(&reply.bytes);
+            }
             None => {
                 let (shared, replies) = (self.clone(), replies.clone());
                 let of = connection.clone();
                 connection.put_off(Box::new(move || {
-                    if let Some(reply) = shared.reply(&of, xid, &work) {
+                    if let Some(reply) = shared.calls.reply(xid, &work) {
+                        reply.lets_in.then(|| of.set_known());
                         // Fails only if the connection is closed.
-                        let _ = replies.send((reply, ticket));
+                        let _ = replies.send((reply.bytes, ticket));
                     }
                 }));
                 // What waits for a thread goes with its client.
@@ -274,76 +227,6 @@ impl Shared {
             }
         }
         true
-    }
-
-    /// What there is to do for a call, or the answer if there is nothing.
-    fn work(&self, mut call: Call<'_>) -> Result<Work, Done> {
-        let version = mountd::version_of(call.program);
-        let version = version.ok_or(Done::failed(accept_stat_data::PROG_UNAVAIL))?;
-        if call.version != version {
-            let (low, high) = (version, version);
-            return Err(Done::failed(accept_stat_data::PROG_MISMATCH { low, high }));
-        }
-        let rights = self.drive.readers.rights(call.who.take());
-        match call.program {
-            nfs3::PROGRAM => self.nfs_work(&mut call, rights),
-            portmap::PROGRAM => {
-                let port = self.address.port();
-                let body = mountd::port_of(call.procedure, &mut call.args, port);
-                Err(body.map_or(Done::failed(accept_stat_data::PROC_UNAVAIL), Done::with))
-            }
-            _ => match mountd::parse(call.procedure, &mut call.args).map_err(Done::failed)? {
-                MountCall::Answered(body) => Err(Done::with(body)),
-                MountCall::Mount(path) => Ok(Work::Mount(path, rights)),
-            },
-        }
-    }
-
-    fn nfs_work(&self, call: &mut Call<'_>, rights: Rights) -> Result<Work, Done> {
-        let procedure = NFS_PROGRAM::try_from(call.procedure)
-            .map_err(|_| Done::failed(accept_stat_data::PROC_UNAVAIL))?;
-        if procedure == NFS_PROGRAM::NFSPROC3_NULL {
-            return Err(Done::with(Vec::new()));
-        }
-        match Request::parse(procedure, &mut call.args, &self.drive.handles) {
-            Ok(request) => {
-                self.activity.note();
-                Ok(Work::Nfs(procedure, request, rights))
-            }
-            Err(Unparsed::Call(stat)) => Err(Done::failed(stat)),
-            Err(Unparsed::Problem(problem)) => Err(Done::with(failure(procedure, &problem))),
-        }
-    }
-
-    /// The reply to a call; none if something must be fetched for it and may not be.
-    fn reply(&self, connection: &Connection, xid: u32, work: &Work) -> Option<Vec<u8>> {
-        let body = catch_unwind(AssertUnwindSafe(|| self.body(connection, work)));
-        match body {
-            Ok(body) => Some(rpc::accepted(xid, accept_stat_data::SUCCESS, &body?)),
-            Err(_) => Some(rpc::accepted(xid, accept_stat_data::SYSTEM_ERR, &[])),
-        }
-    }
-
-    fn body(&self, connection: &Connection, work: &Work) -> Option<Vec<u8>> {
-        let answer = match work {
-            Work::Nfs(_, request, rights) => self.drive.answer(request, rights),
-            Work::Mount(path, rights) => self.mount(connection, path, rights),
-        };
-        match (answer, work) {
-            (Ok(body), _) => Some(body),
-            (Err(Problem::Fs(FsError::WouldFetch)), _) => None,
-            (Err(problem), Work::Nfs(procedure, ..)) => Some(failure(*procedure, &problem)),
-            (Err(problem), Work::Mount(..)) => Some(mountd::refused(&problem)),
-        }
-    }
-
-    fn mount(&self, connection: &Connection, path: &[u8], rights: &Rights) -> Answer {
-        if !self.entrance.load(Relaxed) {
-            return Err(Problem::Denied);
-        }
-        let body = self.drive.mount(&self.export, path, rights)?;
-        connection.set_known();
-        Ok(body)
     }
 }
 
@@ -358,43 +241,4 @@ impl Drop for Admitted {
         self.connection.close();
         self.shared.connections().retain(|c| !Arc::ptr_eq(c, &self.connection));
     }
-}
-
-/// What a call wants.
-enum Work {
-    Nfs(NFS_PROGRAM, Request, Rights),
-    Mount(Vec<u8>, Rights),
-}
-
-impl Work {
-    /// How long the reply may be.
-    fn most(&self) -> usize {
-        match self {
-            Self::Nfs(_, request, _) => request.most(),
-            Self::Mount(..) => 0,
-        }
-    }
-}
-
-/// The answer to a call that needs no work.
-struct Done {
-    stat: accept_stat_data,
-    body: Vec<u8>,
-}
-
-impl Done {
-    fn with(body: Vec<u8>) -> Self {
-        Self { stat: accept_stat_data::SUCCESS, body }
-    }
-
-    fn failed(stat: accept_stat_data) -> Self {
-        Self { stat, body: Vec::new() }
-    }
-}
-
-/// The body of a reply to a call that fails.
-fn failure(procedure: NFS_PROGRAM, problem: &Problem) -> Vec<u8> {
-    let mut body = packed(&status(problem));
-    body.resize(body.len() + 4 * failure_words(procedure), 0);
-    body
 }
