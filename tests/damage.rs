@@ -208,7 +208,7 @@ fn a_backup_tells_that_the_repository_is_damaged() {
     flip(&index, middle(&index));
     let _ = fs::remove_dir_all(w.path("cache"));
     let told = format!("{} is damaged", object_name(&w, &index));
-    says(&w.fails_with(0, "ls latest"), &[&told, "repair index"]);
+    says(&w.fails_with(0, "snapshots"), &[&told, "repair index"]);
     says(&w.fails_with(3, "backup src"), &[&told, "repair index", "the repository is damaged"]);
     w.ok("restore latest -t out --overwrite");
     assert_same(&w.path("src"), &w.path("out").join(w.inside("src")));

@@ -6,15 +6,16 @@
 #[path = "prune/world.rs"]
 mod world;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use fastrand::Rng;
 use tresor_engine::format::{BlobKind, Content, IndexData, ObjectId, ObjectKind, ObjectName};
 use tresor_engine::index::read_object;
 use tresor_engine::maintenance::PruneOptions;
 use tresor_engine::repo::Snapshot;
-use tresor_engine::store::Store;
+use tresor_engine::store::{ObjectStore, Store, StoreError, StoreErrorKind};
 use tresor_engine::tree;
 use tresor_testkit::{Call, HookedStore, Item, random_bytes};
 use world::*;
@@ -148,4 +149,102 @@ fn a_snapshot_that_nobody_looked_at_again_may_be_the_next_parent() {
     let repo = open(&w.store);
     holds(&repo, &saved, &w.tree, "the next backup");
     holds(&repo, &unconfirmed, &w.tree, "the snapshot that it was compared with, healed");
+}
+
+/// The backup looks at its own packs, then at the index and the packs in it. That the one says of a
+/// pack that it is gone, and the other that it is there, makes nothing wrong: a listing may be old, or a
+/// look fail once.
+#[test]
+fn looks_that_contradict_each_other_lose_nothing() {
+    for (gone_for_good, which) in [(false, 0), (true, 0), (true, 1)] {
+        let (store, mut rng) = (new_store(), Rng::with_seed(1));
+        let mut kept = Kept::default();
+        kept.add(&open(&store), &some_tree(&mut rng, 3));
+        let tree = some_tree(&mut rng, 5);
+        let contrary = Contrary {
+            inner: store.clone(),
+            named: AtomicBool::new(false),
+            looks: AtomicUsize::new(0),
+            which,
+            gone_for_good,
+            victim: Mutex::default(),
+        };
+        let contrary = Arc::new(contrary);
+        let view = contrary.clone();
+        let repo = open_over(&store, |_| view as Store);
+        let what = format!("for good: {gone_for_good}, pack {which}");
+        let saved = try_backup(&repo, &tree, None);
+        let victim = contrary.victim.lock().unwrap().unwrap_or_else(|| panic!("{what}: no look"));
+        match saved {
+            Ok(snapshot) => kept.0.push((snapshot, tree)),
+            Err(e) => assert!(gone_for_good, "{what}: {e}"),
+        }
+        let fresh = open(&store);
+        kept.0.iter().for_each(|(snapshot, tree)| holds(&fresh, snapshot, tree, &what));
+        // Nothing rests on a pack that is doomed.
+        prune_at(&open(&store), &all(), 0).unwrap();
+        kept.verify(&store, &format!("{what}: after a prune"));
+        assert!(names(&store, ObjectKind::Pack).is_disjoint(&[victim.0.id].into()), "{what}");
+    }
+}
+
+/// Says of one pack, once its name is in the index, that it isn't there: after it was deleted,
+/// while the listing goes on to have it, or just once.
+struct Contrary {
+    inner: Store,
+    named: AtomicBool,
+    looks: AtomicUsize,
+    which: usize,
+    gone_for_good: bool,
+    victim: Mutex<Option<(ObjectName, u64)>>,
+}
+
+impl ObjectStore for Contrary {
+    fn put(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
+        self.named.fetch_or(name.kind == ObjectKind::Index, SeqCst);
+        self.inner.put(name, data)
+    }
+    fn replace(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
+        self.inner.replace(name, data)
+    }
+    fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StoreError> {
+        self.inner.get(name)
+    }
+    fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        self.inner.get_range(name, offset, len)
+    }
+    fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
+        let mut victim = self.victim.lock().unwrap();
+        let is_about = name.kind == ObjectKind::Pack && self.named.load(SeqCst);
+        if is_about && victim.is_none() && self.looks.fetch_add(1, SeqCst) == self.which {
+            *victim = Some((*name, self.inner.size(name)?));
+            if self.gone_for_good {
+                self.inner.delete(name)?;
+            }
+            let message = "no such object".to_owned();
+            return Err(StoreError::new(StoreErrorKind::NotFound, "look", name.path(), message));
+        }
+        self.inner.size(name)
+    }
+    fn list(&self, kind: ObjectKind) -> Result<Vec<(ObjectName, u64)>, StoreError> {
+        let mut listed = self.inner.list(kind)?;
+        let victim = *self.victim.lock().unwrap();
+        listed.extend(victim.filter(|_| kind == ObjectKind::Pack && self.gone_for_good));
+        Ok(listed)
+    }
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.inner.delete(name)
+    }
+    fn settle(&self) -> Result<(), StoreError> {
+        self.inner.settle()
+    }
+    fn sweep(&self, age: Duration) -> Result<(u64, u64), StoreError> {
+        self.inner.sweep(age)
+    }
+    fn create(&self) -> Result<(), StoreError> {
+        self.inner.create()
+    }
+    fn describe(&self) -> String {
+        "a store that contradicts itself".into()
+    }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use fastrand::Rng;
 use tresor_engine::Error;
 use tresor_engine::crypto::{KdfCost, Password};
-use tresor_engine::format::{ObjectKind, ParityShare};
+use tresor_engine::format::{Config, ObjectKind, ObjectName, ParityShare};
 use tresor_engine::maintenance::{CheckOptions, check, scrub};
 use tresor_engine::monitor::Quiet;
 use tresor_engine::repo::{InitOptions, OpenOptions, Repository};
@@ -49,6 +49,9 @@ fn is_of_one(store: &Store, made: &[Result<(), Error>], what: &str) {
         }
     }
     assert_eq!(store.list(ObjectKind::Key).unwrap().len(), 1, "{what}");
+    let config = Config::parse(&store.get(&ObjectName::CONFIG).unwrap()).unwrap();
+    let parity = if config.parity_share().is_some() { 2 } else { 0 };
+    assert_eq!(store.list(ObjectKind::Parity).unwrap().len(), parity, "{what}");
     let report = scrub(store, &Quiet::default()).unwrap();
     assert!(report.problems.is_empty(), "{what}: {:?}", report.problems);
 }

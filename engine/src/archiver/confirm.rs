@@ -62,7 +62,7 @@ impl Saving<'_> {
     fn save(&mut self) -> Result<ObjectId> {
         self.monitor.progress().check()?;
         if !self.still_there()? {
-            self.rescue()?;
+            self.rescue(&HashSet::new())?;
         }
         self.make_up()?;
         let id = self.repo.save_snapshot(self.data)?;
@@ -77,7 +77,7 @@ impl Saving<'_> {
             if self.still_there()? {
                 return Ok(());
             }
-            self.rescue()?;
+            self.rescue(&HashSet::new())?;
             self.make_up()?;
         }
         if self.still_there()? { Ok(()) } else { Err(one_after_the_other()) }
@@ -97,7 +97,7 @@ impl Saving<'_> {
             if lost.is_empty() {
                 return Ok(());
             }
-            self.rescue()?;
+            self.rescue(&lost)?;
             self.stored.packs.retain(|(id, _)| !lost.contains(id));
             self.relied_on.retain(|id| !self.stored.index.contains(id));
             self.stored.index = disown(self.repo, &self.stored.index, |id| lost.contains(id))?;
@@ -109,13 +109,14 @@ impl Saving<'_> {
         }
     }
 
-    /// Stores anew what is about to be deleted, and relies on the index as it is now.
-    fn rescue(&mut self) -> Result<()> {
+    /// Stores anew what is about to be deleted, or in packs that were found `lost` whatever
+    /// another look says of them, and relies on the index as it is now.
+    fn rescue(&mut self, lost: &HashSet<ObjectId>) -> Result<()> {
         let repo = self.repo;
         self.monitor.phase("a prune ran meanwhile: checking what it left");
         repo.refresh_index()?;
         let fresh = repo.clock().seconds.saturating_sub(FRESH_MARK);
-        let mut doomed = Doomed { repo, fresh, seen: HashSet::new(), blobs: Vec::new() };
+        let mut doomed = Doomed { repo, lost, fresh, seen: HashSet::new(), blobs: Vec::new() };
         walk_reachable(repo, &self.data.tree, &mut doomed)?;
         let mut writer = PackWriter::new(repo.clone());
         let mut store = || {
@@ -169,8 +170,10 @@ fn doomed(
                 let packs = data.packs.into_iter().filter(|p| p.is_doomed()).map(|p| p.id);
                 doomed.extend(packs.filter(|id| own.contains(id)));
             }
-            // It has vanished, and then so have the packs; or nobody can read it.
-            Err(e) if e.is_damage() => {}
+            // It has vanished, and then so have the packs.
+            Err(e) if e.is_not_found() => {}
+            // Nobody can read it; that it can't be read now says nothing.
+            Err(e) if e.is_damage() && !e.is_unreadable_now() => {}
             Err(e) => return Err(e),
         }
     }
@@ -207,6 +210,7 @@ fn removed(error: Error) -> Error {
 
 struct Doomed<'a> {
     repo: &'a Repository,
+    lost: &'a HashSet<ObjectId>,
     /// Packs marked at this time or later may be relied on.
     fresh: i64,
     seen: HashSet<BlobId>,
@@ -225,6 +229,7 @@ impl Reached for Doomed<'_> {
         }
         let stays = |found: &Found| {
             found.marked.is_none_or(|since| since >= self.fresh)
+                && !self.lost.contains(&found.location.segment.pack)
                 && !index.is_unreliable(&found.location.segment.pack)
         };
         if !places.iter().any(stays) {

@@ -27,6 +27,7 @@ pub(super) fn build(shared: &Shared, events: Receiver<Event>) -> Result<BlobId> 
             Event::Node(node) => Entry::New(node),
             Event::Kept(node) => Entry::Kept(node),
             Event::Batch(reply) => {
+                all_taken(&mut nodes)?;
                 let done = reply.recv().map_err(|_| Error::Interrupted)?;
                 nodes = done.into_iter();
                 continue;
@@ -53,6 +54,7 @@ pub(super) fn build(shared: &Shared, events: Receiver<Event>) -> Result<BlobId> 
             None => return Err(Error::Interrupted),
         }
     }
+    all_taken(&mut nodes)?;
     // The walk ended early if directories are still open.
     let Some((None, root)) = dirs.pop().filter(|_| dirs.is_empty()) else {
         return Err(Error::Interrupted);
@@ -60,4 +62,9 @@ pub(super) fn build(shared: &Shared, events: Receiver<Event>) -> Result<BlobId> 
     let root = root.finish(&mut sink)?;
     sink.flush()?;
     Ok(root)
+}
+
+/// Each node of a batch has its place among the events.
+fn all_taken(nodes: &mut impl Iterator<Item = Option<Box<Node>>>) -> Result<()> {
+    if nodes.next().is_none() { Ok(()) } else { Err(Error::Interrupted) }
 }

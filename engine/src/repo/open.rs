@@ -68,7 +68,11 @@ impl Repository {
         let name = ObjectName::new(ObjectKind::Key, ObjectId::of(&slot));
         match object::write(&store, &name, &slot) {
             // Whoever was first has removed it.
-            Err(e) if e.is_not_found() && has_config(&store) => return Err(exists()),
+            Err(e) if e.is_not_found() && has_config(&store) => {
+                // Its parity may have come since.
+                remove_slot(&store, &name)?;
+                return Err(exists());
+            }
             other => other?,
         }
         store.settle()?;
@@ -82,7 +86,14 @@ impl Repository {
             }
             other => other?,
         }
+        // Where names can be taken over, another one may have stored its config since, and
+        // removed this slot.
+        if store.get(&ObjectName::CONFIG)? != config_bytes {
+            remove_slot(&store, &name)?;
+            return Err(exists());
+        }
         remove_foreign_slots(&store, &config, &name)?;
+        object::write(&store, &name, &slot)?;
         Ok(store.settle()?)
     }
 

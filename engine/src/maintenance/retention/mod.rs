@@ -407,7 +407,11 @@ impl Period {
     fn of(self, at: &Zoned) -> [i32; 4] {
         let [year, month, day] = [at.year().into(), at.month().into(), at.day().into()];
         match self {
-            Self::Hour => [year, month * 100 + day, at.hour().into(), at.offset().seconds()],
+            // By no clock but one: an offset that somebody makes up is no new hour.
+            Self::Hour => {
+                let hours = at.timestamp().as_second().div_euclid(3600);
+                [(hours >> 16) as i32, (hours & 0xffff) as i32, 0, 0]
+            }
             Self::Day => [year, month, day, 0],
             Self::Week => {
                 let week = at.date().iso_week_date();
