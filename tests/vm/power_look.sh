@@ -11,6 +11,8 @@ while read -r name kind saved; do
         continue
     fi
     export TRESOR_REPOSITORY=/disk/repo
+    # Copies of one repository at different times: each has been seen by nobody else.
+    export TRESOR_STATE_DIR=/data/state/$name
     tresor check -q --read-data --no-cache || { echo "$name: check finds something"; lost=$((lost + 1)); }
     for entry in $saved; do
         snapshots=$((snapshots + 1))
