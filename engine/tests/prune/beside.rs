@@ -65,7 +65,8 @@ fn a_prune_during_a_backup() {
 fn a_prune_and_a_backup_crossed() {
     let (base, kept, gone) = busy(4);
     let total = calls_of_a_prune(&base, &gentle());
-    for round in 0..rounds(40) {
+    let (all, mut saved_ones) = (rounds(40), 0);
+    for round in 0..all {
         let mut rng = Rng::with_seed(round);
         let (store, mut kept) = (copy(&base), kept.clone());
         let backup_first = rng.bool();
@@ -92,11 +93,14 @@ fn a_prune_and_a_backup_crossed() {
             receiver.recv().unwrap_or(Err(Error::Interrupted))
         };
         if let Ok(snapshot) = saved {
+            saved_ones += 1;
             kept.0.push((snapshot, gone.clone()));
         }
         kept.verify(&store, &what);
         finish(&store, &kept, &gentle(), &what);
     }
+    eprintln!("{saved_ones} of {all} saved");
+    assert!(saved_ones * 2 > all, "only {saved_ones} of {all} saved");
 }
 
 /// A pack of what nobody needs any more is gone, and the index still names it; a
@@ -112,7 +116,8 @@ fn healing_and_pruning_at_once() {
     let new: Vec<_> = names(&base, ObjectKind::Pack).difference(&packs).copied().collect();
     base.delete(&ObjectName::new(ObjectKind::Pack, new[0])).unwrap();
     let total = calls_of_a_prune(&base, &gentle());
-    for round in 0..rounds(60) {
+    let (all, mut saved_ones) = (rounds(60), 0);
+    for round in 0..all {
         let mut rng = Rng::with_seed(round);
         let (store, mut kept) = (copy(&base), kept.clone());
         let steps = (rng.usize(..40), rng.usize(..total));
@@ -125,12 +130,15 @@ fn healing_and_pruning_at_once() {
             |repo| drop(prune_at(repo, &gentle(), 0)),
         );
         if let Ok(snapshot) = saved {
+            saved_ones += 1;
             kept.0.push((snapshot, tree.clone()));
         }
         kept.add(&open(&store), &tree);
         kept.verify(&store, &what);
         finish(&store, &kept, &gentle(), &what);
     }
+    eprintln!("{saved_ones} of {all} saved");
+    assert!(saved_ones * 2 > all, "only {saved_ones} of {all} saved");
 }
 
 /// Somebody saves a snapshot of what is being deleted at once.
