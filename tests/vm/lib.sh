@@ -53,7 +53,7 @@ within() {
 tree_of() {
     mkdir -p "$2"
     for k in $(seq 40); do
-        yes "file $k as of $((($1 + k) / 5))" | head -c $((k * k * 190)) >"$2/$k"
+        yes "file $k as of $((($1 + k) / 5))" 2>/dev/null | head -c $((k * k * 190)) >"$2/$k"
         touch -d "2020-01-01 UTC + $((($1 + k) / 5)) days" "$2/$k"
     done
 }

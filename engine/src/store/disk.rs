@@ -39,12 +39,15 @@ impl Disk for OsDisk {
         match std::fs::hard_link(from, to) {
             Ok(()) => std::fs::remove_file(from),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(e),
-            Err(_) => rename_without_link(from, to),
+            // FAT keeps a file's length and place beside its name, and forces them to the disk with
+            // the file only: the folder alone would have an empty one.
+            Err(_) => rename_without_link(from, to).and_then(|()| self.sync_file(to)),
         }
     }
 
     fn rename_over(&self, from: &Path, to: &Path) -> io::Result<()> {
-        std::fs::rename(from, to)
+        std::fs::rename(from, to)?;
+        self.sync_file(to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
