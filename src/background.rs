@@ -62,6 +62,7 @@ fn command(args: &Args, globals: &Globals) -> Result<Command> {
         more.extend(folder.iter().flat_map(|folder| [option.into(), folder.into()]));
     }
     more.extend(globals.json.then(|| "--json".into()));
+    more.extend(globals.accept_older_state.then(|| "--accept-older-state".into()));
     let mut command = Command::new(program);
     command.args(args.drive.line(&args.drive.what, more, globals)?);
     password::without_secrets(&mut command);

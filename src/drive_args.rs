@@ -151,7 +151,8 @@ impl DriveArgs {
 
     /// A command line after which another process of this program serves such a drive,
     /// wherever it is started: `what` is that of this one with paths that hold there, and
-    /// `more` are further options.
+    /// `more` are further options. That an older state is accepted isn't passed on: it is about
+    /// this start, and the other may come often.
     pub fn line(
         &self,
         what: &[OsString],
@@ -176,11 +177,7 @@ impl DriveArgs {
         for (option, values) in [("--host", &self.filter.host), ("--tag", &self.filter.tag)] {
             line.extend(values.iter().map(|value| format!("{option}={value}").into()));
         }
-        let switches = [
-            ("--accept-older-state", globals.accept_older_state),
-            ("--no-cache", globals.no_cache),
-            ("--allow-other", self.allow_other),
-        ];
+        let switches = [("--no-cache", globals.no_cache), ("--allow-other", self.allow_other)];
         line.extend(switches.iter().filter(|(_, on)| *on).map(|(switch, _)| switch.into()));
         line.extend(more);
         line.push("--".into());

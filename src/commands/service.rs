@@ -219,9 +219,7 @@ fn service(
     }
     more.push("--quiet".into());
     let shown = what.last().map(|point| point.display().to_string()).unwrap_or_default();
-    let mut line = args.drive.line(&what, more, globals)?;
-    // It is accepted once, and not whatever the next start finds.
-    line.retain(|word| word != "--accept-older-state");
+    let line = args.drive.line(&what, more, globals)?;
     let program = std::env::current_exe().context("can't find this program's own file")?;
     #[cfg(windows)]
     warn_of(&program);

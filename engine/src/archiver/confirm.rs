@@ -103,10 +103,8 @@ impl Saving<'_> {
             self.stored.index = disown(self.repo, &self.stored.index, |id| lost.contains(id))?;
             self.relied_on.extend(&self.stored.index);
         }
-        match lost(self.repo, &self.stored)?.is_empty() {
-            true => Ok(()),
-            false => Err(one_after_the_other()),
-        }
+        let lost = lost(self.repo, &self.stored)?;
+        if lost.is_empty() { Ok(()) } else { Err(one_after_the_other()) }
     }
 
     /// Stores anew what is about to be deleted, or in packs that were found `lost` whatever

@@ -40,7 +40,8 @@ pub struct InitOptions {
 }
 
 impl Repository {
-    /// Makes a repository. It exists once its config does, which is written last.
+    /// Makes a repository. It exists once its config does, which is written after the key slot; that
+    /// is then looked after once more, as another one who makes a repository there may have removed it.
     pub fn init(store: &Store, password: &Password, options: &InitOptions) -> Result<()> {
         let exists = || Error::RepositoryExists(store.describe());
         match store.size(&ObjectName::CONFIG) {

@@ -72,6 +72,15 @@ impl<R: Clone> Watched<R> {
         std::mem::take(&mut *self.images.lock().unwrap())
     }
 
+    fn renamed(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let entry = Some(Arc::new(std::fs::read(to)?));
+        self.change(|p| {
+            p.pending.push((to.into(), Some(entry)));
+            p.pending.push((from.into(), None));
+        });
+        Ok(())
+    }
+
     fn change(&self, changes: impl FnOnce(&mut Platter)) {
         let mut platter = self.platter.lock().unwrap();
         changes(&mut platter);
@@ -90,22 +99,12 @@ impl<R: Clone + Send + Sync> Disk for Watched<R> {
 
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
         OsDisk.rename_new(from, to)?;
-        let entry = Some(Arc::new(std::fs::read(to)?));
-        self.change(|p| {
-            p.pending.push((to.into(), Some(entry)));
-            p.pending.push((from.into(), None));
-        });
-        Ok(())
+        self.renamed(from, to)
     }
 
     fn rename_over(&self, from: &Path, to: &Path) -> io::Result<()> {
         OsDisk.rename_over(from, to)?;
-        let entry = Some(Arc::new(std::fs::read(to)?));
-        self.change(|p| {
-            p.pending.push((to.into(), Some(entry)));
-            p.pending.push((from.into(), None));
-        });
-        Ok(())
+        self.renamed(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

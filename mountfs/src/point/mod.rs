@@ -142,13 +142,13 @@ impl Kind {
     fn of(kind: &[u8], source: &[u8]) -> Option<Self> {
         let (kind, source) = (String::from_utf8_lossy(kind), String::from_utf8_lossy(source));
         // Behind the name of the server, which may be an address with colons.
-        let of_nfs = || {
+        let digits = || {
             let (_, path) = source.split_once(":/")?;
-            let name = path.split('/').next()?.strip_prefix(crate::nfs::NAME_PREFIX)?;
-            (name.len() == NAME_DIGITS && name.bytes().all(|b| b.is_ascii_hexdigit())).then_some(())
+            path.split('/').next()?.strip_prefix(crate::nfs::NAME_PREFIX)
         };
+        let is_ours = |d: &str| d.len() == NAME_DIGITS && d.bytes().all(|b| b.is_ascii_hexdigit());
         match kind.as_ref() {
-            "nfs" => of_nfs().map(|()| Self::Nfs),
+            "nfs" => digits().is_some_and(is_ours).then_some(Self::Nfs),
             // `fuse.tresor`; `fuse` without fusermount3, since the kernel is told of no
             // subtype then; `macfuse`.
             kind if kind.contains("fuse") => {
