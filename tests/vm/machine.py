@@ -33,7 +33,7 @@ echo $? >/job/status; sync; systemctl poweroff'
 WantedBy=multi-user.target
 """
 PATIENCE = 3600
-FILE_SYSTEMS = os.environ.get("TRESOR_VM_DISKS", "ext4 xfs btrfs vfat").split()
+FILE_SYSTEMS = os.environ.get("TRESOR_VM_DISKS", "ext4 xfs btrfs vfat exfat").split()
 CUTS = int(os.environ.get("TRESOR_VM_CUTS", "10"))
 
 
