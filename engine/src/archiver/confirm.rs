@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::{BlobId, BlobKind, ObjectId, ObjectKind, SnapshotData};
-use crate::index::{Found, read_object};
+use crate::index::{Found, Reliance, read_object};
 use crate::maintenance::{Reached, disown, walk_reachable};
 use crate::monitor::Monitor;
 use crate::pack::{Finished, NewSegment, PackWriter, Packed, missing_packs};
@@ -35,12 +35,13 @@ const ATTEMPTS: usize = 3;
 /// `stored`: by the backup, and named in the index.
 pub(crate) fn save(
     repo: &Arc<Repository>,
+    reliance: &Reliance,
     data: &SnapshotData,
     stored: Finished,
     monitor: &dyn Monitor,
 ) -> Result<ObjectId> {
-    let seen = repo.index().seen_objects();
-    let relied_on = seen.into_iter().chain(stored.index.iter().copied()).collect();
+    let mut relied_on = reliance.objects();
+    relied_on.extend(&stored.index);
     let mut saving = Saving { repo, data, monitor, relied_on, stored };
     let saved = saving.save();
     if saved.is_err() {
@@ -108,11 +109,13 @@ impl Saving<'_> {
     }
 
     /// Stores anew what is about to be deleted, or in packs that were found `lost` whatever
-    /// another look says of them, and relies on the index as it is now.
+    /// another look says of them, and relies on the index as it is from now on.
     fn rescue(&mut self, lost: &HashSet<ObjectId>) -> Result<()> {
         let repo = self.repo;
         self.monitor.phase("a prune ran meanwhile: checking what it left");
-        repo.refresh_index()?;
+        // Reading pages may read the index again, and then what was decided before rests on
+        // objects that are no longer in force.
+        let reliance = repo.rely()?;
         let fresh = repo.clock().seconds.saturating_sub(FRESH_MARK);
         let mut doomed = Doomed { repo, lost, fresh, seen: HashSet::new(), blobs: Vec::new() };
         walk_reachable(repo, &self.data.tree, &mut doomed)?;
@@ -129,7 +132,7 @@ impl Saving<'_> {
             Ok(written) => (Ok(()), written),
             Err(e) => (Err(e), writer.abandon()),
         };
-        self.relied_on = repo.index().objects();
+        self.relied_on = reliance.objects();
         self.relied_on.extend(&written.index);
         self.stored.index.extend(written.index);
         self.stored.packs.extend(written.packs);

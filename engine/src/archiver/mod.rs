@@ -185,9 +185,7 @@ fn run(
     let (start, started) = (Instant::now(), now());
     // Also forgets what an earlier backup of this process stored and never published,
     // and looks which packs are lost.
-    let _reliance = repo.index().rely();
-    repo.refresh_index()?;
-    repo.index().reset_seen();
+    let reliance = repo.rely()?;
     let index_damaged = repo.index().damaged().len() as u64;
     let writer =
         if options.dry_run { PackWriter::dry(repo.clone()) } else { PackWriter::new(repo.clone()) };
@@ -235,7 +233,7 @@ fn run(
     if options.dry_run {
         return Ok(Outcome { snapshot: None, data, damage });
     }
-    let snapshot = Some(confirm::save(repo, &data, finished, &*monitor)?);
+    let snapshot = Some(confirm::save(repo, &reliance, &data, finished, &*monitor)?);
     let packs_lost = mark_lost(repo, &*monitor);
     Ok(Outcome { snapshot, data, damage: Damage { packs_lost, ..damage } })
 }

@@ -13,7 +13,6 @@ mod sync;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, RwLock};
 
 pub use reliance::Reliance;
@@ -22,7 +21,7 @@ pub use run_writer::RunBuilder;
 pub use sync::read_object;
 
 use fresh::Fresh;
-use reliance::Unreliable;
+use reliance::{Relying, Unreliable};
 use sync::{Sync, cached_runs};
 
 use crate::crypto::Keys;
@@ -95,10 +94,8 @@ pub struct Index {
     syncing: Mutex<Vec<Arc<Run>>>,
     /// Held by who merges runs of fresh blobs.
     merging: Mutex<()>,
-    /// How many backups rely on the index.
-    relying: AtomicUsize,
-    /// Index objects in force at any sync since the last `reset_seen`.
-    seen: Mutex<HashSet<ObjectId>>,
+    /// Backups that rely on the index.
+    relying: Relying,
 }
 
 impl Index {
@@ -107,9 +104,8 @@ impl Index {
         let folder = folder.filter(|f| std::fs::create_dir_all(f).is_ok());
         let runs = folder.as_deref().map(cached_runs).unwrap_or_default();
         let state = RwLock::new(State { runs, ..State::default() });
-        let relying = AtomicUsize::new(0);
-        let (syncing, merging, seen) = Default::default();
-        Self { folder, state, syncing, merging, relying, seen }
+        let (syncing, merging, relying) = Default::default();
+        Self { folder, state, syncing, merging, relying }
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
@@ -146,10 +142,12 @@ impl Index {
         places
     }
 
-    /// For backups: until what this gives is dropped, a sync also lists packs, and
-    /// those that are lost are not relied on.
-    pub fn rely(&self) -> Reliance<'_> {
-        Reliance::new(&self.relying)
+    /// For backups: collects which index objects they rely on, from those in force now on.
+    /// Until it is dropped, a sync also lists packs, and those that are lost are not relied on.
+    pub fn rely(&self) -> Reliance {
+        // A sync adds to it before its objects are in force here.
+        let _no_sync = self.syncing.lock().unwrap_or_else(|e| e.into_inner());
+        self.relying.add(self.objects())
     }
 
     /// Whether a new snapshot may rely on what the index says of this blob: a pack
@@ -212,22 +210,6 @@ impl Index {
         self.read().replaced.clone()
     }
 
-    /// Starts to collect anew which index objects are relied on.
-    pub fn reset_seen(&self) {
-        // A sync adds to it before its objects are in force here.
-        let _no_sync = self.syncing.lock().unwrap_or_else(|e| e.into_inner());
-        *self.seen() = self.objects();
-    }
-
-    /// Index objects that were in force at any time since `reset_seen`.
-    pub fn seen_objects(&self) -> HashSet<ObjectId> {
-        self.seen().clone()
-    }
-
-    fn seen(&self) -> std::sync::MutexGuard<'_, HashSet<ObjectId>> {
-        self.seen.lock().unwrap_or_else(|e| e.into_inner())
-    }
-
     /// Makes the index equal to the index objects in the store. Reads only
     /// those that no run covers yet.
     pub fn sync(&self, store: &Store, keys: &Keys) -> Result<()> {
@@ -279,7 +261,7 @@ impl Index {
         let mut sync = Sync::new(store, keys, self.folder.as_deref(), runs, replaced, files);
         let read = sync.read().and_then(|()| {
             let mut unreliable = Unreliable::doomed(&sync.runs);
-            if self.relying.load(SeqCst) > 0 {
+            if !self.relying.is_empty() {
                 unreliable.look_for_lost(&sync.runs, store)?;
             }
             Ok(unreliable)
@@ -294,7 +276,7 @@ impl Index {
         sync.finish();
         spare.clear();
         let Sync { runs, replaced, damaged, .. } = sync;
-        self.seen().extend(runs.iter().flat_map(|r| r.covered()).copied());
+        self.relying.rely_on(&runs.iter().flat_map(|r| r.covered()).copied().collect());
         *self.write() = State { runs, replaced, damaged, unreliable, ..State::default() };
         Ok(())
     }

@@ -1,28 +1,55 @@
 //! Which packs new snapshots may rely on.
 
 use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use super::run::Run;
 use crate::error::Result;
 use crate::format::{ObjectId, ObjectKind};
 use crate::store::Store;
 
-/// As long as it lives, each sync also looks which packs are lost.
-pub struct Reliance<'a>(&'a AtomicUsize);
+type Objects = Mutex<HashSet<ObjectId>>;
 
-impl<'a> Reliance<'a> {
-    pub(super) fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, SeqCst);
-        Self(count)
+/// Index objects that somebody relies on: those that were in force at any time since this
+/// was made. As long as it lives, each sync also looks which packs are lost.
+pub struct Reliance(Arc<Objects>);
+
+impl Reliance {
+    pub fn objects(&self) -> HashSet<ObjectId> {
+        lock(&self.0).clone()
     }
 }
 
-impl Drop for Reliance<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
+/// Those who rely on the index.
+#[derive(Default)]
+pub(super) struct Relying(Mutex<Vec<Weak<Objects>>>);
+
+impl Relying {
+    /// One more, who relies on what is in force now.
+    pub fn add(&self, objects: HashSet<ObjectId>) -> Reliance {
+        let objects = Arc::new(Mutex::new(objects));
+        lock(&self.0).push(Arc::downgrade(&objects));
+        Reliance(objects)
     }
+
+    pub fn is_empty(&self) -> bool {
+        self.living().is_empty()
+    }
+
+    /// Index objects come into force.
+    pub fn rely_on(&self, objects: &HashSet<ObjectId>) {
+        self.living().iter().for_each(|one| lock(one).extend(objects));
+    }
+
+    fn living(&self) -> Vec<Arc<Objects>> {
+        let mut all = lock(&self.0);
+        all.retain(|one| one.strong_count() > 0);
+        all.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 /// Packs that nothing new may rely on, though an entry of them isn't marked.

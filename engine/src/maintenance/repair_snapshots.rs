@@ -159,9 +159,7 @@ fn repair(
 ) -> Result<()> {
     let Findings { view, lost, not_now, .. } = found;
     // As a backup: what a prune wants to delete is stored again.
-    let _reliance = repo.index().rely();
-    repo.refresh_index()?;
-    repo.index().reset_seen();
+    let reliance = repo.rely()?;
     let new_writer = if options.dry_run { PackWriter::dry } else { PackWriter::new };
     let mut writer = new_writer(repo.clone());
     let mut new = Vec::new();
@@ -198,7 +196,7 @@ fn repair(
                 None if !options.dry_run => {
                     let (index, packs) = (finished.index.clone(), finished.packs.clone());
                     let stored = Finished { counts: finished.counts, index, packs };
-                    Some(save_confirmed(repo, &data, stored, monitor)?)
+                    Some(save_confirmed(repo, &reliance, &data, stored, monitor)?)
                 }
                 earlier => earlier,
             };

@@ -28,7 +28,7 @@ use crate::format::{
     BlobId, BlobKind, Config, ConfigSecret, ContentPage, Node, ObjectId, ObjectKind, ObjectName,
     Time, TreePage,
 };
-use crate::index::{Found, Index, Location, SegmentAddr};
+use crate::index::{Found, Index, Location, Reliance, SegmentAddr};
 use crate::object;
 use crate::pack::{Segment, open_segment};
 use crate::parity::Guarded;
@@ -145,6 +145,14 @@ impl Repository {
     pub fn refresh_index(&self) -> Result<()> {
         may_fetch()?;
         self.index.sync(&self.store, &self.keys)
+    }
+
+    /// For backups: what the index says from now on is relied on.
+    pub(crate) fn rely(&self) -> Result<Reliance> {
+        // Makes the look find packs that are lost. What was in force before isn't relied on.
+        let _looking = self.index.rely();
+        self.refresh_index()?;
+        Ok(self.index.rely())
     }
 
     /// Where a blob lies. An unknown one makes the index be read again first.

@@ -136,6 +136,69 @@ fn a_backup_does_without_the_copies_of_a_prune_that_gave_way() {
     }
 }
 
+/// A prune marks what a backup has relied on. Then the backup sleeps, before any of its
+/// calls: another one stores a part of that anew, and when the grace is over the rest is deleted.
+#[test]
+fn a_backup_sleeps_while_a_part_of_what_it_needs_is_stored_anew() {
+    let mut rng = Rng::with_seed(7);
+    let part = some_tree(&mut rng, 2);
+    let another = Item::dir().with("part", part.clone());
+    let tree = another.clone().with("z", some_tree(&mut rng, 2));
+    let base = new_store();
+    let mut kept = Kept::default();
+    kept.add(&open(&base), &some_tree(&mut rng, 2));
+    // One after the other, so that the part's pages lie in a pack of their own.
+    for gone in [&another, &tree] {
+        let gone = try_backup(&open(&base), gone, None).unwrap();
+        open(&base).forget(&[gone.id]).unwrap();
+    }
+    let (mut saved, mut refused) = (0, 0);
+    for first in 0.. {
+        let mut second = first;
+        loop {
+            let what = format!("calls {first} and {second}");
+            let (store, mut kept) = (copy(&base), kept.clone());
+            let (calls, others) = (AtomicUsize::new(0), store.clone());
+            let meanwhile: Arc<Mutex<Option<Snapshot>>> = Arc::default();
+            let (source, stored) = (another.clone(), meanwhile.clone());
+            let repo = open_over(&store, |store| {
+                let hook = move |_: &Call| {
+                    let call = calls.fetch_add(1, SeqCst);
+                    if call == first {
+                        prune_at(&open(&others), &gentle(), 0).unwrap();
+                    }
+                    if call == second {
+                        let snapshot = try_backup(&open(&others), &source, None).unwrap();
+                        *stored.lock().unwrap() = Some(snapshot);
+                        prune_at(&open(&others), &gentle(), DAY + 3600).unwrap();
+                    }
+                    Ok(())
+                };
+                hooked(store, 0, hook).0
+            });
+            let backup = try_backup(&repo, &tree, None);
+            let Some(snapshot) = meanwhile.lock().unwrap().take() else { break };
+            kept.0.push((snapshot, another.clone()));
+            match backup {
+                Ok(snapshot) => {
+                    saved += 1;
+                    kept.0.push((snapshot, tree.clone()));
+                }
+                Err(e) => {
+                    refused += 1;
+                    assert!(e.to_string().contains("run the backup again"), "{what}: {e}");
+                }
+            }
+            kept.verify(&store, &what);
+            second += 1;
+        }
+        if second == first {
+            break;
+        }
+    }
+    assert!(saved > 10 && refused > 2, "{saved} saved, {refused} refused");
+}
+
 /// Its packs are gone when it wakes up, and then it fails for another reason.
 #[test]
 fn a_suspended_backup_goes_on_and_fails() {
