@@ -10,6 +10,7 @@ pub mod not_to_backup;
 mod process;
 pub mod service;
 mod snapshot;
+mod stamp;
 mod stream;
 #[cfg(unix)]
 mod unix;

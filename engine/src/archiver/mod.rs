@@ -111,6 +111,7 @@ impl Shared {
 
     /// Completes a node; reports what can't be learnt.
     fn details(&self, dir: &dyn SourceDir, node: &mut Node, path: &[u8]) -> Details {
+        let begun = now();
         if let Err(e) = dir.details(node) {
             self.problem(path, &format!("can't read its attributes: {e}"));
             let vanished = e.kind() == std::io::ErrorKind::NotFound;
@@ -125,21 +126,27 @@ impl Shared {
             node.xattrs = None;
             return Details::Partial;
         }
-        Details::Complete
+        if is_racy(node, begun) { Details::Partial } else { Details::Complete }
     }
+}
+
+/// Whether an entry might change once more within the same tick of the clock, unnoticed,
+/// after it is `read`. File systems tick in milliseconds, old ones in seconds.
+fn is_racy(node: &Node, read: Time) -> bool {
+    let nanos = |t: Time| i128::from(t.seconds) * 1_000_000_000 + i128::from(t.nanos);
+    let tick = if node.ctime.nanos == 0 { 2_000_000_000 } else { 20_000_000 };
+    nanos(node.ctime) + tick > nanos(read)
 }
 
 /// What could be learnt about an entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Details {
     Complete,
-    /// Not all: the entry is saved so that the next backup looks again.
+    /// Not all, or what may be otherwise in a moment: the entry is saved so that the next
+    /// backup looks again.
     Partial,
     Vanished,
 }
-
-/// The change time of a node that the next backup shall not take for unchanged.
-const LOOK_AGAIN: Time = Time { seconds: 0, nanos: 0 };
 
 /// More would not fit a page of a directory.
 const MOST_XATTR_BYTES: usize = 4 << 20;

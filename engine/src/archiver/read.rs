@@ -6,12 +6,11 @@ use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::walk::{Job, Nodes, Work};
-use super::{Details, LOOK_AGAIN, Shared};
+use super::{Details, Shared};
 use crate::contents::ContentBuilder;
 use crate::error::{Error, Result};
-use crate::format::{BlobKind, Content, Extent, Node, NodeKind, Time, display_name};
+use crate::format::{BlobKind, Content, Extent, Node, NodeKind, display_name};
 use crate::pack::NewSegment;
-use crate::repo::now;
 use crate::source::SourceFile;
 use crate::tree::TreeSink;
 
@@ -80,7 +79,7 @@ impl Reader<'_> {
             return Ok(None);
         }
         if details == Details::Partial && !node.is_file() {
-            node.ctime = LOOK_AGAIN;
+            node.ctime = Node::LOOK_AGAIN;
         }
         let node =
             if node.is_file() { self.file(&*dir, node, details, &path)? } else { Some(node) };
@@ -112,7 +111,6 @@ impl Reader<'_> {
             }
         };
         for attempt in 0.. {
-            let begun = now();
             match self.contents(&mut *file, node.size)? {
                 Ok((content, size)) => (node.content, node.size) = (Some(content), size),
                 Err(e) => {
@@ -121,18 +119,18 @@ impl Reader<'_> {
                 }
             }
             let Ok(after) = file.stat() else {
-                node.ctime = LOOK_AGAIN;
+                node.ctime = Node::LOOK_AGAIN;
                 break;
             };
             if after.same_stamp(&node) {
-                if details != Details::Complete || is_racy(&node, begun) {
-                    node.ctime = LOOK_AGAIN;
+                if details != Details::Complete {
+                    node.ctime = Node::LOOK_AGAIN;
                 }
                 break;
             }
             if attempt > 0 {
                 self.shared.problem(path, "changed while it was read; saved as it was read");
-                node.ctime = LOOK_AGAIN;
+                node.ctime = Node::LOOK_AGAIN;
                 break;
             }
             let (name, content) = (std::mem::take(&mut node.name), node.content.take());
@@ -280,14 +278,6 @@ impl Reader<'_> {
     fn stream(&mut self, stream: &mut dyn SourceFile, name: &[u8]) -> Result<(Content, u64)> {
         self.endless(stream)?.map_err(|e| Error::io(format!("reading {}", display_name(name)), e))
     }
-}
-
-/// Whether a file might have changed once more within the same tick of the
-/// clock, unnoticed. File systems tick in milliseconds, old ones in seconds.
-fn is_racy(node: &Node, read: Time) -> bool {
-    let nanos = |t: Time| i128::from(t.seconds) * 1_000_000_000 + i128::from(t.nanos);
-    let tick = if node.ctime.nanos == 0 { 2_000_000_000 } else { 20_000_000 };
-    nanos(node.ctime) + tick > nanos(read)
 }
 
 /// Data of a range that has been read and not yet cut.

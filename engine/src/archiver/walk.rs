@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::{BackupOptions, Details, LOOK_AGAIN, Shared};
+use super::{BackupOptions, Details, Shared};
 use crate::contents;
 use crate::error::{Error, Result};
 use crate::exclude::Reason;
@@ -279,13 +279,13 @@ impl<'a> Walker<'a> {
         };
         let mut same = None;
         match &before {
-            Some(before) if node.same_stamp(before) => {
+            Some(before) if node.is_unchanged_since(before) => {
                 same = Some(before).filter(|before| is_same(&node, before)).cloned();
                 keep_details(&mut node, before);
             }
             _ => {
                 if shared.details(&*frame.dir, &mut node, &self.path) != Details::Complete {
-                    node.ctime = LOOK_AGAIN;
+                    node.ctime = Node::LOOK_AGAIN;
                 }
             }
         }
@@ -304,7 +304,9 @@ impl<'a> Walker<'a> {
         let shared = self.shared;
         let is_file = node.is_file();
         let unchanged = |before: &&NodeAt| {
-            node.same_stamp(before) && node.link == before.link && is_stored(&shared.repo, before)
+            node.is_unchanged_since(before)
+                && node.link == before.link
+                && is_stored(&shared.repo, before)
         };
         if let Some(before) = before.as_ref().filter(unchanged) {
             if is_file {

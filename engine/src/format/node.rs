@@ -216,6 +216,9 @@ pub struct Node {
 pub type FileIdentity = [u8; 32];
 
 impl Node {
+    /// The change time of what the next backup shall not take for unchanged.
+    pub const LOOK_AGAIN: Time = Time { seconds: 0, nanos: 0 };
+
     /// An empty node of this name and kind, owned by root, without permissions.
     pub fn new(name: impl Into<Vec<u8>>, kind: NodeKind) -> Self {
         Self {
@@ -279,8 +282,12 @@ impl Node {
         self.xattrs().iter().find(|x| x.name == name).map(|x| x.value.as_slice())
     }
 
-    /// Whether the file can't have changed since `before` was recorded, as
-    /// far as the system tells: same kind, size, times and inode.
+    /// Whether nothing has changed since `before` was saved, as far as the system tells.
+    pub fn is_unchanged_since(&self, before: &Node) -> bool {
+        before.ctime != Self::LOOK_AGAIN && self.same_stamp(before)
+    }
+
+    /// Whether size, times and inode are the same.
     pub fn same_stamp(&self, before: &Node) -> bool {
         self.kind == before.kind
             && self.size == before.size

@@ -6,6 +6,8 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{AtFlags, FileType, Stat};
 use tresor_engine::format::{LinkId, Node, NodeKind, Time};
 
+use crate::stamp::change_time;
+
 /// One call that follows no symlink and mounts nothing.
 pub(super) fn stat(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Stat> {
     #[cfg(target_os = "linux")]
@@ -83,7 +85,7 @@ pub(super) fn node(name: &[u8], stat: &Stat) -> io::Result<Node> {
     node.mode = mode(stat);
     (node.uid, node.gid) = (stat.st_uid, stat.st_gid);
     (node.mtime, node.atime) = (mtime(stat), atime(stat));
-    node.ctime = time(stat.st_ctime, stat.st_ctime_nsec);
+    node.ctime = change_time(time(stat.st_ctime, stat.st_ctime_nsec), node.mtime);
     node.inode = stat.st_ino;
     match kind {
         NodeKind::File | NodeKind::Symlink => node.size = stat.st_size as u64,

@@ -13,6 +13,7 @@ use windows_sys::Win32::Storage::FileSystem::{
 };
 
 use super::{nt, reparse};
+use crate::stamp::change_time;
 
 pub(super) fn basic(file: &File) -> io::Result<FILE_BASIC_INFORMATION> {
     nt::query(file, FileBasicInformation)
@@ -55,7 +56,7 @@ pub(super) fn node(name: &[u8], file: &File) -> io::Result<(Node, u64)> {
     node.mode = mode(kind, attributes);
     node.mtime = Time::from_filetime(basic.LastWriteTime);
     node.atime = Time::from_filetime(basic.LastAccessTime);
-    node.ctime = Time::from_filetime(basic.ChangeTime);
+    node.ctime = change_time(Time::from_filetime(basic.ChangeTime), node.mtime);
     node.inode = join(info.nFileIndexHigh, info.nFileIndexLow);
     let device = u64::from(info.dwVolumeSerialNumber);
     if kind == NodeKind::File {
