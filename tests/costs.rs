@@ -13,15 +13,6 @@ use common::*;
 const FEW: usize = 500;
 const MANY: usize = 2500;
 
-fn can_trace() -> bool {
-    let there = std::process::Command::new("strace").arg("-V").stdout(Stdio::null()).status();
-    let can = there.is_ok_and(|status| status.success());
-    if !can {
-        eprintln!("skipped: this needs strace");
-    }
-    can
-}
-
 /// Calls that a command makes, without those by which threads wait for each other and
 /// get memory, whose number is a matter of chance.
 fn calls(w: &World, words: &str) -> u64 {

@@ -41,6 +41,16 @@ pub fn can_mount() -> bool {
     can
 }
 
+/// Whether a command's system calls can be looked at here; says so if not.
+pub fn can_trace() -> bool {
+    let there = Command::new("strace").arg("-V").stdout(Stdio::null()).status();
+    let can = there.is_ok_and(|status| status.success());
+    if !can {
+        eprintln!("skipped: this needs strace");
+    }
+    can
+}
+
 /// Whether the test may make what only root can; says so if not.
 pub fn can_be_root() -> bool {
     if !is_root() {
