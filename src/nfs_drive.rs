@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use serde::Serialize;
 use tresor_engine::repo::Repository;
+use tresor_mountfs::OwnDrive;
 use tresor_mountfs::nfs::{self, Mounted, ServeOptions, System};
 use tresor_mountfs::system::mount_point;
 
@@ -35,14 +36,16 @@ struct Serving {
 pub fn run(args: &Args, globals: &Globals, repo: Arc<Repository>) -> Result<Exit> {
     let point = args.drive.point_if_any().map(mount_point).transpose()?;
     // Before there is a drive: a signal must never leave one behind that nobody serves.
-    let at = point.clone();
-    let _guard = at.map(|at| signals::on_stop(move || leave(at.clone())));
+    let own = OwnDrive::default();
+    let to_leave = own.clone();
+    let _guard = point.is_some().then(|| signals::on_stop(move || leave(to_leave.clone())));
     let options = ServeOptions {
         address: args.drive.listen.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         port: args.drive.port.unwrap_or(0),
         allow_other: args.drive.allow_other,
         idle_exit: args.drive.idle_exit(),
         repository: Some(globals.location()?),
+        own,
         on_error: Arc::new(output::complain),
     };
     warn(&options);

@@ -210,7 +210,7 @@ impl History {
 
     fn mount(&mut self) {
         let (true, Some((id, copy))) = (can_mount(), self.any()) else { return };
-        let mut drive = self.w.mount(&id, "mnt");
+        let drive = self.w.mount(&id, "mnt");
         let top = drive.at(self.w.inside("src"));
         let mut reader = Command::new("grep")
             .arg("-rq")
@@ -221,7 +221,7 @@ impl History {
             .unwrap();
         std::thread::sleep(Duration::from_millis(self.rng.u64(..60)));
         drive.signal(Signal::KILL);
-        drive.wait();
+        drive.ended();
         reader.wait().unwrap();
         let count = self.count("mount");
         (count.run, count.killed) = (count.run + 1, count.killed + 1);

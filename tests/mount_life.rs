@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
-use common::drive::{Drive, is_mounted};
+use common::drive::{Drive, is_mounted, mounts_below};
 use common::files::*;
 use common::*;
 use rustix::process::Signal;
@@ -111,10 +111,9 @@ fn only_the_drive_is_unmounted() {
     let w = world(1000);
     fs::create_dir(w.path("mnt")).unwrap();
     sh("mount", &[&"-t", &"tmpfs", &"none", &w.path("mnt")]);
-    // Dropping it would unmount, too.
-    let mut drive = std::mem::ManuallyDrop::new(w.mount("", "mnt"));
+    let drive = w.mount("", "mnt");
     sh("umount", &[&w.path("mnt")]);
-    drive.wait();
+    drive.ended().expect(0);
     assert!(is_mounted(&w.path("mnt")), "what was below is gone, too");
     sh("umount", &[&w.path("mnt")]);
 }
@@ -128,9 +127,7 @@ fn a_dead_drive_is_cleared() {
     let kill = || {
         let drive = w.mount("", "mnt");
         drive.signal(Signal::KILL);
-        // Dropping it would unmount.
-        let mut drive = std::mem::ManuallyDrop::new(drive);
-        drive.wait();
+        drive.ended();
         assert!(is_mounted(&w.path("mnt")) && fs::read_dir(w.path("mnt")).is_err());
     };
     kill();
@@ -141,6 +138,62 @@ fn a_dead_drive_is_cleared() {
     assert_eq!(names(drive.at("snapshots")).len(), 2);
     drive.unmount();
     assert!(!is_mounted(&w.path("mnt")));
+}
+
+/// Another drive lies where it was, which is in use still.
+fn taken_over(w: &World, words: &str) -> (Drive, File, Drive) {
+    let old = w.mount(words, "mnt");
+    let open = File::open(old.at("snapshots/latest").join(w.inside("src/file"))).unwrap();
+    sh("umount", &[&"-l", &old.point]);
+    (old, open, w.mount("", "mnt"))
+}
+
+#[test]
+fn a_signal_unmounts_no_other_drive() {
+    if !can_mount() {
+        return;
+    }
+    let w = world(1000);
+    let (old, open, new) = taken_over(&w, "");
+    old.signal(Signal::TERM);
+    old.ended().expect(0);
+    drop(open);
+    assert!(is_mounted(&new.point), "the signal was for another drive");
+    new.unmount();
+}
+
+#[test]
+fn a_drive_that_nobody_uses_leaves_others_alone() {
+    if !can_mount() {
+        return;
+    }
+    let w = world(1000);
+    let (old, open, new) = taken_over(&w, "--idle-exit 1s");
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(is_mounted(&new.point), "another drive was idle");
+    drop(open);
+    old.ended().expect(0);
+    new.unmount();
+}
+
+/// Below something else it can't be unmounted, and goes as soon as that has gone.
+#[test]
+fn a_signal_unmounts_nothing_that_covers_it() {
+    if !can_mount() {
+        return;
+    }
+    let w = world(1000);
+    let old = w.mount("", "mnt");
+    sh("mount", &[&"-t", &"tmpfs", &"none", &old.point]);
+    let new = w.mount("", "mnt");
+    let point = new.point.clone();
+    old.signal(Signal::TERM);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(mounts_below(&point).len(), 3, "what covers it is gone");
+    new.unmount();
+    sh("umount", &[&point]);
+    says(&old.ended().expect(0).err, &["mounted over", "mnt"]);
+    assert!(!is_mounted(&point));
 }
 
 #[test]

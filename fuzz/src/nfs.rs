@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock};
 
 use arbitrary::Unstructured;
 use tresor_engine::store::{MemoryStore, Store};
-use tresor_mountfs::Layout;
 use tresor_mountfs::nfs::{Calls, ServeOptions};
+use tresor_mountfs::{Layout, OwnDrive};
 use tresor_testkit::{backup, options};
 
 use crate::kit::{byte, bytes};
@@ -62,6 +62,7 @@ static SERVED: LazyLock<[Calls; 2]> = LazyLock::new(|| {
             allow_other,
             idle_exit: None,
             repository: None,
+            own: OwnDrive::default(),
             on_error: Arc::new(|_| {}),
         };
         Calls::new(fs.clone(), &options, 2049).unwrap()

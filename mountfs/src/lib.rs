@@ -11,6 +11,7 @@ pub mod fuse;
 mod idle;
 pub mod nfs;
 mod options;
+mod own;
 #[cfg(unix)]
 mod point;
 mod pool;
@@ -24,6 +25,7 @@ pub use fuse as system;
 pub use winfsp as system;
 
 pub use options::MountOptions;
+pub use own::OwnDrive;
 
 pub use core::STATUS_FILE;
 pub use core::{

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::OnError;
+use crate::{OnError, OwnDrive};
 
 /// What a system has nothing for is refused, or, if it is only shown, left out.
 pub struct MountOptions {
@@ -18,6 +18,8 @@ pub struct MountOptions {
     pub repository: Option<PathBuf>,
     /// Unmount when nothing has been asked for as long as this. Not on Windows yet.
     pub idle_exit: Option<Duration>,
+    /// Will be the drive.
+    pub own: OwnDrive,
     /// Told of each operation that fails for want of data.
     pub on_error: OnError,
 }

@@ -1,11 +1,11 @@
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tresor_engine::repo::Repository;
-use tresor_mountfs::MountOptions;
-use tresor_mountfs::system::{MountError, mount, mount_point, unmount};
+use tresor_mountfs::system::{mount, mount_point};
+use tresor_mountfs::{MountOptions, OwnDrive};
 
 use crate::background;
 use crate::drive_args::{DriveArgs, Via};
@@ -34,6 +34,8 @@ Exit codes: 0 unmounted, 1 failed, 10 no repository, 12 wrong password";
 
 /// How long programs that still use the drive have after a signal.
 const LAST_READS: Duration = Duration::from_secs(2);
+/// How often it is tried to unmount a drive that can't be.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Show snapshots as a drive
 #[derive(clap::Args)]
@@ -83,15 +85,17 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
 
 fn run_mounted(args: &Args, globals: &Globals, repo: Arc<Repository>) -> Result<Exit> {
     let point = mount_point(args.drive.point()?)?;
-    let at = point.clone();
+    let own = OwnDrive::default();
+    let to_leave = own.clone();
     // Before there is a drive: a signal must never leave one behind that nobody serves.
-    let _guard = signals::on_stop(move || leave(at.clone()));
+    let _guard = signals::on_stop(move || leave(to_leave.clone()));
     let options = MountOptions {
         allow_other: args.drive.allow_other,
         reader: args.drive.reader.clone(),
         source: globals.location()?.display().to_string(),
         repository: Some(globals.location()?),
         idle_exit: args.drive.idle_exit(),
+        own,
         on_error: Arc::new(output::complain),
     };
     let mounted = mount(args.drive.drive(repo)?, &point, &options)?;
@@ -103,20 +107,22 @@ fn run_mounted(args: &Args, globals: &Globals, repo: Arc<Repository>) -> Result<
 
 /// Unmounts after a signal, also if something is open there, and ends the
 /// program though that keeps the drive alive.
-pub fn leave(point: PathBuf) {
+pub fn leave(own: OwnDrive) {
     std::thread::spawn(move || {
-        match unmount(&point, true) {
-            Ok(()) => {}
-            // It came before there was one.
-            Err(MountError::NotMounted(_)) => {
-                exit::now(Exit::Interrupted);
-            }
-            // Without this program, who looks there would wait, or find it dead.
-            Err(e) => {
-                return output::complain(&format!(
+        let mut told = false;
+        loop {
+            match own.unmount(true) {
+                Ok(true) => break,
+                // It came before there was one.
+                Ok(false) => exit::now(Exit::Interrupted),
+                // Without this program, who looks there would wait, or find it dead.
+                Err(e) if !told => output::complain(&format!(
                     "{e}. Until it is unmounted this goes on; another signal ends it all the same"
-                ));
+                )),
+                Err(_) => {}
             }
+            told = true;
+            std::thread::sleep(AGAIN);
         }
         std::thread::sleep(LAST_READS);
         exit::now(Exit::Done);

@@ -62,11 +62,6 @@ impl Drive {
     }
 
     /// Waits until the program has ended, and leaves what is mounted as it is.
-    pub fn wait(&mut self) {
-        self.child.as_mut().unwrap().wait().unwrap();
-    }
-
-    /// Waits until the program has ended.
     pub fn ended(mut self) -> Ran {
         ended(&self.command, self.child.take().unwrap())
     }
@@ -80,8 +75,8 @@ impl Drive {
 
 impl Drop for Drive {
     fn drop(&mut self) {
-        let _ = unmount(&self.point, UnmountFlags::DETACH);
         if let Some(mut child) = self.child.take() {
+            let _ = unmount(&self.point, UnmountFlags::DETACH);
             let _ = child.kill();
             let _ = child.wait();
         }

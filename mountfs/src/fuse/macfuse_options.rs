@@ -41,6 +41,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::OwnDrive;
 
     fn told(allow_other: bool, source: &str, label: &str) -> String {
         let options = MountOptions {
@@ -48,6 +49,7 @@ mod tests {
             reader: None,
             source: source.into(),
             repository: None,
+            own: OwnDrive::default(),
             idle_exit: None,
             on_error: Arc::new(|_| {}),
         };

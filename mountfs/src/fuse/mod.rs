@@ -19,4 +19,5 @@ use linux as host;
 use macos as host;
 pub use mount::{Mounted, mount};
 
+pub(crate) use crate::point::Mount;
 pub use crate::point::{MountError, drive_root, is_drive, mount_point, unmount};

@@ -1,7 +1,7 @@
 //! Mounting.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use fuser::BackgroundSession;
@@ -11,69 +11,47 @@ use super::host;
 use crate::MountOptions;
 use crate::core::SnapshotFs;
 use crate::idle::{Activity, end_when_idle};
-use crate::point::{MountError, leave_if_unused, prepare, unmount};
+use crate::point::{Mount, MountError, prepare};
 
 /// A mounted drive. Dropped, it is unmounted.
 pub struct Mounted {
-    session: Session,
-    point: Point,
-}
-
-/// Serves the drive until the kernel ends that, because somebody has unmounted it, or this is dropped.
-struct Session(Option<BackgroundSession>);
-
-impl Session {
-    fn wait(mut self) -> io::Result<()> {
-        let Some(session) = &mut self.0 else { return Ok(()) };
-        let nothing = std::thread::spawn(|| Ok(()));
-        let served = std::mem::replace(&mut session.guard, nothing);
-        let ended = served.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")));
-        // After an error it may still be mounted.
-        if ended.is_ok() {
-            self.forget()
-        } else {
-            drop(self.0.take())
-        }
-        ended
-    }
-
-    /// Dropped, fuser 0.18 would unmount what is at the mount point, though the drive is gone:
-    /// it takes the answer of a dead connection for that of a living one. That may be an automount,
-    /// or somebody's new drive.
-    fn forget(&mut self) {
-        std::mem::forget(self.0.take());
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        if self.0.as_ref().is_some_and(|session| session.guard.is_finished()) {
-            self.forget();
-        }
-    }
-}
-
-/// Where it is mounted. On macOS the session knows nothing of that, and doesn't unmount it.
-struct Point(PathBuf);
-
-impl Drop for Point {
-    fn drop(&mut self) {
-        if cfg!(target_os = "macos") {
-            // It may be gone already.
-            let _ = unmount(&self.0, true);
-        }
-    }
+    /// Serves the drive until the kernel ends that, because somebody has unmounted it, or this is
+    /// dropped.
+    session: Option<BackgroundSession>,
+    mount: Mount,
 }
 
 impl Mounted {
     /// Where it is, without symlinks.
     pub fn point(&self) -> &Path {
-        &self.point.0
+        self.mount.point()
     }
 
     /// Waits until somebody unmounts it.
-    pub fn wait(self) -> io::Result<()> {
-        self.session.wait()
+    pub fn wait(mut self) -> io::Result<()> {
+        let Some(session) = &mut self.session else { return Ok(()) };
+        let nothing = std::thread::spawn(|| Ok(()));
+        let served = std::mem::replace(&mut session.guard, nothing);
+        served.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))?;
+        self.forget();
+        Ok(())
+    }
+
+    /// Dropped, fuser 0.18 would unmount what is at the mount point, whatever that is: it takes
+    /// the answer of a dead connection for that of a living one. It may be an automount, or
+    /// somebody's new drive. On macOS it knows nothing of the mount point.
+    fn forget(&mut self) {
+        std::mem::forget(self.session.take());
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // After an error it may still be mounted. There is nobody to be told.
+        if self.session.is_some() {
+            let _ = self.mount.unmount(true);
+            self.forget();
+        }
     }
 }
 
@@ -86,11 +64,16 @@ pub fn mount(
     let point = prepare(point, options.repository.as_deref())?;
     let activity = Arc::new(Activity::new());
     let adapter = Adapter::new(fs, options.on_error.clone(), activity.clone(), options.allow_other);
-    let session = host::connect(adapter, &point, options)?;
-    let session = session.spawn().map_err(|e| MountError::Io(point.display().to_string(), e))?;
-    host::mounted(&point);
+    let mounted = options.own.mounting(|| {
+        let session = host::connect(adapter, &point, options)?;
+        let session = session.spawn();
+        let session = session.map_err(|e| MountError::Io(point.display().to_string(), e))?;
+        host::mounted(&point);
+        let mount = Mount::made(point.clone());
+        Ok((Mounted { session: Some(session), mount: mount.clone() }, mount))
+    })?;
     if let Some(limit) = options.idle_exit {
-        end_when_idle(activity, limit, leave_if_unused(point.clone()));
+        end_when_idle(activity, limit, mounted.mount.clone().leave_if_unused());
     }
-    Ok(Mounted { session: Session(Some(session)), point: Point(point) })
+    Ok(mounted)
 }

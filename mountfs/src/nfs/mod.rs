@@ -29,9 +29,9 @@ pub use calls::Calls;
 pub use mount::{Mounted, System, mount};
 pub use server::Server;
 
-use crate::OnError;
 #[cfg(unix)]
 use crate::point::MountError;
+use crate::{OnError, OwnDrive};
 
 /// What the exported path begins with.
 pub(crate) const NAME_PREFIX: &str = "tresor-";
@@ -46,6 +46,8 @@ pub struct ServeOptions {
     pub idle_exit: Option<Duration>,
     /// Folder of the repository, if it is a local one.
     pub repository: Option<PathBuf>,
+    /// Will be the drive, if it is to be mounted.
+    pub own: OwnDrive,
     /// Told of each operation that fails for want of data.
     pub on_error: OnError,
 }

@@ -2,8 +2,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-#[cfg(unix)]
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +9,8 @@ use super::server::Server;
 use super::{ServeError, ServeOptions};
 use crate::core::SnapshotFs;
 use crate::idle::end_when_idle;
+#[cfg(unix)]
+use crate::point::{Mount, prepare, system_unmount};
 
 /// How often is looked whether it is still mounted.
 const POLL: Duration = Duration::from_millis(300);
@@ -76,21 +76,6 @@ pub struct Mounted {
     mount: Option<Mount>,
 }
 
-/// What the system's client has mounted.
-#[cfg(unix)]
-struct Mount {
-    point: PathBuf,
-    /// What the table of mounts says where it comes from: tells it from other drives.
-    source: Vec<u8>,
-}
-
-#[cfg(unix)]
-impl Mount {
-    fn is_there(&self) -> bool {
-        crate::point::drive_source(&self.point).is_some_and(|source| source == self.source)
-    }
-}
-
 /// Serves the drive; with a mount point, mounts it there with the system's client.
 pub fn mount(
     fs: Arc<SnapshotFs>,
@@ -99,7 +84,7 @@ pub fn mount(
 ) -> Result<Mounted, ServeError> {
     #[cfg(unix)]
     let point = match point {
-        Some(point) => Some(crate::point::prepare(point, options.repository.as_deref())?),
+        Some(point) => Some(prepare(point, options.repository.as_deref())?),
         None => None,
     };
     #[cfg(windows)]
@@ -110,10 +95,11 @@ pub fn mount(
     #[cfg(unix)]
     let mount = match point {
         Some(point) => {
-            let source = run_client(&server, &point).inspect_err(|_| server.stop())?;
+            let run = || run_client(&server, &point).map(|mount| (mount.clone(), mount));
+            let mount = options.own.mounting(run).inspect_err(|_| server.stop())?;
             // Everybody can see it in the table of what is mounted.
             server.close_entrance();
-            Some(Mount { point, source })
+            Some(mount)
         }
         None => None,
     };
@@ -128,15 +114,14 @@ pub fn mount(
     Ok(mounted)
 }
 
-/// Has the system's client mount it; says what the table of mounts says then. If that fails,
-/// nothing stays mounted.
+/// Has the system's client mount it. If that fails, nothing stays mounted.
 #[cfg(unix)]
-fn run_client(server: &Server, point: &Path) -> Result<Vec<u8>, ServeError> {
+fn run_client(server: &Server, point: &Path) -> Result<Mount, ServeError> {
     let before = device(point);
     let mounted = try_client(server, point);
     // Whatever the client says: what it has left there would have nobody who serves it.
     if mounted.is_err() && device(point) != before {
-        let _ = crate::point::system_unmount(point, true);
+        let _ = system_unmount(point, true);
     }
     mounted
 }
@@ -149,7 +134,7 @@ fn device(point: &Path) -> Option<u64> {
 }
 
 #[cfg(unix)]
-fn try_client(server: &Server, point: &Path) -> Result<Vec<u8>, ServeError> {
+fn try_client(server: &Server, point: &Path) -> Result<Mount, ServeError> {
     use std::process::{Command, Stdio};
 
     let shown = point.display().to_string();
@@ -165,14 +150,15 @@ fn try_client(server: &Server, point: &Path) -> Result<Vec<u8>, ServeError> {
         let said = String::from_utf8_lossy(&output.stderr).trim().replace(server.export(), "/…");
         return Err(failed(said));
     }
-    crate::point::drive_source(point).ok_or(ServeError::Silent(shown))
+    let mount = Mount::made(point.into());
+    if mount.is_known() { Ok(mount) } else { Err(ServeError::Silent(shown)) }
 }
 
 impl Mounted {
     /// Where it is, without symlinks; none if it is only served.
     pub fn point(&self) -> Option<&Path> {
         #[cfg(unix)]
-        return self.mount.as_ref().map(|mount| mount.point.as_path());
+        return self.mount.as_ref().map(Mount::point);
         #[cfg(not(unix))]
         None
     }
@@ -185,8 +171,7 @@ impl Mounted {
         let activity = self.server.activity();
         #[cfg(unix)]
         if let Some(mount) = &self.mount {
-            let leave = crate::point::leave_if_unused(mount.point.clone());
-            return end_when_idle(activity, limit, leave);
+            return end_when_idle(activity, limit, mount.clone().leave_if_unused());
         }
         // Nothing is known of what clients have open.
         let server = self.server.clone();
@@ -200,8 +185,8 @@ impl Mounted {
     /// waits long for a server that is gone. What can't be unmounted is served on.
     pub fn leave(&self) -> Result<(), ServeError> {
         #[cfg(unix)]
-        if let Some(mount) = self.mount.as_ref().filter(|mount| mount.is_there()) {
-            crate::point::unmount(&mount.point, true)?;
+        if let Some(mount) = &self.mount {
+            mount.unmount(true)?;
         }
         self.server.stop();
         Ok(())

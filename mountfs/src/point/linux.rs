@@ -14,22 +14,28 @@ use super::{Drive, Kind};
 /// What the table doesn't name.
 const NFS_PORT: u16 = 2049;
 
-pub(super) fn drive_there(point: &Path) -> Option<Drive> {
-    drive_in(&std::fs::read("/proc/self/mountinfo").ok()?, point)
+pub(super) fn mounts_at(point: &Path) -> Vec<Option<Drive>> {
+    mounts_in(&std::fs::read("/proc/self/mountinfo").unwrap_or_default(), point)
 }
 
-/// The same of this table. What was mounted there last lies on top, and hides a drive below it.
-fn drive_in(table: &[u8], point: &Path) -> Option<Drive> {
+/// The same of this table, in which what was mounted later comes later.
+fn mounts_in(table: &[u8], point: &Path) -> Vec<Option<Drive>> {
     let is_there = |line: &&[u8]| {
         let at = line.split(|b| *b == b' ').nth(4).map(unescape);
         at.is_some_and(|at| Path::new(OsStr::from_bytes(&at)) == point)
     };
-    let line = table.split(|b| *b == b'\n').rfind(is_there)?;
-    let mut mounted = line.split(|b| *b == b' ').skip_while(|f| *f != b"-").skip(1);
+    table.split(|b| *b == b'\n').filter(is_there).map(drive).collect()
+}
+
+/// The drive of this line.
+fn drive(line: &[u8]) -> Option<Drive> {
+    let mut fields = line.split(|b| *b == b' ');
+    let device = fields.nth(2)?.to_vec();
+    let mut mounted = fields.skip_while(|f| *f != b"-").skip(1);
     let (kind, source) = (mounted.next()?, mounted.next()?);
     let kind = Kind::of(kind, source)?;
     let server = mounted.next().filter(|_| kind == Kind::Nfs).and_then(server);
-    Some(Drive { kind, source: source.to_vec(), server })
+    Some(Drive { kind, source: source.to_vec(), device, server })
 }
 
 /// Where the server of a mount with these options listens.
@@ -94,7 +100,7 @@ mod tests {
     fn octal_escapes() {
         assert_eq!(unescape(br"/a\040b\\134"), b"/a b\\\\");
         assert_eq!(unescape(br"/x\04"), br"/x\04");
-        assert!(drive_there(Path::new("/proc")).is_none());
+        assert!(mounts_at(Path::new("/proc")).iter().all(Option::is_none));
     }
 
     #[test]
@@ -102,7 +108,8 @@ mod tests {
         use Kind::{Fuse, Nfs};
 
         let at = Path::new("/mnt/a drive");
-        let kind = |table: &str| drive_in(table.as_bytes(), at).map(|drive| drive.kind);
+        let top = |table: &str| mounts_in(table.as_bytes(), at).pop().flatten();
+        let kind = |table: &str| top(table).map(|drive| drive.kind);
         let line = |kind: &str, source: &str| {
             format!(r"61 29 0:50 / /mnt/a\040drive ro,nosuid - {kind} {source} ro,vers=3")
         };
@@ -133,6 +140,10 @@ mod tests {
         let (ours, other) = (line("fuse.tresor", "tresor:/srv/repo"), line("tmpfs", "none"));
         assert_eq!(kind(&format!("{other}\n{ours}\n")), Some(Fuse));
         assert_eq!(kind(&format!("{ours}\n{other}\n")), None);
+        // Of two with the same name each is itself.
+        let again = ours.replace("0:50", "0:51");
+        assert_eq!(top(&ours), top(&ours));
+        assert_ne!(top(&ours), top(&again));
     }
 
     #[test]
@@ -141,7 +152,7 @@ mod tests {
             let line = format!(
                 "61 29 0:50 / /mnt ro - nfs 127.0.0.1:/tresor-00112233445566778899aabbccddeeff {options}"
             );
-            drive_in(line.as_bytes(), Path::new("/mnt")).unwrap().server
+            drive(line.as_bytes()).unwrap().server
         };
         let told = "ro,vers=3,port=5049,timeo=600,mountaddr=10.0.0.1,mountport=9,addr=127.0.0.1";
         assert_eq!(of(told), Some("127.0.0.1:5049".parse().unwrap()));

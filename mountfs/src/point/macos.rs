@@ -11,19 +11,27 @@ use super::{Drive, Kind};
 /// Room for mounts that come while the list is asked for.
 const SPARE: usize = 16;
 
-/// The table doesn't tell where a server listens.
-pub(super) fn drive_there(point: &Path) -> Option<Drive> {
-    let mounts = mounts();
-    let there = |mount: &&Mount| Path::new(OsStr::from_bytes(mount.point())) == point;
-    let mount = mounts.iter().rev().find(there)?;
-    let kind = Kind::of(mount.kind(), mount.source())?;
-    Some(Drive { kind, source: mount.source().to_vec(), server: None })
+pub(super) fn mounts_at(point: &Path) -> Vec<Option<Drive>> {
+    let there = |line: &&Line| Path::new(OsStr::from_bytes(line.point())) == point;
+    lines().iter().filter(there).map(Line::drive).collect()
 }
 
 /// A line of the table of mounts.
-struct Mount(libc::statfs);
+struct Line(libc::statfs);
 
-impl Mount {
+impl Line {
+    /// The table doesn't tell where a server listens.
+    fn drive(&self) -> Option<Drive> {
+        let kind = Kind::of(self.kind(), self.source())?;
+        Some(Drive { kind, source: self.source().to_vec(), device: self.device(), server: None })
+    }
+
+    fn device(&self) -> Vec<u8> {
+        // SAFETY: it is these two numbers, to which the crate gives no way.
+        let numbers: [i32; 2] = unsafe { std::mem::transmute(self.0.f_fsid) };
+        numbers.iter().flat_map(|number| number.to_ne_bytes()).collect()
+    }
+
     fn kind(&self) -> &[u8] {
         text(&self.0.f_fstypename)
     }
@@ -37,7 +45,7 @@ impl Mount {
     }
 }
 
-fn mounts() -> Vec<Mount> {
+fn lines() -> Vec<Line> {
     // SAFETY: without a buffer it only counts.
     let count = unsafe { libc::getfsstat(std::ptr::null_mut(), 0, libc::MNT_NOWAIT) };
     let mut all = Vec::<libc::statfs>::with_capacity(usize::try_from(count).unwrap_or(0) + SPARE);
@@ -48,7 +56,7 @@ fn mounts() -> Vec<Mount> {
     let filled = usize::try_from(filled).unwrap_or(0).min(all.capacity());
     // SAFETY: so many were filled in.
     unsafe { all.set_len(filled) };
-    all.into_iter().map(Mount).collect()
+    all.into_iter().map(Line).collect()
 }
 
 /// A string in a field that may be longer.

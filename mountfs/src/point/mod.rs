@@ -5,6 +5,7 @@
 mod linux;
 #[cfg(target_os = "macos")]
 mod macos;
+mod own;
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -15,6 +16,7 @@ use std::time::Duration;
 use linux as host;
 #[cfg(target_os = "macos")]
 use macos as host;
+pub(crate) use own::Mount;
 
 /// Tells our drives from other mounts.
 pub(crate) const SOURCE_PREFIX: &str = "tresor:";
@@ -54,6 +56,8 @@ pub enum MountError {
         "the drive on {0} is in use; close what is open there, or `tresor umount --lazy {0}` removes it as soon as it isn't"
     )]
     Busy(String),
+    #[error("something is mounted over the drive on {0}; unmount that, and the drive goes, too")]
+    Covered(String),
     #[error(
         "the drive on {0} was mounted by another user, or `fusermount3` is missing (package fuse3); unmount it as the user who mounted it, or as root"
     )]
@@ -62,20 +66,15 @@ pub enum MountError {
     Io(String, io::Error),
 }
 
-/// What is open on the drive, or has its working folder there, keeps it.
-pub(crate) fn leave_if_unused(point: PathBuf) -> impl Fn() -> bool + Send + 'static {
-    move || matches!(unmount(&point, false), Ok(()) | Err(MountError::NotMounted(_)))
-}
-
 /// Checks the mount point and clears a drive that died there.
 pub(crate) fn prepare(point: &Path, repository: Option<&Path>) -> Result<PathBuf, MountError> {
     let shown = point.display().to_string();
     let absolute = resolve(point).map_err(|e| MountError::Io(shown.clone(), e))?;
-    if let Some(drive) = host::drive_there(&absolute) {
+    if let Some(drive) = drive_there(&absolute) {
         if !drive.is_dead(&absolute) {
             return Err(MountError::Mounted(shown));
         }
-        unmount(&absolute, true)?;
+        Mount::new(absolute.clone(), Some(drive)).unmount(true)?;
     }
     match std::fs::metadata(&absolute) {
         Ok(meta) if !meta.is_dir() => return Err(MountError::NotAFolder(shown)),
@@ -124,7 +123,12 @@ pub fn drive_root(point: &Path) -> io::Result<PathBuf> {
 
 /// Whether a tresor drive is mounted exactly there.
 pub fn is_drive(point: &Path) -> bool {
-    host::drive_there(point).is_some()
+    drive_there(point).is_some()
+}
+
+/// What was mounted there last lies on top, and hides a drive below it.
+fn drive_there(point: &Path) -> Option<Drive> {
+    host::mounts_at(point).pop().flatten()
 }
 
 /// What a drive comes through.
@@ -165,6 +169,9 @@ struct Drive {
     kind: Kind,
     /// Where it comes from.
     source: Vec<u8>,
+    /// The system's number of this file system. No other has it as long as something on it is
+    /// in use, mounted or not.
+    device: Vec<u8>,
     /// Where its server listens, if that is known.
     server: Option<SocketAddr>,
 }
@@ -188,25 +195,28 @@ impl Drive {
     }
 }
 
-/// Where the drive that is mounted exactly there comes from, as the table of mounts has it.
-pub(crate) fn drive_source(point: &Path) -> Option<Vec<u8>> {
-    host::drive_there(point).map(|drive| drive.source)
-}
-
-/// Unmounts a drive; a lazy one goes as soon as nothing on it is in use.
+/// Unmounts whatever drive is there; a lazy one goes as soon as nothing on it is in use.
 pub fn unmount(point: &Path, lazy: bool) -> Result<(), MountError> {
     let shown = point.display().to_string();
     let point = resolve(point).map_err(|e| MountError::Io(shown.clone(), e))?;
-    let Some(drive) = host::drive_there(&point) else {
-        return Err(MountError::NotMounted(shown));
-    };
+    match drive_there(&point) {
+        Some(drive) => unmount_drive(&drive, &point, lazy, shown),
+        None => Err(MountError::NotMounted(shown)),
+    }
+}
+
+/// Unmounts what lies on top there, which was this drive a moment ago: systems take paths only.
+fn unmount_drive(drive: &Drive, point: &Path, lazy: bool, shown: String) -> Result<(), MountError> {
     let kind = drive.kind;
-    let unmounted = if kind == Kind::Nfs && drive.is_dead(&point) {
-        host::forced_unmount(&point)
+    let unmounted = if kind == Kind::Nfs && drive.is_dead(point) {
+        host::forced_unmount(point)
     } else {
-        system_unmount(&point, lazy)
+        system_unmount(point, lazy)
     };
-    let is_gone = || kind == Kind::Fuse && host::helper_unmount(&point, lazy) || !is_drive(&point);
+    let is_gone = || {
+        kind == Kind::Fuse && host::helper_unmount(point, lazy)
+            || drive_there(point).as_ref() != Some(drive)
+    };
     if unmounted.is_ok() || is_gone() {
         return Ok(());
     }
@@ -214,7 +224,7 @@ pub fn unmount(point: &Path, lazy: bool) -> Result<(), MountError> {
         // A lazy one is never in use, and only root unmounts what the kernel has mounted.
         Err(e)
             if e.kind() == io::ErrorKind::PermissionDenied
-                && (lazy || kind == Kind::Nfs || !is_own(&point)) =>
+                && (lazy || kind == Kind::Nfs || !is_own(point)) =>
         {
             MountError::Foreign(shown)
         }
@@ -238,7 +248,7 @@ mod tests {
     fn a_server_that_is_gone_is_known() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let server = Some(listener.local_addr().unwrap());
-        let drive = Drive { kind: Kind::Nfs, source: Vec::new(), server };
+        let drive = Drive { kind: Kind::Nfs, source: Vec::new(), device: Vec::new(), server };
         let point = Path::new("/nowhere");
         assert!(!drive.is_dead(point));
         drop(listener);

@@ -8,4 +8,5 @@ mod ntstatus;
 mod signal;
 mod walk;
 
+pub(crate) use mount::Mount;
 pub use mount::{MountError, Mounted, drive_root, is_drive, mount, mount_point, unmount};

@@ -147,11 +147,26 @@ pub fn mount(
     let params = parameters(&label, letter(&point).is_some(), fs.is_fixed(Ino::ROOT));
     let adapter = Adapter { fs, on_error: options.on_error.clone(), descriptor, label };
     let no_driver = |e: &dyn std::fmt::Display| MountError::NoDriver(e.to_string());
-    let mut host =
-        FileSystemHost::<_, FineGuard>::new(params, adapter).map_err(|e| no_driver(&e))?;
-    host.mount(point.as_os_str().to_owned()).map_err(|e| failed(e.into()))?;
-    host.start().map_err(|e| failed(e.into()))?;
-    Ok(Mounted { host, point, signal })
+    options.own.mounting(|| {
+        let mut host =
+            FileSystemHost::<_, FineGuard>::new(params, adapter).map_err(|e| no_driver(&e))?;
+        host.mount(point.as_os_str().to_owned()).map_err(|e| failed(e.into()))?;
+        host.start().map_err(|e| failed(e.into()))?;
+        let mount = Mount(point.clone());
+        Ok((Mounted { host, point, signal }, mount))
+    })
+}
+
+/// A drive of this program: as long as that runs, its event is nobody else's.
+pub(crate) struct Mount(PathBuf);
+
+impl Mount {
+    pub fn unmount(&self, lazy: bool) -> Result<(), MountError> {
+        match unmount(&self.0, lazy) {
+            Err(MountError::NotMounted(_)) => Ok(()),
+            other => other,
+        }
+    }
 }
 
 fn check(point: &Path, options: &MountOptions) -> Result<(), MountError> {

@@ -12,9 +12,8 @@ use jiff::tz::TimeZone;
 use tempfile::TempDir;
 use tresor_engine::repo::{Repository, Snapshot};
 use tresor_engine::select::SnapshotFilter;
-use tresor_mountfs::MountOptions;
 use tresor_mountfs::fuse::{Mounted, mount};
-use tresor_mountfs::{DriveOptions, Layout, SnapshotFs};
+use tresor_mountfs::{DriveOptions, Layout, MountOptions, OwnDrive, SnapshotFs};
 
 /// One snapshot, or all of them in folders; `cache` in bytes.
 pub fn drive(repo: &Arc<Repository>, snapshot: Option<Snapshot>, cache: u64) -> Arc<SnapshotFs> {
@@ -50,6 +49,7 @@ impl Mount {
             reader: None,
             source: "test".into(),
             repository: None,
+            own: OwnDrive::default(),
             idle_exit: None,
             on_error: Arc::new(|_| {}),
         };

@@ -12,8 +12,8 @@ use nfs3_types::rpc::{
     reply_body, rpc_msg,
 };
 use nfs3_types::xdr_codec::{Opaque, Pack, Unpack};
-use tresor_mountfs::SnapshotFs;
 use tresor_mountfs::nfs::{Mounted, ServeOptions, mount as serve};
+use tresor_mountfs::{OwnDrive, SnapshotFs};
 
 /// A drive that is served while this lives.
 pub struct Served {
@@ -37,6 +37,7 @@ impl Served {
             allow_other: false,
             idle_exit: None,
             repository: None,
+            own: OwnDrive::default(),
             on_error: Arc::new(move |text| to.lock().unwrap().push(text.into())),
         };
         change(&mut options);
