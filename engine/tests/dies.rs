@@ -118,6 +118,7 @@ fn at_calls(what: &str, base: &Store, least: usize, look: impl Fn(&Store, &str))
         look(&store, &format!("{what}, dead at call {at}"));
         if !died {
             assert!(at >= least, "{what}: only {at} calls");
+            eprintln!("{what}: died at one of {stride} of {at} calls");
             break;
         }
     }

@@ -108,6 +108,7 @@ fn whenever_the_power_fails(parity: Option<ParityShare>) {
     disk.report(|r| r.kept = kept.clone());
 
     let images = disk.images();
+    eprintln!("{} changes, each with two shares of what was unsettled", images.len());
     assert!(images.len() > 60, "{}", images.len());
     for (n, (platter, reported)) in images.iter().enumerate() {
         for share in [0.0, 0.5] {
@@ -154,6 +155,7 @@ fn the_power_fails_during_init() {
     init(&store, None).unwrap();
     disk.report(|r| r.made = true);
     let images = disk.images();
+    eprintln!("{} changes of init", images.len());
     assert!(images.len() > 8, "{}", images.len());
     let (mut made, mut again) = (0, 0);
     for (n, (platter, reported)) in images.iter().enumerate() {
