@@ -37,7 +37,7 @@ use tresor_engine::source::SourceDir;
 use crate::snapshot::{NoSnapshot, Problem, SourceSnapshot, SystemState, Wanted};
 #[cfg(target_os = "macos")]
 use macos as own;
-pub(crate) use owners::user;
+pub(crate) use owners::{home, user};
 pub use path::{absolute_path, recorded_path};
 
 /// A directory is opened only to reach what is in it, which needs no right to
