@@ -144,17 +144,27 @@ impl Globals {
 
     /// Where it is kept what was seen of all repositories.
     pub fn state_folder(&self) -> Option<PathBuf> {
+        self.state_folder_or(tresor_platform::state_folder())
+    }
+
+    /// The same, with another default.
+    pub fn state_folder_or(&self, default: Option<PathBuf>) -> Option<PathBuf> {
         let given = self.state_dir.clone().or_else(|| env_path("TRESOR_STATE_DIR"));
-        given.or_else(tresor_platform::state_folder).and_then(|f| std::path::absolute(f).ok())
+        given.or(default).and_then(|f| std::path::absolute(f).ok())
     }
 
     /// Where local caches of all repositories are, if they are wanted.
     pub fn cache_folder(&self) -> Option<PathBuf> {
+        self.cache_folder_or(tresor_platform::cache_folder())
+    }
+
+    /// The same, with another default.
+    pub fn cache_folder_or(&self, default: Option<PathBuf>) -> Option<PathBuf> {
         if self.no_cache {
             return None;
         }
         let given = self.cache_dir.clone().or_else(|| env_path("TRESOR_CACHE_DIR"));
-        given.or_else(tresor_platform::cache_folder).and_then(|f| std::path::absolute(f).ok())
+        given.or(default).and_then(|f| std::path::absolute(f).ok())
     }
 }
 

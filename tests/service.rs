@@ -207,3 +207,68 @@ fn without_systemd_it_says_so() {
     says(&said, &["no `systemctl`", "tresor mount"]);
     assert!(!w.path("home/.config/systemd/user/tresor-restore.service").exists());
 }
+
+/// In place of systemctl: a script that does this when a unit is to be started.
+fn systemctl(w: &World, script: &str) {
+    let text = format!("#!/bin/sh\ncase \" $* \" in *\" enable \"*) {script};; esac\n");
+    write(w.path("bin/systemctl"), text);
+    fs::set_permissions(w.path("bin/systemctl"), Permissions::from_mode(0o755)).unwrap();
+}
+
+fn with_systemctl(w: &World, words: &str) -> Command {
+    let mut command = w.command(words);
+    let path = std::env::var("PATH").unwrap();
+    command.env("PATH", format!("{}:{path}", w.path("bin").display()));
+    command.env_remove("XDG_CONFIG_HOME").env_remove("TRESOR_PASSWORD_FILE");
+    command.env("TRESOR_PASSWORD", PASSWORD);
+    command
+}
+
+#[test]
+fn no_password_is_left_when_it_is_interrupted() {
+    let w = with_backup();
+    let kept = w.path("home/.config/tresor/services/half.password");
+    let unit = w.path("home/.config/systemd/user/tresor-half.service");
+    let install = || ran(&mut with_systemctl(&w, "service install --user half latest mnt"));
+    let remove = || ran(&mut with_systemctl(&w, "service remove --user half"));
+
+    systemctl(&w, "kill -TERM $PPID; sleep 1");
+    install().expect(130);
+    assert!(!kept.exists() && !unit.exists());
+
+    // Killed, it can't tidy up; `remove` does.
+    systemctl(&w, "kill -KILL $PPID; sleep 1");
+    install();
+    assert!(kept.exists() && unit.exists());
+    fs::remove_file(&unit).unwrap();
+    remove().expect(0);
+    assert!(!kept.exists());
+    says(&remove().expect(1).err, &["no service half"]);
+}
+
+/// `sudo -E` keeps the environment of another user, whose folders are not root's.
+#[test]
+fn a_service_of_root_has_folders_of_root() {
+    if !can_mount() || !Path::new("/etc/systemd/system").exists() {
+        return eprintln!("skipped: this needs root, and a folder of systemd's to cover");
+    }
+    let w = with_backup();
+    fs::set_permissions(w.path("password"), Permissions::from_mode(PRIVATE)).unwrap();
+    systemctl(&w, "true");
+    let mut command = w.plain("unshare");
+    let line = format!(
+        "mount -t tmpfs none /etc/systemd/system && PATH={}:$PATH {} service install -q half mnt && \
+         cat /etc/systemd/system/tresor-half.service",
+        w.path("bin").display(),
+        env!("CARGO_BIN_EXE_tresor")
+    );
+    command.args(["-m", "sh", "-c", &line]);
+    command.env("XDG_CACHE_HOME", w.path("home/caches"));
+    command.env_remove("TRESOR_CACHE_DIR").env_remove("TRESOR_STATE_DIR");
+    let unit = ran(&mut command).expect(0).out;
+    let users = fs::read_to_string("/etc/passwd").unwrap();
+    let root = users.lines().find(|line| line.split(':').nth(2) == Some("0")).unwrap();
+    let home = root.split(':').nth(5).unwrap();
+    says(&unit, &[&format!("{home}/.cache/tresor"), &format!("{home}/.local/state/tresor")]);
+    assert!(!unit.contains(w.path("home").to_str().unwrap()), "{unit}");
+}

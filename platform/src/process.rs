@@ -1,6 +1,6 @@
 //! Facts about this machine and user, and settings of this process.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The machine's name, as snapshots record it.
 pub fn host_name() -> String {
@@ -25,30 +25,57 @@ pub fn user_name() -> String {
 /// Where tresor may keep what it can fetch or compute again. `None` if this
 /// user has no place for that.
 pub fn cache_folder() -> Option<PathBuf> {
-    folder("tresor", "Library/Caches", "XDG_CACHE_HOME", ".cache")
+    CACHE.here()
 }
 
 /// Where tresor may keep what it can't find out again. `None` if this user has no
 /// place for that.
 pub fn state_folder() -> Option<PathBuf> {
-    let windows = "tresor\\state";
-    folder(windows, "Library/Application Support", "XDG_STATE_HOME", ".local/state")
+    STATE.here()
 }
 
-/// On macOS and elsewhere in a folder of the user's home, for which there may be a variable.
-fn folder(windows: &str, macos: &str, variable: &str, unix: &str) -> Option<PathBuf> {
-    // A relative path there is to be ignored (XDG base directory specification).
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    let home = || std::env::home_dir().filter(|p| p.is_absolute());
-    if cfg!(windows) {
-        return absolute("LOCALAPPDATA").map(|base| base.join(windows));
+/// Both folders of root: after `sudo -E` the environment is another user's, and so are the folders
+/// that it names.
+#[cfg(unix)]
+pub(crate) fn folders_of_root() -> (Option<PathBuf>, Option<PathBuf>) {
+    let home = crate::unix::home(0);
+    let of = |kind: Kind| home.as_ref().map(|home| kind.below(home));
+    (of(CACHE), of(STATE))
+}
+
+/// A folder of each user: on macOS and elsewhere below the user's home, if no variable names it.
+struct Kind {
+    windows: &'static str,
+    macos: &'static str,
+    variable: &'static str,
+    unix: &'static str,
+}
+
+const CACHE: Kind =
+    Kind { windows: "tresor", macos: "Library/Caches", variable: "XDG_CACHE_HOME", unix: ".cache" };
+const STATE: Kind = Kind {
+    windows: "tresor\\state",
+    macos: "Library/Application Support",
+    variable: "XDG_STATE_HOME",
+    unix: ".local/state",
+};
+
+impl Kind {
+    fn here(&self) -> Option<PathBuf> {
+        // A relative path there is to be ignored (XDG base directory specification).
+        let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        if cfg!(windows) {
+            return absolute("LOCALAPPDATA").map(|base| base.join(self.windows));
+        }
+        let given = absolute(self.variable).filter(|_| !cfg!(target_os = "macos"));
+        let home = || std::env::home_dir().filter(|home| home.is_absolute());
+        given.map(|base| base.join("tresor")).or_else(|| home().map(|home| self.below(&home)))
     }
-    let base = if cfg!(target_os = "macos") {
-        home().map(|home| home.join(macos))
-    } else {
-        absolute(variable).or_else(|| home().map(|home| home.join(unix)))
-    };
-    base.map(|base| base.join("tresor"))
+
+    fn below(&self, home: &Path) -> PathBuf {
+        let base = if cfg!(target_os = "macos") { self.macos } else { self.unix };
+        home.join(base).join("tresor")
+    }
 }
 
 /// Lets this process have as many files open as the system allows it. Walks

@@ -54,6 +54,10 @@ pub struct Wanted<'a> {
     pub paths: &'a [&'a [u8]],
     /// Whether the system is to be able to start from it.
     pub system_state: bool,
+    /// Whether other file systems that are mounted below the paths are left out.
+    pub one_file_system: bool,
+    /// Whether there is no backup without.
+    pub required: bool,
     /// Asked now and then; making a snapshot takes up to minutes.
     pub stop: &'a dyn Fn() -> bool,
 }

@@ -1,9 +1,12 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use serde::Serialize;
+use tresor_engine::Error;
 use tresor_engine::crypto::Password;
 use tresor_engine::repo::Repository;
 use tresor_mountfs::system::mount_point;
@@ -14,8 +17,8 @@ use tresor_platform::service::{
 use crate::drive_args::DriveArgs;
 use crate::exit::Exit;
 use crate::globals::Globals;
-use crate::output;
 use crate::password::Source;
+use crate::{output, signals};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -147,16 +150,27 @@ fn install(args: &Install, globals: &Globals) -> Result<Exit> {
     args.drive.snapshot(&repo)?;
     let point = args.drive.point_if_any().map(mount_point).transpose()?;
     let given = password_options(services.as_ref(), globals)?;
+    // From here on a signal waits until it can be undone.
+    let stopped = Arc::new(AtomicBool::new(false));
+    let stop = stopped.clone();
+    let _guard = signals::on_stop(move || stop.store(true, Relaxed));
     let is_kept = given.is_none();
     let password_options = match given {
         Some(options) => options,
         None => kept(services.as_ref(), &args.name, &password)?,
     };
     drop(password);
-    let installed = service(args, globals, point, password_options)
+    let installed = service(args, globals, services.as_ref(), point, password_options)
         .and_then(|service| Ok(services.install(&service)?));
-    if installed.is_err() && is_kept {
+    let is_stopped = stopped.load(Relaxed);
+    if is_stopped && installed.is_ok() {
+        services.remove(&args.name)?;
+    }
+    if is_kept && (is_stopped || installed.is_err()) {
         services.forget_secret(&args.name)?;
+    }
+    if is_stopped {
+        bail!(Error::Interrupted);
     }
     installed?;
     if globals.wants_text() {
@@ -199,6 +213,7 @@ fn kept(services: &dyn Services, name: &str, password: &Password) -> Result<Vec<
 fn service(
     args: &Install,
     globals: &Globals,
+    services: &dyn Services,
     point: Option<PathBuf>,
     mut more: Vec<OsString>,
 ) -> Result<Service> {
@@ -206,12 +221,7 @@ fn service(
     if let (Some(last), Some(point)) = (what.last_mut(), point) {
         *last = point.into();
     }
-    // Windows' own account has folders that nobody else writes to.
-    let (cache, state) = if cfg!(windows) {
-        (globals.cache_dir.clone(), globals.state_dir.clone())
-    } else {
-        (globals.cache_folder(), globals.state_folder())
-    };
+    let (cache, state) = folders(globals, services);
     for (option, folder) in [("--cache-dir", cache), ("--state-dir", state)] {
         if let Some(folder) = folder {
             more.extend([option.into(), std::path::absolute(folder)?.into()]);
@@ -230,6 +240,19 @@ fn service(
         arguments: arguments(&args.name, line),
         needs: globals.location()?,
     })
+}
+
+/// Where the service keeps caches, and what was seen of repositories.
+#[cfg(unix)]
+fn folders(globals: &Globals, services: &dyn Services) -> (Option<PathBuf>, Option<PathBuf>) {
+    let (cache, state) = services.folders();
+    (globals.cache_folder_or(cache), globals.state_folder_or(state))
+}
+
+/// Windows' own account has folders that nobody else writes to.
+#[cfg(windows)]
+fn folders(globals: &Globals, _: &dyn Services) -> (Option<PathBuf>, Option<PathBuf>) {
+    (globals.cache_dir.clone(), globals.state_dir.clone())
 }
 
 #[cfg(not(windows))]
@@ -270,8 +293,14 @@ fn installer() -> String {
 fn remove(args: &Remove) -> Result<Exit> {
     check_name(&args.name)?;
     let services = args.whose.services()?;
-    services.remove(&args.name)?;
-    services.forget_secret(&args.name)?;
+    match services.remove(&args.name) {
+        // What an `install` has left that was killed.
+        Err(ServiceError::Unknown(_)) if services.forget_secret(&args.name)? => {}
+        removed => {
+            removed?;
+            services.forget_secret(&args.name)?;
+        }
+    }
     Ok(Exit::Done)
 }
 
@@ -294,7 +323,7 @@ fn list(args: &List, globals: &Globals) -> Result<Exit> {
 fn serve(args: Run) -> Result<Exit> {
     use clap::Parser;
 
-    use crate::{cli, exit, signals};
+    use crate::{cli, exit};
 
     let line = std::iter::once("tresor".into()).chain(args.line);
     let cli = cli::Cli::try_parse_from(line)?;

@@ -1,14 +1,18 @@
 //! Agents and daemons of launchd. Nobody has run this on a Mac yet.
 
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use crate::process::{cache_folder, folders_of_root, state_folder};
 
 use super::plist::{PREFIX, properties};
 use super::secret::{Secrets, check_program, is_secret};
-use super::{Result, Service, ServiceError, Services, installed, io_error, is_ours, run};
+use super::{
+    Result, Service, ServiceError, Services, installed, io_error, is_ours, make_whole, run,
+};
 
 const SUFFIX: &str = ".plist";
+const SYSTEM: &str = "system";
 
 pub(super) struct Launchd {
     account: u32,
@@ -31,7 +35,7 @@ impl Launchd {
         let library = home.join("Library");
         Ok(Self {
             account,
-            domain: if for_user { format!("gui/{account}") } else { "system".into() },
+            domain: if for_user { format!("gui/{account}") } else { SYSTEM.into() },
             folder: library.join(if for_user { "LaunchAgents" } else { "LaunchDaemons" }),
             logs: library.join("Logs/tresor"),
             secrets: Secrets(library.join("Application Support/tresor/services")),
@@ -60,21 +64,15 @@ impl Services for Launchd {
     fn install(&self, service: &Service) -> Result<()> {
         check_program(&service.program, self.account)?;
         let (name, list) = (service.name.as_str(), self.list_of(&service.name));
-        let failed = io_error(&list);
         let text = properties(service, &self.log(name))?;
         for folder in [&self.folder, &self.logs] {
             std::fs::create_dir_all(folder).map_err(io_error(folder))?;
         }
-        let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&list);
-        let mut made = match made {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(ServiceError::Exists(name.into()));
-            }
-            made => made.map_err(&failed)?,
-        };
-        let written = io::Write::write_all(&mut made, text.as_bytes()).map_err(failed);
+        if !make_whole(&list, &text)? {
+            return Err(ServiceError::Exists(name.into()));
+        }
         let path = list.display().to_string();
-        let started = written.and_then(|()| run("launchctl", &["bootstrap", &self.domain, &path]));
+        let started = run("launchctl", &["bootstrap", &self.domain, &path]);
         started.map(drop).map_err(|e| {
             let _ = self.erase(name);
             match e {
@@ -113,8 +111,13 @@ impl Services for Launchd {
         self.secrets.keep(name, secret)
     }
 
-    fn forget_secret(&self, name: &str) -> Result<()> {
+    fn forget_secret(&self, name: &str) -> Result<bool> {
         self.secrets.forget(name)
+    }
+
+    fn folders(&self) -> (Option<PathBuf>, Option<PathBuf>) {
+        // launchd's domain of the system is root's.
+        if self.domain == SYSTEM { folders_of_root() } else { (cache_folder(), state_folder()) }
     }
 
     fn is_secret(&self, file: &Path) -> Result<bool> {

@@ -86,8 +86,12 @@ pub trait Services {
     /// Keeps something in a file that nobody but the account of services can read.
     fn keep_secret(&self, name: &str, secret: &[u8]) -> Result<PathBuf>;
 
-    /// Removes that again, if it is there.
-    fn forget_secret(&self, name: &str) -> Result<()>;
+    /// Removes that again; whether it was there.
+    fn forget_secret(&self, name: &str) -> Result<bool>;
+
+    /// Where the account of services keeps caches, and what was seen of repositories.
+    #[cfg(unix)]
+    fn folders(&self) -> (Option<PathBuf>, Option<PathBuf>);
 
     /// Whether others can read a file that holds a secret.
     fn is_secret(&self, file: &Path) -> Result<bool>;
@@ -182,6 +186,32 @@ fn run(program: &str, words: &[&str]) -> Result<String> {
 /// Stands in each file that `install` makes.
 #[cfg(unix)]
 const MADE_BY: &[u8] = b"Made by `tresor service install`";
+
+/// Makes a file for everybody to read, with all of its text or not at all; false if there is one.
+#[cfg(unix)]
+fn make_whole(file: &Path, text: &str) -> Result<bool> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    if file.symlink_metadata().is_ok() {
+        return Ok(false);
+    }
+    // With a suffix that nobody looks for.
+    let mut passing = file.as_os_str().to_owned();
+    passing.push(".new");
+    let passing = Path::new(&passing);
+    let write = || {
+        match std::fs::remove_file(passing) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let mut options = std::fs::OpenOptions::new();
+        let mut made = options.write(true).create_new(true).mode(0o644).open(passing)?;
+        made.write_all(text.as_bytes())?;
+        std::fs::rename(passing, file)
+    };
+    write().map_err(io_error(file)).map(|()| true)
+}
 
 /// Whether a file was made by `install`, and not by somebody who found the same name.
 #[cfg(unix)]

@@ -33,11 +33,12 @@ impl Secrets {
         Ok(file)
     }
 
-    pub fn forget(&self, name: &str) -> Result<()> {
+    /// Whether there was one.
+    pub fn forget(&self, name: &str) -> Result<bool> {
         let file = self.file(name);
         match std::fs::remove_file(&file) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error(&file)(e)),
-            _ => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            removed => removed.map_err(io_error(&file)).map(|()| true),
         }
     }
 }

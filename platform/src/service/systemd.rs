@@ -1,11 +1,14 @@
 //! Units of systemd.
 
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::process::{cache_folder, folders_of_root, state_folder};
+
 use super::secret::{Secrets, check_program, is_secret};
-use super::{PREFIX, Result, Service, ServiceError, Services, installed, io_error, is_ours, run};
+use super::{
+    PREFIX, Result, Service, ServiceError, Services, installed, io_error, is_ours, make_whole, run,
+};
 
 const SUFFIX: &str = ".service";
 
@@ -73,20 +76,14 @@ impl Services for Systemd {
     fn install(&self, service: &Service) -> Result<()> {
         check_program(&service.program, self.account())?;
         let (name, unit) = (service.name.as_str(), self.unit(&service.name));
-        let failed = io_error(&unit);
         let text = unit_text(service, self.for_user)?;
-        std::fs::create_dir_all(&self.units).map_err(&failed)?;
-        let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&unit);
-        let mut made = match made {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(ServiceError::Exists(name.into()));
-            }
-            made => made.map_err(&failed)?,
-        };
-        let written = io::Write::write_all(&mut made, text.as_bytes()).map_err(failed);
+        std::fs::create_dir_all(&self.units).map_err(io_error(&unit))?;
+        if !make_whole(&unit, &text)? {
+            return Err(ServiceError::Exists(name.into()));
+        }
         let file = unit_name(name);
-        let started = written
-            .and_then(|()| self.control(&["daemon-reload"]))
+        let started = self
+            .control(&["daemon-reload"])
             .and_then(|_| self.control(&["enable", "--now", &file]));
         started.map(drop).map_err(|e| {
             // It may have come half of the way, and is tried again otherwise.
@@ -120,8 +117,12 @@ impl Services for Systemd {
         self.secrets.keep(name, secret)
     }
 
-    fn forget_secret(&self, name: &str) -> Result<()> {
+    fn forget_secret(&self, name: &str) -> Result<bool> {
         self.secrets.forget(name)
+    }
+
+    fn folders(&self) -> (Option<PathBuf>, Option<PathBuf>) {
+        if self.for_user { (cache_folder(), state_folder()) } else { folders_of_root() }
     }
 
     fn is_secret(&self, file: &Path) -> Result<bool> {

@@ -4,6 +4,8 @@
 
 #[cfg(target_os = "macos")]
 mod acl;
+#[cfg(target_os = "macos")]
+mod apfs;
 #[cfg(any(target_os = "macos", test))]
 mod device;
 mod handle;
@@ -20,6 +22,10 @@ mod sink;
 mod source;
 mod stat;
 mod temp;
+#[cfg(any(target_os = "macos", test))]
+mod tmutil;
+#[cfg(any(target_os = "macos", test))]
+mod view;
 mod xattr;
 
 use std::io;
@@ -37,7 +43,7 @@ use tresor_engine::source::SourceDir;
 use crate::snapshot::{NoSnapshot, Problem, SourceSnapshot, SystemState, Wanted};
 #[cfg(target_os = "macos")]
 use macos as own;
-pub(crate) use owners::user;
+pub(crate) use owners::{home, user};
 pub use path::{absolute_path, recorded_path};
 
 /// A directory is opened only to reach what is in it, which needs no right to
@@ -52,9 +58,15 @@ pub fn source_root() -> io::Result<Arc<dyn SourceDir>> {
     open_source(Path::new("/"))
 }
 
-/// LVM, Btrfs and APFS could do it; nothing here asks them yet.
+/// LVM and Btrfs could do it, too; nothing here asks them yet.
+#[cfg(not(target_os = "macos"))]
 pub fn hold_source(_: &Wanted) -> Result<Box<dyn SourceSnapshot>, NoSnapshot> {
     Err(NoSnapshot::Unknown)
+}
+
+#[cfg(target_os = "macos")]
+pub fn hold_source(wanted: &Wanted) -> Result<Box<dyn SourceSnapshot>, NoSnapshot> {
+    apfs::hold_source(wanted)
 }
 
 /// There is none apart from the files.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
+use std::path::PathBuf;
 use std::ptr;
 use std::sync::{LazyLock, PoisonError, RwLock};
 
@@ -16,7 +17,13 @@ static GROUPS: Cache = LazyLock::new(Default::default);
 
 /// The user's name, if he has one.
 pub(crate) fn user(id: u32) -> Option<String> {
-    cached(&USERS, id, |buffer| find_user(id, buffer))
+    cached(&USERS, id, |buffer| find_user(id, buffer, |entry| entry.pw_name))
+}
+
+/// The user's home folder as the system lists it, whatever the environment says.
+pub(crate) fn home(id: u32) -> Option<PathBuf> {
+    let found = with_room(|buffer| find_user(id, buffer, |entry| entry.pw_dir));
+    found.map(PathBuf::from).filter(|home| home.is_absolute())
 }
 
 /// The group's name, if it has one.
@@ -54,7 +61,11 @@ fn with_room(mut find: impl FnMut(&mut [c_char]) -> Found) -> Option<String> {
     }
 }
 
-fn find_user(id: u32, buffer: &mut [c_char]) -> Found {
+fn find_user(
+    id: u32,
+    buffer: &mut [c_char],
+    field: impl Fn(&libc::passwd) -> *mut c_char,
+) -> Found {
     let mut entry = MaybeUninit::<libc::passwd>::uninit();
     let mut found = ptr::null_mut();
     // SAFETY: all pointers are to live memory of the lengths given.
@@ -65,7 +76,7 @@ fn find_user(id: u32, buffer: &mut [c_char]) -> Found {
         return if code == 0 { Ok(None) } else { Err(code) };
     }
     // SAFETY: not null, so it points to `entry`, filled in, with strings in `buffer`.
-    Ok(unsafe { text((*found).pw_name) })
+    Ok(unsafe { text(field(&*found)) })
 }
 
 fn find_group(id: u32, buffer: &mut [c_char]) -> Found {
@@ -105,6 +116,7 @@ mod tests {
             Some(if cfg!(target_os = "macos") { "wheel" } else { "root" })
         );
         assert_eq!(user(3_999_999_999), None);
+        assert!(home(0).is_some() && home(3_999_999_999).is_none());
         assert_eq!(group(u32::MAX), None);
     }
 

@@ -60,11 +60,11 @@ impl SourceDir for Machine {
 
     fn details(&self, node: &mut Node) -> io::Result<()> {
         let file = metadata::with_audit(|audit| self.open(&node.name, READ_CONTROL | audit))?;
-        metadata::read(&file, node)
+        metadata::read_root(&file, node)
     }
 
     fn open_dir(&self, name: &[u8]) -> io::Result<Arc<dyn SourceDir>> {
-        Ok(Arc::new(source::Directory::new(self.open(name, READ_DIR)?)))
+        Ok(Arc::new(source::Directory::new(self.open(name, READ_DIR)?)?))
     }
 
     fn open_file(&self, _: &[u8]) -> io::Result<Box<dyn SourceFile>> {

@@ -41,11 +41,25 @@ pub(super) fn with_audit(open: impl Fn(u32) -> io::Result<File>) -> io::Result<F
 
 /// Adds to an entry of a directory what `stat` hasn't told.
 pub(super) fn read_in(dir: &File, node: &mut Node) -> io::Result<()> {
-    let file = with_audit(|audit| {
-        let open = nt::Open::existing(READ_CONTROL | audit);
-        super::open_existing(dir, &node.name, open, false)
-    })?;
-    read(&file, node)
+    let open = |audit| nt::Open::existing(READ_CONTROL | audit);
+    let file = with_audit(|audit| super::open_existing(dir, &node.name, open(audit), false))?;
+    if !reparse::is_mount_point(&file)? {
+        return read(&file, node);
+    }
+    read_root(&with_audit(|audit| super::open_existing(dir, &node.name, open(audit), true))?, node)
+}
+
+/// The same of the root of a volume. Windows hides all of these, but not the drive or folder that
+/// it is seen in; a folder that it is restored to would be hidden.
+pub(super) fn read_root(file: &File, node: &mut Node) -> io::Result<()> {
+    let result = read(file, node);
+    let shown = !(FILE_ATTRIBUTE_HIDDEN | FILE_ATTRIBUTE_SYSTEM);
+    for xattr in node.xattrs.iter_mut().flatten().filter(|xattr| xattr.name == ATTRIBUTES) {
+        if let Ok(attributes) = <[u8; 4]>::try_from(&*xattr.value) {
+            xattr.value = (u32::from_le_bytes(attributes) & shown).to_le_bytes().into();
+        }
+    }
+    result
 }
 
 pub(super) fn read(file: &File, node: &mut Node) -> io::Result<()> {
@@ -82,7 +96,7 @@ pub(super) fn open(dir: &File, name: &[u8]) -> io::Result<File> {
     ];
     let mut last = Err(io::ErrorKind::PermissionDenied.into());
     for access in ladder {
-        last = super::open_existing(dir, name, nt::Open::existing(access), false);
+        last = super::open_entry(dir, name, nt::Open::existing(access));
         match &last {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
             _ => break,

@@ -56,7 +56,7 @@ pub fn source_root() -> io::Result<Arc<dyn SourceDir>> {
 /// Any directory as the root of a source.
 pub fn open_source(dir: &Path) -> io::Result<Arc<dyn SourceDir>> {
     privileges::take();
-    Ok(Arc::new(source::Directory::new(open_root(dir, READ_DIR)?)))
+    Ok(Arc::new(source::Directory::new(open_root(dir, READ_DIR)?)?))
 }
 
 /// An existing directory as the target of a restore.
@@ -105,9 +105,15 @@ fn open_existing(dir: &File, name: &[u8], open: nt::Open, follow: bool) -> io::R
     }
 }
 
+/// Opens an entry. Where a volume is mounted in a folder, that is the root of the volume, as on
+/// Unix.
+fn open_entry(dir: &File, name: &[u8], open: nt::Open) -> io::Result<File> {
+    let file = open_existing(dir, name, open, false)?;
+    if reparse::is_mount_point(&file)? { open_existing(dir, name, open, true) } else { Ok(file) }
+}
+
 fn open_dir(dir: &File, name: &[u8], access: u32) -> io::Result<File> {
-    let opened =
-        open_existing(dir, name, nt::Open::existing(access).with(FILE_DIRECTORY_FILE), false)?;
+    let opened = open_entry(dir, name, nt::Open::existing(access).with(FILE_DIRECTORY_FILE))?;
     let attributes = stat::basic(&opened)?.FileAttributes;
     if stat::link_tag(&opened, attributes)? != 0 {
         return Err(io::Error::new(io::ErrorKind::NotADirectory, "is a link"));

@@ -14,7 +14,7 @@ use windows_sys::Win32::Storage::FileSystem::{
     FILE_WRITE_ATTRIBUTES,
 };
 
-use super::{READ_DIR, nt, stat};
+use super::{READ_DIR, nt, reparse, stat};
 
 /// Removes an open entry, though it is read-only.
 pub(super) fn mark(file: &File) -> io::Result<()> {
@@ -43,7 +43,12 @@ pub(super) fn make_writable(file: &File) -> io::Result<()> {
 
 fn open(dir: &File, name: &[u8], access: u32) -> io::Result<File> {
     let open = nt::Open::existing(access | DELETE | FILE_WRITE_ATTRIBUTES);
-    super::open_existing(dir, name, open, false)
+    let file = super::open_existing(dir, name, open, false)?;
+    if reparse::is_mount_point(&file)? {
+        let message = "a volume is mounted there; `mountvol /D` takes it away";
+        return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
+    }
+    Ok(file)
 }
 
 fn is_dir(file: &File) -> io::Result<bool> {

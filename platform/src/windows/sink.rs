@@ -43,7 +43,7 @@ impl SinkDir for Directory {
     }
 
     fn stat(&self, name: &[u8]) -> io::Result<Option<Node>> {
-        match super::open_existing(&self.file, name, nt::Open::existing(0), false) {
+        match super::open_entry(&self.file, name, nt::Open::existing(0)) {
             Ok(file) => stat::node(name, &file).map(|(node, _)| Some(node)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
@@ -59,6 +59,7 @@ impl SinkDir for Directory {
         };
         match opened {
             Ok(file) if is_dir(&file)? => Ok(Arc::new(Self::new(file))),
+            Ok(file) if reparse::is_mount_point(&file)? => self.open_dir(name),
             Err(e) if e.kind() != io::ErrorKind::NotADirectory => Err(e),
             _ => {
                 let message = "there is something else of that name in the target";
@@ -94,13 +95,20 @@ impl SinkDir for Directory {
             let message = "Windows has no FIFOs, sockets and devices in folders";
             return Err(io::Error::new(io::ErrorKind::Unsupported, message));
         }
+        let link = reparse::data(node)?;
+        if let Some(volume) = reparse::volume(&link) {
+            let message = format!(
+                "the volume {volume} was mounted in this folder, which a restore doesn't repeat; `mountvol` does"
+            );
+            return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+        }
         let kind = if self.leads_to_directory(node) {
             FILE_DIRECTORY_FILE
         } else {
             FILE_NON_DIRECTORY_FILE
         };
         let temp = Temp::make(&self.file, new(NEW, kind))?;
-        reparse::write(&temp.file, &reparse::data(node)?)?;
+        reparse::write(&temp.file, &link)?;
         let problems = metadata::apply(&temp.file, node)?;
         temp.rename_to(&node.name)?;
         Ok(problems)

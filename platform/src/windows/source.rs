@@ -12,17 +12,28 @@ use windows_sys::Wdk::Storage::FileSystem::FILE_NON_DIRECTORY_FILE;
 use windows_sys::Win32::Storage::FileSystem::{FILE_ATTRIBUTE_SPARSE_FILE, FILE_READ_DATA};
 use windows_sys::Win32::System::Ioctl::FSCTL_QUERY_ALLOCATED_RANGES;
 
-use super::{READ_DIR, metadata, nt, stat};
+use super::{READ_DIR, metadata, nt, reparse, stat};
 
 pub(super) struct Directory {
     file: File,
     /// Held while listing, which moves a position.
     listing: Mutex<()>,
+    /// The volumes on the way to it, and its own.
+    volumes: Arc<Vec<u64>>,
 }
 
 impl Directory {
-    pub fn new(file: File) -> Self {
-        Self { file, listing: Mutex::new(()) }
+    pub fn new(file: File) -> io::Result<Self> {
+        Self::below(file, &Arc::default())
+    }
+
+    fn below(file: File, volumes: &Arc<Vec<u64>>) -> io::Result<Self> {
+        let (_, volume) = stat::node(b"", &file)?;
+        let mut volumes = volumes.clone();
+        if volumes.last() != Some(&volume) {
+            Arc::make_mut(&mut volumes).push(volume);
+        }
+        Ok(Self { file, listing: Mutex::new(()), volumes })
     }
 }
 
@@ -34,7 +45,18 @@ impl SourceDir for Directory {
 
     fn stat(&self, name: &[u8]) -> io::Result<(Node, u64)> {
         let open = nt::Open::existing(0);
-        stat::node(name, &super::open_existing(&self.file, name, open, false)?)
+        let file = super::open_existing(&self.file, name, open, false)?;
+        if !reparse::is_mount_point(&file)? {
+            return stat::node(name, &file);
+        }
+        let (node, volume) =
+            stat::node(name, &super::open_existing(&self.file, name, open, true)?)?;
+        if self.volumes.contains(&volume) {
+            let message =
+                "the volume that is mounted there is one that it lies in, and not saved again";
+            return Err(io::Error::other(message));
+        }
+        Ok((node, volume))
     }
 
     fn details(&self, node: &mut Node) -> io::Result<()> {
@@ -42,7 +64,8 @@ impl SourceDir for Directory {
     }
 
     fn open_dir(&self, name: &[u8]) -> io::Result<Arc<dyn SourceDir>> {
-        Ok(Arc::new(Self::new(super::open_dir(&self.file, name, READ_DIR)?)))
+        let dir = super::open_dir(&self.file, name, READ_DIR)?;
+        Ok(Arc::new(Self::below(dir, &self.volumes)?))
     }
 
     fn open_file(&self, name: &[u8]) -> io::Result<Box<dyn SourceFile>> {

@@ -80,7 +80,8 @@ pub struct Args {
     #[arg(long)]
     no_system_excludes: bool,
 
-    /// Read from a snapshot that the system makes of the volumes (Windows: shadow copies)
+    /// Read from a snapshot that the system makes of the volumes (Windows: shadow copies; macOS,
+    /// as root and with `on` only: APFS)
     #[arg(
         long,
         value_name = "WHEN",

@@ -91,6 +91,8 @@ fn hold(
     let held = tresor_platform::hold_source(&Wanted {
         paths: &paths,
         system_state: wish.system_state,
+        one_file_system: options.one_file_system,
+        required: wish.system_state || wish.when == When::On,
         stop: &|| monitor.progress().check().is_err(),
     });
     monitor.phase("");

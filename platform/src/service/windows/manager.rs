@@ -108,7 +108,7 @@ impl Services for Manager {
         secret::keep(name, secret)
     }
 
-    fn forget_secret(&self, name: &str) -> Result<()> {
+    fn forget_secret(&self, name: &str) -> Result<bool> {
         secret::forget(name)
     }
 

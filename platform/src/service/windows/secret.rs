@@ -47,13 +47,13 @@ pub(super) fn keep(name: &str, secret: &[u8]) -> Result<PathBuf> {
     Ok(file)
 }
 
-pub(super) fn forget(name: &str) -> Result<()> {
+/// Whether there was one.
+pub(super) fn forget(name: &str) -> Result<bool> {
     let file = file_of(name)?;
     match std::fs::remove_file(&file) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(ServiceError::Io(file.display().to_string(), e))
-        }
-        _ => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(ServiceError::Io(file.display().to_string(), e)),
+        Ok(()) => Ok(true),
     }
 }
 

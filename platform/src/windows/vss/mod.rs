@@ -5,6 +5,7 @@
 mod com;
 mod error;
 mod metadata;
+mod mounted;
 mod session;
 mod system_state;
 mod writers;
@@ -94,6 +95,9 @@ impl ShadowCopies {
         self.session.initialize(wanted.system_state)?;
         self.session.gather_metadata(stop)?;
         let letters = self.supported(letters(wanted.paths))?;
+        let message = "is a volume that is mounted in a folder, and no shadow copy of such is made";
+        let mounted = mounted::met(wanted).into_iter();
+        self.not_held.extend(mounted.map(|what| Problem { what, message: message.into() }));
         if letters.is_empty() {
             let message = "there are no shadow copies of any volume that the paths lie on";
             return Err(NoSnapshot::Unavailable(message.into()));
