@@ -33,6 +33,9 @@ snapshots by itself (--group-by), and never remove the newest one of a group. Th
 and the day of a snapshot are those of the place where it was made. What snapshots alone
 held takes space until the next `tresor prune`.
 
+A date as SNAPSHOT names the last snapshot of that day, minute or second; if there is none,
+nothing is removed.
+
 Exit codes: 0 done, 1 failed, 10 no repository, 12 wrong password, 130 interrupted";
 
 /// Remove snapshots, by name or by what to keep
@@ -95,7 +98,7 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     let policy = args.policy.policy(!args.snapshots.is_empty())?;
     let by: GroupBy = args.group_by.parse()?;
     let repo = globals.open()?;
-    let chosen = choose::several(&repo, &args.filter, &args.snapshots)?;
+    let chosen = choose::several_to_remove(&repo, &args.filter, &args.snapshots)?;
     let decisions = match policy {
         Some(policy) => decide(&policy, &chosen, &repo.odd_snapshots(), by),
         None => Vec::new(),
