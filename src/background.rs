@@ -3,12 +3,12 @@
 //! through another one when the drive answers.
 
 use std::ffi::OsString;
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use tresor_engine::crypto::Password;
 use tresor_engine::repo::Repository;
 use tresor_platform::service;
 
@@ -20,8 +20,6 @@ use crate::{output, password};
 const READY: &[u8] = b"ready\n";
 /// Longer answers aren't given.
 const MOST_ANSWER: u64 = 1 << 16;
-/// Longer passwords don't come through the pipe.
-const MOST_PASSWORD: u64 = 1 << 20;
 
 /// Starts the process that serves the drive and waits until it does.
 pub fn start(args: &Args, globals: &Globals) -> Result<Exit> {
@@ -72,9 +70,17 @@ fn command(args: &Args, globals: &Globals) -> Result<Command> {
 
 /// In the process that serves: opens the repository with the password from the pipe.
 pub fn open(globals: &Globals) -> Result<Arc<Repository>> {
-    let mut password = Password::default();
-    std::io::stdin().take(MOST_PASSWORD).read_to_end(&mut password)?;
+    let password = password::read(unbuffered_input()?).context("can't read the password")?;
     globals.open_with(&password)
+}
+
+/// Standard input without the library's buffer, which keeps what went through it.
+fn unbuffered_input() -> io::Result<File> {
+    #[cfg(unix)]
+    let input = std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned()?;
+    #[cfg(windows)]
+    let input = std::os::windows::io::AsHandle::as_handle(&io::stdin()).try_clone_to_owned()?;
+    Ok(File::from(input))
 }
 
 /// Tells people, or a program that reads JSON, where the drive is: at once, or through the

@@ -5,9 +5,11 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Result, bail};
 use jiff::tz::TimeZone;
-use tresor_engine::format::{BlobId, Node, PathBytes, display_name};
+use tresor_engine::format::{BlobId, Node, PathBytes, Time, display_name};
 use tresor_engine::repo::{Repository, Snapshot, now};
-use tresor_engine::select::{SnapshotFilter, SnapshotSpec, passing_over, select, split_path};
+use tresor_engine::select::{
+    Selected, SnapshotFilter, SnapshotSpec, passing_over, select, select_to_remove, split_path,
+};
 use tresor_engine::tree;
 
 use crate::human;
@@ -68,6 +70,28 @@ pub fn all(repo: &Repository) -> Result<Vec<Snapshot>> {
 
 /// The snapshots that are named, or else all that match.
 pub fn several(repo: &Repository, filter: &FilterArgs, names: &[String]) -> Result<Vec<Snapshot>> {
+    several_by(select, repo, filter, names)
+}
+
+/// The same for what removes them.
+pub fn several_to_remove(
+    repo: &Repository,
+    filter: &FilterArgs,
+    names: &[String],
+) -> Result<Vec<Snapshot>> {
+    several_by(select_to_remove, repo, filter, names)
+}
+
+/// A way from what was typed to the snapshot that is meant.
+type Select =
+    fn(&[Snapshot], &SnapshotFilter, &SnapshotSpec, Time) -> tresor_engine::Result<Selected>;
+
+fn several_by(
+    select: Select,
+    repo: &Repository,
+    filter: &FilterArgs,
+    names: &[String],
+) -> Result<Vec<Snapshot>> {
     let snapshots = all(repo)?;
     let filter = filter.filter();
     if names.is_empty() {
@@ -75,7 +99,7 @@ pub fn several(repo: &Repository, filter: &FilterArgs, names: &[String]) -> Resu
     }
     let mut chosen: Vec<Snapshot> = Vec::new();
     for name in names {
-        let snapshot = one(&snapshots, &filter, name)?;
+        let snapshot = one(select, &snapshots, &filter, name)?;
         if chosen.iter().all(|s| s.id != snapshot.id) {
             chosen.push(snapshot);
         }
@@ -83,7 +107,12 @@ pub fn several(repo: &Repository, filter: &FilterArgs, names: &[String]) -> Resu
     Ok(chosen)
 }
 
-fn one(snapshots: &[Snapshot], filter: &SnapshotFilter, name: &str) -> Result<Snapshot> {
+fn one(
+    select: Select,
+    snapshots: &[Snapshot],
+    filter: &SnapshotFilter,
+    name: &str,
+) -> Result<Snapshot> {
     let spec = SnapshotSpec::parse(name, &TimeZone::system())?;
     let selected = select(snapshots, filter, &spec, now())?;
     say_passed_over(&selected.passed_over);
@@ -121,7 +150,7 @@ pub fn place(repo: &Repository, filter: &FilterArgs, text: &OsStr) -> Result<Pla
     // The part before the path is plain ASCII, so it is as long in the text as in the bytes.
     let shown = text.to_string_lossy();
     let (name, path) = split_path(&shown);
-    let snapshot = one(&all(repo)?, &filter.filter(), name)?;
+    let snapshot = one(select, &all(repo)?, &filter.filter(), name)?;
     let bytes = text.as_encoded_bytes();
     let path = path.and_then(|_| bytes.get(name.len() + 1..)).unwrap_or_default();
     Ok(Place { snapshot, names: names_of(path) })

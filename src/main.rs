@@ -22,6 +22,7 @@ mod scan;
 mod setback;
 mod signals;
 mod table;
+mod text_file;
 mod version_list;
 
 #[global_allocator]

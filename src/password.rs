@@ -1,17 +1,22 @@
 //! Where passwords come from. They never stand on a command line.
 
-use std::io::{self, IsTerminal, Write};
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use tresor_engine::crypto::Password;
 
+use crate::text_file;
+
 const PASSWORD: &str = "TRESOR_PASSWORD";
 const PASSWORD_FILE: &str = "TRESOR_PASSWORD_FILE";
 const PASSWORD_COMMAND: &str = "TRESOR_PASSWORD_COMMAND";
 /// How often a wrong password may be typed.
 pub const ATTEMPTS: usize = 3;
+/// So many bytes are no password.
+const MOST: usize = 1 << 20;
 
 // The environment is looked at by hand, so that an option always goes before it.
 #[derive(clap::Args, Debug)]
@@ -106,9 +111,11 @@ fn given(args: &PasswordArgs) -> Result<Option<Password>> {
 }
 
 fn from_file(file: &Path) -> Result<Password> {
-    let bytes = std::fs::read(file)
+    let bytes = File::open(file)
+        .and_then(read)
         .with_context(|| format!("can't read the password from {}", file.display()))?;
-    let password = first_line(Password::new(bytes));
+    let password = as_written(bytes)
+        .with_context(|| format!("the password file {} can't be used", file.display()))?;
     if password.is_empty() {
         bail!(
             "the password file {} is empty, and an empty password protects nothing",
@@ -120,12 +127,15 @@ fn from_file(file: &Path) -> Result<Password> {
 
 fn from_command(command: &str) -> Result<Password> {
     let mut shell = shell(command);
-    let shell = without_secrets(&mut shell).stderr(Stdio::inherit()).stdin(Stdio::inherit());
-    let output = shell.output().context("can't run the password command")?;
-    let password = first_line(Password::new(output.stdout));
-    if !output.status.success() {
-        bail!("the password command failed ({})", output.status);
+    let shell = without_secrets(&mut shell).stdin(Stdio::inherit()).stdout(Stdio::piped());
+    let mut running = shell.spawn().context("can't run the password command")?;
+    let bytes = running.stdout.take().map_or_else(|| Ok(Password::default()), read);
+    let status = running.wait().context("can't run the password command")?;
+    if !status.success() {
+        bail!("the password command failed ({status})");
     }
+    let bytes = bytes.context("can't read what the password command prints")?;
+    let password = as_written(bytes).context("what the password command prints can't be used")?;
     if password.is_empty() {
         bail!("the password command printed nothing, and an empty password protects nothing");
     }
@@ -151,15 +161,36 @@ pub fn without_secrets(command: &mut Command) -> &mut Command {
     command.env_remove(PASSWORD).env_remove(PASSWORD_COMMAND)
 }
 
-/// Without the line break at its end.
-fn first_line(mut bytes: Password) -> Password {
+/// Reads a password into room that is large enough from the start: what is moved to a larger
+/// one stays behind in memory, and nobody wipes it.
+pub fn read(source: impl Read) -> io::Result<Password> {
+    let mut password = Password::new(Vec::with_capacity(MOST));
+    source.take(MOST as u64).read_to_end(&mut password)?;
+    if password.len() == MOST {
+        return Err(io::Error::other("a password of a megabyte or more"));
+    }
+    Ok(password)
+}
+
+/// Without what an editor puts around it: the mark of UTF-8 at its beginning, and a line break at its end.
+fn as_written(mut bytes: Password) -> Result<Password> {
+    if text_file::is_utf16(&bytes) {
+        bail!(
+            "it is in UTF-16: save it as UTF-8, or the password is another one than the typed one"
+        );
+    }
     if bytes.ends_with(b"\n") {
         bytes.pop();
         if bytes.ends_with(b"\r") {
             bytes.pop();
         }
     }
-    bytes
+    let start = bytes.len() - text_file::without_mark(&bytes).len();
+    bytes.copy_within(start.., 0);
+    for _ in 0..start {
+        bytes.pop();
+    }
+    Ok(bytes)
 }
 
 fn chosen(question: &str) -> Result<Password> {
@@ -196,12 +227,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_break_is_not_part_of_a_password() {
-        let cases: [(&[u8], &[u8]); 5] =
+    fn what_an_editor_adds_is_not_part_of_a_password() {
+        let breaks: [(&[u8], &[u8]); 5] =
             [(b"x\n", b"x"), (b"x\r\n", b"x"), (b"x\n\n", b"x\n"), (b" x ", b" x "), (b"\n", b"")];
-        for (file, password) in cases {
-            assert_eq!(first_line(Password::new(file.to_vec())).as_slice(), password);
+        let marks: [(&[u8], &[u8]); 4] = [
+            (b"\xef\xbb\xbfx\r\n", b"x"),
+            (b"\xef\xbb\xbf\n", b""),
+            (b"\xef\xbbx", b"\xef\xbbx"),
+            // Random bytes may begin so.
+            (b"\xff\xfex", b"\xff\xfex"),
+        ];
+        for (file, password) in breaks.into_iter().chain(marks) {
+            let read = as_written(Password::new(file.to_vec())).unwrap();
+            assert_eq!(read.as_slice(), password);
         }
+        for wide in [b"\xff\xfex\0\n\0", b"\xfe\xff\0x\0\n"] {
+            let error = as_written(Password::new(wide.to_vec())).unwrap_err().to_string();
+            assert!(error.contains("UTF-16"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_no_password() {
+        assert_eq!(read(&[b'x'; MOST - 1][..]).unwrap().len(), MOST - 1);
+        assert!(read(&[b'x'; MOST][..]).is_err());
     }
 
     #[test]

@@ -3,8 +3,8 @@
 
 mod common;
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 
 use common::files::*;
@@ -112,6 +112,92 @@ fn the_background_process_shows_no_password() {
             }
         }
         w.ok("umount mnt");
+    }
+}
+
+const PAGE: usize = 4096;
+
+/// Whether it stands anywhere in the memory of a process.
+fn remembers(pid: u32, word: &[u8]) -> bool {
+    let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let mut buffer = vec![0; 1 << 20];
+    for line in maps.lines().filter(|line| line.contains(" r")) {
+        let (start, rest) = line.split_once('-').unwrap();
+        let end = rest.split_once(' ').unwrap().0;
+        let [mut at, end] = [start, end].map(|n| u64::from_str_radix(n, 16).unwrap());
+        while at < end {
+            let most = (end - at).min(buffer.len() as u64) as usize;
+            // What the kernel shows to nobody.
+            let Ok(len @ 1..) = memory.read_at(&mut buffer[..most], at) else { break };
+            let read = &buffer[..len];
+            // Most pages are empty.
+            let page = |from| &read[from..len.min(from + PAGE + word.len() - 1)];
+            let mut pages = (0..len).step_by(PAGE).map(page);
+            if pages.any(|page| page.contains(&word[0]) && holds(page, word)) {
+                return true;
+            }
+            // Pieces overlap.
+            at += if at + len as u64 == end { len } else { len.saturating_sub(word.len()).max(1) }
+                as u64;
+        }
+    }
+    false
+}
+
+/// The process that serves the drive of this world.
+fn serving(w: &World) -> u32 {
+    let repo = w.path("repo").to_str().unwrap().to_owned();
+    let numbers = names("/proc").into_iter().filter_map(|n| n.parse().ok());
+    let line = |pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let ours = |pid: &u32| {
+        let line = String::from_utf8_lossy(&line(pid)).into_owned();
+        line.contains(&repo) && line.contains("--serve")
+    };
+    let all: Vec<_> = numbers.filter(ours).collect();
+    let [pid] = all[..] else { panic!("{all:?}") };
+    pid
+}
+
+#[test]
+fn a_process_that_serves_a_drive_has_forgotten_the_password() {
+    if !can_mount() {
+        return;
+    }
+    let w = World::new();
+    write(w.path("src/file"), "content");
+    w.ok("backup -q src");
+    let start = &PASSWORD.as_bytes()[..16];
+    let origins = [
+        ("TRESOR_PASSWORD_FILE", "password"),
+        ("TRESOR_PASSWORD_COMMAND", "cat password"),
+        ("TRESOR_PASSWORD", PASSWORD),
+    ];
+    for (name, value) in origins {
+        let from = |words: &str| {
+            let mut command = w.command(words);
+            command.env_remove("TRESOR_PASSWORD_FILE").env(name, value);
+            command
+        };
+        let drive = w.mount_with(from("mount mnt"), "mnt");
+        assert!(drive.at("snapshots/latest").join(w.inside("src/file")).exists());
+        // The environment is memory too: so this search finds what is there.
+        assert_eq!(remembers(drive.pid(), start), name == "TRESOR_PASSWORD", "{name}");
+        drive.unmount().expect(0);
+        ran(&mut from("mount --background mnt")).expect(0);
+        assert!(w.path("mnt/snapshots/latest").join(w.inside("src/file")).exists());
+        assert!(!remembers(serving(&w), start), "{name}, in the background");
+        w.ok("umount mnt");
+        wait_until("it has ended", || {
+            processes_with("--serve")
+                .iter()
+                .all(|(line, _)| !line.contains(w.path("repo").to_str().unwrap()))
+        });
+        ran(&mut from("mount --via nfs --background")).expect(0);
+        let pid = serving(&w);
+        assert!(!remembers(pid, start), "{name}, by NFS");
+        sh("kill", &[&pid.to_string()]);
+        wait_until("it has ended", || !Path::new(&format!("/proc/{pid}/mem")).exists());
     }
 }
 

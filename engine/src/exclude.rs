@@ -71,9 +71,10 @@ impl Patterns {
         Ok(all)
     }
 
-    /// Patterns of a file: one a line; empty lines and those beginning with `#` don't count.
+    /// Patterns of a file: one a line; empty lines and those beginning with `#` don't count, nor
+    /// does the mark that some editors put at the beginning.
     pub fn add_file(&mut self, text: &str) -> Result<(), BadPattern> {
-        let lines = text.lines().map(str::trim_end);
+        let lines = text.strip_prefix('\u{feff}').unwrap_or(text).lines().map(str::trim_end);
         lines.filter(|l| !l.is_empty() && !l.starts_with('#')).try_for_each(|l| self.add(l))
     }
 
@@ -208,6 +209,13 @@ mod tests {
         }
         assert!(Patterns::new(["[a"]).is_err());
         assert!(Patterns::new(["!"]).is_err());
+    }
+
+    #[test]
+    fn a_file_may_begin_with_the_mark_of_an_editor() {
+        let mut set = Patterns::default();
+        set.add_file("\u{feff}*.o\r\n# none\r\n\u{feff}b\r\n").unwrap();
+        assert!(set.matches(b"/a.o", false) && !set.matches(b"/b", false), "only at the beginning");
     }
 
     #[test]

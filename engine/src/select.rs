@@ -81,6 +81,7 @@ pub enum SnapshotSpec {
 pub struct DateSpec {
     /// As it was typed.
     text: String,
+    start: DateTime,
     /// The first moment that is past it.
     end: DateTime,
     zone: TimeZone,
@@ -89,6 +90,10 @@ pub struct DateSpec {
 impl DateSpec {
     fn reaches(&self, time: Time) -> bool {
         self.zone.to_datetime(timestamp(time)) < self.end
+    }
+
+    fn holds(&self, time: Time) -> bool {
+        self.reaches(time) && self.zone.to_datetime(timestamp(time)) >= self.start
     }
 }
 
@@ -107,11 +112,11 @@ impl SnapshotSpec {
         if is_id_prefix(text) {
             return Ok(Self::Prefix(text.to_owned()));
         }
-        let end = match named_day(text, zone) {
-            Some(day) => day.to_datetime(civil::Time::midnight()).saturating_add(1.day()),
-            None => end_of(text).ok_or_else(|| not_a_snapshot(text))?,
+        let (start, end) = match named_day(text, zone) {
+            Some(day) => whole_day(day),
+            None => written(text).ok_or_else(|| not_a_snapshot(text))?,
         };
-        Ok(Self::Date(DateSpec { text: text.to_owned(), end, zone: zone.clone() }))
+        Ok(Self::Date(DateSpec { text: text.to_owned(), start, end, zone: zone.clone() }))
     }
 }
 
@@ -124,6 +129,11 @@ fn named_day(text: &str, zone: &TimeZone) -> Option<civil::Date> {
     }
 }
 
+fn whole_day(day: civil::Date) -> (DateTime, DateTime) {
+    let start = day.to_datetime(civil::Time::midnight());
+    (start, start.saturating_add(1.day()))
+}
+
 fn is_id_prefix(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -134,25 +144,20 @@ fn not_a_snapshot(text: &str) -> Error {
     ))
 }
 
-/// The first moment past a written day, minute or second.
-fn end_of(text: &str) -> Option<DateTime> {
+/// The first moment of a written day, minute or second, and the first past it.
+fn written(text: &str) -> Option<(DateTime, DateTime)> {
     let (date, time) = match text.split_once(['T', ' ']) {
         Some((date, time)) => (date, Some(time)),
         None => (text, None),
     };
     let [year, month, day] = numbers(date, "-", [4, 2, 2])?;
     let date = civil::Date::new(year, month as i8, day as i8).ok()?;
-    let (start, length) = match time {
-        None => (date.at(0, 0, 0, 0), 1.day()),
-        Some(time) => {
-            let minute = numbers(time, ":.", [2, 2]).map(|[h, m]| ([h, m, 0], 1.minute()));
-            let second = || numbers(time, ":.", [2, 2, 2]).map(|parts| (parts, 1.second()));
-            let ([h, m, s], length) = minute.or_else(second)?;
-            let time = civil::Time::new(h as i8, m as i8, s as i8, 0).ok()?;
-            (date.to_datetime(time), length)
-        }
-    };
-    Some(start.saturating_add(length))
+    let Some(time) = time else { return Some(whole_day(date)) };
+    let minute = numbers(time, ":.", [2, 2]).map(|[h, m]| ([h, m, 0], 1.minute()));
+    let second = || numbers(time, ":.", [2, 2, 2]).map(|parts| (parts, 1.second()));
+    let ([h, m, s], length) = minute.or_else(second)?;
+    let start = date.to_datetime(civil::Time::new(h as i8, m as i8, s as i8, 0).ok()?);
+    Some((start, start.saturating_add(length)))
 }
 
 /// Numbers of so many digits each, with one of `between` between them.
@@ -224,6 +229,28 @@ pub fn select(
     }
 }
 
+/// The same for what removes snapshots: a date names only one of that day, minute or second,
+/// and never an earlier one.
+pub fn select_to_remove(
+    snapshots: &[Snapshot],
+    filter: &SnapshotFilter,
+    spec: &SnapshotSpec,
+    now: Time,
+) -> Result<Selected> {
+    let selected = select(snapshots, filter, spec, now)?;
+    let Snapshot { id, data } = &selected.snapshot;
+    match spec {
+        SnapshotSpec::Date(date) if !date.holds(data.time) => fail(format!(
+            "there is no snapshot{} of {}; the last one before is {} of {}: only its id removes it",
+            of_filter(filter),
+            date.text,
+            id.short(),
+            time_name(data.time, &date.zone),
+        )),
+        _ => Ok(selected),
+    }
+}
+
 fn nth_back(matching: &[&Snapshot], back: u32, filter: &SnapshotFilter) -> Result<Snapshot> {
     let oldest = matching.len().saturating_sub(1);
     let place = usize::try_from(back).ok().and_then(|back| oldest.checked_sub(back));
@@ -270,7 +297,7 @@ fn as_day(digits: &str) -> Option<String> {
     let (year, rest) = digits.split_at_checked(4)?;
     let (month, day) = rest.split_at_checked(2)?;
     let day = format!("{year}-{month}-{day}");
-    end_of(&day).map(|_| day)
+    written(&day).map(|_| day)
 }
 
 /// Names the candidates, with as many digits as tell them apart.

@@ -20,10 +20,7 @@ use crate::error::{Error, Result};
 use crate::format::{BlobId, BlobKind, ObjectId, ObjectKind, ObjectName, SnapshotData};
 use crate::monitor::Monitor;
 use crate::pack::{Finished, PackWriter, fetch_table};
-use crate::repo::{Repository, Snapshot};
-
-/// The tag of repaired snapshots.
-pub const REPAIRED: &str = "repaired";
+use crate::repo::{REPAIRED, Repository, Snapshot};
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RepairSnapshotsOptions {

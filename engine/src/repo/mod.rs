@@ -18,7 +18,7 @@ pub use keys::SlotDescription;
 pub(crate) use open::read_slot;
 pub use open::{InitOptions, OpenOptions, now};
 pub use seen::{Difference, Notice, OddSnapshots, Setback, StateOptions, Whole};
-pub use snapshots::{Damaged, Snapshot};
+pub use snapshots::{Damaged, REPAIRED, Snapshot};
 
 use self::distance::Distance;
 use crate::cache::Cache;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::Repository;
 use crate::error::{Error, Result};
-use crate::format::{ObjectId, ObjectKind, ObjectName, Purpose, SnapshotData, sealed};
+use crate::format::{ObjectId, ObjectKind, ObjectName, Purpose, SnapshotData, Time, sealed};
 use crate::object;
 use crate::workers::{self, Room};
 
@@ -14,6 +14,21 @@ pub struct Snapshot {
     /// Name of the object.
     pub id: ObjectId,
     pub data: Arc<SnapshotData>,
+}
+
+/// The tag of snapshots that `repair snapshots` has saved of others.
+pub const REPAIRED: &str = "repaired";
+
+impl Snapshot {
+    /// Snapshots go by their times; those of one moment with the repaired ones first, so that what was
+    /// backed up is later than what is left of it.
+    pub fn order(&self) -> (Time, bool, ObjectId) {
+        (self.data.time, !self.is_repaired(), self.id)
+    }
+
+    pub fn is_repaired(&self) -> bool {
+        self.data.tags.iter().any(|tag| tag == REPAIRED)
+    }
 }
 
 /// A snapshot object that can't be read, and why.
@@ -87,7 +102,7 @@ impl Repository {
         let snapshot = |id| Some(Snapshot { id, data: known.get(&id)?.clone() });
         let mut good: Vec<_> = ids.iter().filter_map(|id| snapshot(*id)).collect();
         drop(known);
-        good.sort_by_key(|s| (s.data.time, s.id));
+        good.sort_by_key(Snapshot::order);
         self.compare(&before, ObjectKind::Snapshot, &ids, &good);
         Ok((good, damaged))
     }

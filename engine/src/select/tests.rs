@@ -126,6 +126,31 @@ fn latest_counts_back_among_what_matches() {
 }
 
 #[test]
+fn a_date_removes_nothing_from_before_it() {
+    // In Berlin: 23:30 on the 21st, and 10:00:05 and 10:30 on the 23rd.
+    let times = ["2026-11-21T22:30Z", "2026-11-23T09:00:05Z", "2026-11-23T09:30Z"];
+    let s: Vec<_> = (1..).zip(times).map(|(n, t)| snapshot(n, t)).collect();
+    let removes = |text: &str| {
+        let spec = SnapshotSpec::parse(text, &berlin()).unwrap();
+        let found = select_to_remove(&s, &all(), &spec, now()).map_err(|e| e.to_string())?;
+        Ok::<_, String>(found.snapshot.id.0[0])
+    };
+    let there = [("2026-11-21", 1), ("2026-11-23", 3), ("2026-11-21 23.30", 1), ("latest~1", 2)];
+    let times = [("2026-11-23T10:00", 2), ("2026-11-23T10:00:05", 2), ("0202", 2)];
+    for (text, id) in there.into_iter().chain(times) {
+        assert_eq!(removes(text), Ok(id), "{text}");
+    }
+    let earlier = [("2026-11-22", "01010101 of 2026-11-21 23.30.00"), ("2026-11-24", "03030303")];
+    let times = [("2026-11-23T10:00:06", "02020202"), ("2026-11-23T10:29", "02020202")];
+    for (text, last) in earlier.into_iter().chain(times) {
+        let error = removes(text).unwrap_err();
+        assert!(error.contains(text) && error.contains(last), "{error}");
+        assert!(find(&s, &all(), text).is_ok(), "to restore from, the last up to then");
+    }
+    assert!(removes("2026-11-20").unwrap_err().contains("the first is 01010101"));
+}
+
+#[test]
 fn the_latest_is_not_from_the_future() {
     let days = ["2026-11-21", "2026-11-23", "2026-11-24", "2036-01-01", "2037-01-01"];
     let s: Vec<_> = (1..).zip(days).map(|(n, d)| snapshot(n, &format!("{d}T10:00Z"))).collect();

@@ -16,8 +16,8 @@ use super::source::When;
 use crate::choose::{self, FilterArgs};
 use crate::globals::Globals;
 use crate::output;
-use crate::parse;
 use crate::progress::{self, Json};
+use crate::{parse, text_file};
 
 /// Everything but paths, patterns and parent.
 pub(super) fn common(args: &Args) -> BackupOptions {
@@ -85,8 +85,17 @@ fn listed(file: &Path) -> Result<Vec<PathBuf>> {
         std::fs::File::open(file).and_then(|mut f| f.read_to_end(&mut bytes))
     };
     read.with_context(|| format!("can't read the list of files {}", file.display()))?;
-    let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+    if text_file::is_utf16(&bytes) {
+        bail!("the list of files {} is in UTF-16: save it as UTF-8", file.display());
+    }
+    let lines = text_file::without_mark(&bytes).split(|b| *b == b'\n').map(without_return);
+    let lines = lines.filter(|line| !line.is_empty());
     lines.map(|line| from_bytes(line).map(PathBuf::from)).collect()
+}
+
+/// On Windows no name ends so, but lines do.
+fn without_return(line: &[u8]) -> &[u8] {
+    if cfg!(windows) { line.strip_suffix(b"\r").unwrap_or(line) } else { line }
 }
 
 #[cfg(unix)]
@@ -108,7 +117,7 @@ pub(super) fn excludes(args: &Args, globals: &Globals) -> Result<Patterns> {
     }
     args.exclude.iter().try_for_each(|pattern| patterns.add(pattern))?;
     for file in &args.exclude_file {
-        let text = std::fs::read_to_string(file)
+        let text = text_file::read(file)
             .with_context(|| format!("can't read the patterns in {}", file.display()))?;
         patterns.add_file(&text).with_context(|| file.display().to_string())?;
     }

@@ -29,11 +29,18 @@ Examples:
   tresor forget 1a2b3c4d 5e6f7a8b
 
 A snapshot is kept if one of the rules wants it. The rules apply to each group of
-snapshots by itself (--group-by), and never remove the newest one of a group. The month
+snapshots by itself (--group-by), and never remove the newest one of a group, nor the newest
+of those saved over six hours ago. What was repaired counts with its original. The month
 and the day of a snapshot are those of the place where it was made. What snapshots alone
 held takes space until the next `tresor prune`.
 
+A date as SNAPSHOT names the last snapshot of that day, minute or second; if there is none,
+nothing is removed.
+
 Exit codes: 0 done, 1 failed, 10 no repository, 12 wrong password, 130 interrupted";
+
+/// Why a snapshot is removed.
+const UNWANTED: &str = "no rule keeps it";
 
 /// Remove snapshots, by name or by what to keep
 #[derive(clap::Args)]
@@ -78,12 +85,12 @@ struct Group {
     host: Option<String>,
     paths: Option<Vec<String>>,
     tags: Option<Vec<String>>,
-    keep: Vec<Kept>,
-    remove: Vec<json::Snapshot>,
+    keep: Vec<Decided>,
+    remove: Vec<Decided>,
 }
 
 #[derive(Serialize)]
-struct Kept {
+struct Decided {
     #[serde(flatten)]
     snapshot: json::Snapshot,
     reasons: Vec<String>,
@@ -95,7 +102,7 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     let policy = args.policy.policy(!args.snapshots.is_empty())?;
     let by: GroupBy = args.group_by.parse()?;
     let repo = globals.open()?;
-    let chosen = choose::several(&repo, &args.filter, &args.snapshots)?;
+    let chosen = choose::several_to_remove(&repo, &args.filter, &args.snapshots)?;
     let decisions = match policy {
         Some(policy) => decide(&policy, &chosen, &repo.odd_snapshots(), by),
         None => Vec::new(),
@@ -157,9 +164,9 @@ fn decide(
 impl Group {
     fn new(key: &GroupKey, group: &[Decision]) -> Self {
         let (keep, remove): (Vec<_>, Vec<_>) = group.iter().partition(|d| d.keep);
-        let kept = |d: &Decision| Kept {
+        let decided = |d: &Decision| Decided {
             snapshot: json::Snapshot::new(&d.snapshot),
-            reasons: d.reasons.clone(),
+            reasons: if d.keep { d.reasons.clone() } else { vec![UNWANTED.into()] },
         };
         Self {
             host: key.host.clone(),
@@ -168,8 +175,8 @@ impl Group {
                 .as_ref()
                 .map(|all| all.iter().map(|p| json::path_text(&p.0)).collect()),
             tags: key.tags.clone(),
-            keep: keep.into_iter().map(kept).collect(),
-            remove: remove.into_iter().map(|d| json::Snapshot::new(&d.snapshot)).collect(),
+            keep: keep.into_iter().map(decided).collect(),
+            remove: remove.into_iter().map(decided).collect(),
         }
     }
 }
@@ -186,7 +193,7 @@ fn text(args: &Args, chosen: &[Snapshot], decisions: &Decisions, removed: &[Obje
                 d.snapshot.id.short(),
                 human::time(d.snapshot.data.time, &zone),
                 d.snapshot.data.tags.join(","),
-                if d.keep { d.reasons.join("\n") } else { "no rule keeps it".into() },
+                if d.keep { d.reasons.join("\n") } else { UNWANTED.into() },
             ]);
         }
         text.push_str(&table.text());

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use super::places::stands_for;
 use crate::error::{Error, Result};
 use crate::format::{PathBytes, SnapshotData};
 use crate::repo::Snapshot;
@@ -88,11 +89,12 @@ impl fmt::Display for GroupKey {
 }
 
 /// Divides snapshots into groups, in the order of their keys; within a group they
-/// stay in order. A policy is applied to each by itself.
+/// stay in order. Repaired ones are where their originals are. A policy is applied to each by itself.
 pub fn groups(snapshots: &[Snapshot], by: GroupBy) -> Vec<(GroupKey, Vec<Snapshot>)> {
     let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for snapshot in snapshots {
-        groups.entry(GroupKey::new(&snapshot.data, by)).or_default().push(snapshot.clone());
+    for (snapshot, original) in snapshots.iter().zip(stands_for(snapshots)) {
+        let original = snapshots.get(original).unwrap_or(snapshot);
+        groups.entry(GroupKey::new(&original.data, by)).or_default().push(snapshot.clone());
     }
     groups.into_iter().collect()
 }

@@ -5,7 +5,7 @@
 //! those of the calendar; of each, the last snapshot is kept, the most recent ones
 //! first, and only those count that have a snapshot. While a rule still has counts
 //! left at the oldest snapshot, it keeps that one too, so that history reaches as
-//! far back as it can. Lengths are counted back from the newest snapshot, not from
+//! far back as it can, and so does a rule of a length of time if the oldest lies within. Lengths are counted back from the newest snapshot, not from
 //! now: a client that has stopped making backups loses nothing by waiting.
 //!
 //! The day and the month of a snapshot are those of the place where it was made: each
@@ -28,13 +28,20 @@
 //!   and what they want of those is kept. One of which that isn't known is kept until it is
 //!   named.
 //!
+//! # Repaired snapshots
+//! What `repair snapshots` has saved of a snapshot takes part in no rule by itself, so it pushes nothing
+//! out: it and its original are kept together, or go together. The original may be
+//! whole again one day, and until then the repaired one shows what is left.
+//!
 //! # Floods
 //! `keep_last` counts snapshots, so many new ones push all others out. The service's policy
 //! counts days beside that. The threat model (docs/threat-model.md, section 3) says what remains.
 //!
 //! # What never happens
-//! A policy never removes the newest snapshot of a group, and one that says nothing
-//! removes nothing; callers refuse it ([`RetentionPolicy::is_empty`]).
+//! A policy never removes the newest snapshot of a group, nor the newest of those that were saved
+//! over six hours ago: the backup that has just saved one may still find that a prune took what it
+//! needs, and take it back. A policy that says nothing removes nothing; callers refuse it
+//! ([`RetentionPolicy::is_empty`]).
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -49,6 +56,7 @@ use crate::select::{has_tags, is_ahead, timestamp};
 
 mod age;
 mod group;
+mod places;
 #[cfg(test)]
 mod tests;
 
@@ -56,6 +64,8 @@ pub use age::Age;
 pub use group::{GroupBy, GroupKey, groups};
 
 const DAY: i64 = 24 * 60 * 60;
+/// How many seconds after it was saved a snapshot is there to stay: its backup has confirmed it long ago.
+const SETTLED: i64 = 6 * 60 * 60;
 /// How far clocks are from UTC, anywhere: 12 hours behind to 14 hours ahead.
 const OFFSETS: std::ops::RangeInclusive<i32> = -12 * 3600..=14 * 3600;
 const IN_DOUBT: &str =
@@ -164,13 +174,15 @@ pub fn apply(
     now: Time,
 ) -> Vec<Decision> {
     let mut reasons = Reasons(vec![Vec::new(); snapshots.len()]);
-    let items = newest_first(snapshots);
+    let stands_for = places::stands_for(snapshots);
+    let mut items = newest_first(snapshots);
+    items.retain(|item| stands_for.get(item.place) == Some(&item.place));
     let (ahead, counted): (Vec<_>, Vec<_>) =
         items.iter().partition(|item| is_ahead(item.data.time, now));
     if policy.is_empty() {
-        items.iter().for_each(|item| reasons.add(item, "the policy is empty"));
+        items.iter().for_each(|item| reasons.add(item.place, "the policy is empty"));
     } else {
-        ahead.iter().for_each(|item| reasons.add(item, "its time lies in the future"));
+        ahead.iter().for_each(|item| reasons.add(item.place, "its time lies in the future"));
         let reliable = |i: &&Item<'_>| !set_by_hand(i.data) && !odd.contains_key(&i.id);
         let by_clock: Vec<_> = counted.iter().copied().filter(reliable).collect();
         Rules { policy, items: &counted, now }.mark(&mut reasons);
@@ -181,12 +193,48 @@ pub fn apply(
             mark_odd(policy, &counted, odd, now, &mut reasons);
         }
     }
+    keep_together(policy, snapshots, &stands_for, &mut reasons);
     let decide = |(snapshot, reasons): (&Snapshot, Vec<String>)| Decision {
         snapshot: snapshot.clone(),
         keep: !reasons.is_empty(),
         reasons,
     };
     snapshots.iter().zip(reasons.0).map(decide).collect()
+}
+
+/// Keeps all that share a place if one of them is wanted.
+fn keep_together(
+    policy: &RetentionPolicy,
+    snapshots: &[Snapshot],
+    stands_for: &[usize],
+    reasons: &mut Reasons,
+) {
+    let same = |other: &Snapshot| format!("the same backup as {}", other.id.short());
+    let others: Vec<_> = snapshots
+        .iter()
+        .enumerate()
+        .zip(stands_for)
+        .filter(|((place, _), original)| place != *original)
+        .filter_map(|(one, original)| Some((one, (*original, snapshots.get(*original)?))))
+        .collect();
+    for ((place, repaired), (original, _)) in &others {
+        for list in policy.keep_tags.iter().filter(|list| has_tags(&repaired.data, list)) {
+            reasons.add(*place, has_tags_of(list));
+            reasons.add(*original, same(repaired));
+        }
+    }
+    for ((place, _), (original, snapshot)) in &others {
+        if reasons.is_kept(*original) {
+            reasons.add(*place, same(snapshot));
+        }
+    }
+}
+
+fn has_tags_of(list: &[String]) -> String {
+    match list.join(",") {
+        none if none.is_empty() => "has no tags".into(),
+        tags => format!("has tags {tags}"),
+    }
 }
 
 /// Keeps odd ones as the policy would if they had been made when they were first seen.
@@ -202,9 +250,10 @@ fn mark_odd(
         match odd.get(&item.id) {
             None => moved.push(item.clone()),
             Some(Some(came)) => {
-                moved.push(Item { at: on_its_clock(*came, item.data), ..item.clone() });
+                let at = on_its_clock(*came, item.data);
+                moved.push(Item { at, saved: *came, ..item.clone() });
             }
-            Some(None) => reasons.add(item, IN_DOUBT),
+            Some(None) => reasons.add(item.place, IN_DOUBT),
         }
     }
     moved.sort_by_key(|item| Reverse((item.at.timestamp(), item.id)));
@@ -214,7 +263,7 @@ fn mark_odd(
     for item in moved.into_iter().filter(|item| odd.contains_key(&item.id)) {
         let came = item.at.strftime("%Y-%m-%d");
         for reason in as_they_came.0.get(item.place).into_iter().flatten() {
-            reasons.add(item, format!("{reason} (first seen {came})"));
+            reasons.add(item.place, format!("{reason} (first seen {came})"));
         }
     }
 }
@@ -227,17 +276,19 @@ struct Item<'a> {
     id: ObjectId,
     data: &'a SnapshotData,
     at: Zoned,
+    saved: Time,
 }
 
 /// Newest first; those of one moment by their ids, as everywhere.
 fn newest_first<'a>(snapshots: &'a [Snapshot]) -> Vec<Item<'a>> {
     let mut order: Vec<_> = snapshots.iter().enumerate().collect();
-    order.sort_by_key(|(_, s)| Reverse((s.data.time, s.id)));
+    order.sort_by_key(|(_, s)| Reverse(s.order()));
     let item = |(place, s): (usize, &'a Snapshot)| Item {
         place,
         id: s.id,
         data: &s.data,
         at: on_its_clock(s.data.time, &s.data),
+        saved: s.data.saved,
     };
     order.into_iter().map(item).collect()
 }
@@ -263,15 +314,15 @@ fn set_by_hand(data: &SnapshotData) -> bool {
 struct Reasons(Vec<Vec<String>>);
 
 impl Reasons {
-    fn add(&mut self, item: &Item<'_>, reason: impl Into<String>) {
+    fn add(&mut self, place: usize, reason: impl Into<String>) {
         let reason = reason.into();
-        if let Some(reasons) = self.0.get_mut(item.place).filter(|r| !r.contains(&reason)) {
+        if let Some(reasons) = self.0.get_mut(place).filter(|r| !r.contains(&reason)) {
             reasons.push(reason);
         }
     }
 
-    fn is_kept(&self, item: &Item<'_>) -> bool {
-        self.0.get(item.place).is_some_and(|r| !r.is_empty())
+    fn is_kept(&self, place: usize) -> bool {
+        self.0.get(place).is_some_and(|r| !r.is_empty())
     }
 }
 
@@ -286,7 +337,7 @@ impl Rules<'_> {
     fn mark(&self, reasons: &mut Reasons) {
         let newest = self.newest();
         for item in self.items.iter().take(count(self.policy.keep_last) as usize) {
-            reasons.add(item, "last snapshot");
+            reasons.add(item.place, "last snapshot");
         }
         for (period, n, within) in self.policy.periods() {
             self.each_period(period, count(n), reasons);
@@ -299,8 +350,13 @@ impl Rules<'_> {
         if self.policy.keep_first_of_month {
             self.first_of_months(reasons);
         }
-        if let Some(newest) = self.items.first().filter(|item| !reasons.is_kept(item)) {
-            reasons.add(newest, "newest snapshot");
+        if let Some(newest) = self.items.first().filter(|item| !reasons.is_kept(item.place)) {
+            reasons.add(newest.place, "newest snapshot");
+        }
+        let settled = self.now.seconds.saturating_sub(SETTLED);
+        let newest = self.items.iter().find(|item| item.saved.seconds <= settled);
+        if let Some(newest) = newest.filter(|item| !reasons.is_kept(item.place)) {
+            reasons.add(newest.place, "newest of those saved over six hours ago");
         }
     }
 
@@ -324,18 +380,20 @@ impl Rules<'_> {
             }
             if seen.insert(period.of(&item.at)) {
                 left -= u32::from(left != UNLIMITED);
-                reasons.add(item, format!("{} snapshot", period.word()));
+                reasons.add(item.place, format!("{} snapshot", period.word()));
             } else if n + 1 == self.items.len() {
-                reasons.add(item, format!("oldest {} snapshot", period.word()));
+                reasons.add(item.place, format!("oldest {} snapshot", period.word()));
             }
         }
     }
 
     fn each_period_within(&self, period: Period, age: Age, newest: &Zoned, reasons: &mut Reasons) {
         let mut seen = HashSet::new();
-        for item in self.younger(age, newest) {
+        for (n, item) in self.younger(age, newest).iter().enumerate() {
             if seen.insert(period.of(&item.at)) {
-                reasons.add(item, format!("{} within {age}", period.word()));
+                reasons.add(item.place, format!("{} within {age}", period.word()));
+            } else if n + 1 == self.items.len() {
+                reasons.add(item.place, format!("oldest {} within {age}", period.word()));
             }
         }
     }
@@ -351,12 +409,12 @@ impl Rules<'_> {
     fn within(&self, newest: &Zoned, reasons: &mut Reasons) {
         if let Some(age) = age(self.policy.keep_within) {
             let younger = self.younger(age, newest);
-            younger.iter().for_each(|item| reasons.add(item, format!("within {age}")));
+            younger.iter().for_each(|item| reasons.add(item.place, format!("within {age}")));
         }
         if let Some(age) = age(self.policy.keep_restorable) {
             let needed = self.younger(age, newest).len() + 1;
             for item in self.items.iter().take(needed) {
-                reasons.add(item, format!("restorable for {age}"));
+                reasons.add(item.place, format!("restorable for {age}"));
             }
         }
     }
@@ -366,9 +424,7 @@ impl Rules<'_> {
             let lists = self.policy.keep_tags.iter().filter(|list| has_tags(item.data, list));
             lists.map(move |list| (item, list))
         }) {
-            let tags = list.join(",");
-            let none = tags.is_empty();
-            reasons.add(item, if none { "has no tags".into() } else { format!("has tags {tags}") });
+            reasons.add(item.place, has_tags_of(list));
         }
     }
 
@@ -376,7 +432,7 @@ impl Rules<'_> {
         let mut seen = HashSet::new();
         for item in self.items.iter().rev() {
             if seen.insert(Period::Month.of(&item.at)) {
-                reasons.add(item, format!("first of {}", item.at.strftime("%Y-%m")));
+                reasons.add(item.place, format!("first of {}", item.at.strftime("%Y-%m")));
             }
         }
     }

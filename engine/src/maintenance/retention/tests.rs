@@ -2,6 +2,8 @@
 
 mod histories;
 mod periods;
+mod repaired;
+mod restic;
 mod rules;
 mod service;
 mod times;
@@ -12,6 +14,7 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::format::{BlobId, ObjectId, PathBytes, Summary};
+use crate::repo::REPAIRED;
 
 const NOW: &str = "2026-11-25T12:00Z";
 
@@ -85,6 +88,17 @@ fn none() -> RetentionPolicy {
 
 fn age(text: &str) -> Option<Age> {
     Some(text.parse().unwrap())
+}
+
+/// What `repair snapshots` saves of it, with an id of its own.
+fn repaired(original: &Snapshot, id: u8) -> Snapshot {
+    let mut repaired = original.clone();
+    repaired.id.0[31] = id;
+    let data = Arc::make_mut(&mut repaired.data);
+    data.tree = BlobId([id; 32]);
+    data.tags.push(REPAIRED.into());
+    data.tags.sort();
+    repaired
 }
 
 const DAYS: [&str; 6] =

@@ -6,7 +6,7 @@ use super::*;
 
 /// Snapshots of a year before now and two days after, in order; some have
 /// their time set by hand. Some times come more than once, and clocks differ.
-fn histories() -> impl Strategy<Value = Vec<Snapshot>> {
+pub(super) fn histories() -> impl Strategy<Value = Vec<Snapshot>> {
     let now = at(NOW).seconds / 900;
     let times = prop_oneof![now - 35000..now + 200, now - 300..now + 200];
     let offsets =
@@ -27,7 +27,7 @@ fn histories() -> impl Strategy<Value = Vec<Snapshot>> {
     })
 }
 
-fn policies() -> impl Strategy<Value = RetentionPolicy> {
+pub(super) fn policies() -> impl Strategy<Value = RetentionPolicy> {
     let n =
         || prop_oneof![3 => Just(None), 3 => (0..9u32).prop_map(Some), 1 => Just(Some(UNLIMITED))];
     let ages = ["1h", "30h", "1d", "28d", "2m", "1y1m1d1h", "0d"];
@@ -59,13 +59,13 @@ fn policies() -> impl Strategy<Value = RetentionPolicy> {
 }
 
 /// Some of them are odd, and came in the last days, or nobody knows when.
-fn odd_among(s: &[Snapshot], some: &[u8]) -> OddSnapshots {
+pub(super) fn odd_among(s: &[Snapshot], some: &[u8]) -> OddSnapshots {
     let came = |n: u8| (n > 128).then(|| Time::new(at(NOW).seconds - i64::from(n) * 7200, 0));
     let odd = s.iter().zip(some).filter(|(_, n)| **n > 96);
     odd.map(|(s, n)| (s.id, came(*n))).collect()
 }
 
-fn ids(snapshots: &[Snapshot]) -> Vec<ObjectId> {
+pub(super) fn ids(snapshots: &[Snapshot]) -> Vec<ObjectId> {
     snapshots.iter().map(|s| s.id).collect()
 }
 

@@ -132,8 +132,12 @@ fn the_last_of_each_period_within() {
     let times = [&["2026-10-01", "2026-10-02"], DAYS.as_slice()].concat();
     let reasons = kept_in(&TimeZone::UTC, &policy, &made(&times));
     let places: Vec<_> = reasons.iter().map(|(n, _)| *n).collect();
-    assert_eq!(places, [1, 5, 6, 7]);
-    assert_eq!(reasons[3].1, "daily within 9d; monthly within 1y");
+    assert_eq!(places, [0, 1, 5, 6, 7]);
+    assert_eq!(reasons[0].1, "oldest monthly within 1y");
+    assert_eq!(reasons[4].1, "daily within 9d; monthly within 1y");
+    // The oldest of all, not of those within.
+    let policy = RetentionPolicy { keep_within_monthly: age("1m"), ..none() };
+    assert_eq!(kept(policy, &[&["2026-09-01"], DAYS.as_slice()].concat()), [6]);
 }
 
 #[test]

@@ -77,3 +77,23 @@ fn impossible_times_are_borne() {
         assert!(decisions.iter().all(|d| d.keep));
     }
 }
+
+#[test]
+fn what_was_just_saved_may_be_taken_back() {
+    let last = RetentionPolicy { keep_last: Some(1), ..none() };
+    let why = |times: &[&str]| kept_in(&TimeZone::UTC, &last, &made(times));
+    let newest = (2, "last snapshot".to_owned());
+    let settled = (1, "newest of those saved over six hours ago".to_owned());
+    let fresh = ["2026-11-23", "2026-11-24", "2026-11-25T06:00:01Z"];
+    assert_eq!(why(&fresh), [settled, newest.clone()]);
+    let old = ["2026-11-23", "2026-11-24", "2026-11-25T06:00:00Z"];
+    assert_eq!(why(&old), std::slice::from_ref(&newest));
+    // Where none is that old, they are few, and somebody is trying things out.
+    let all = ["2026-11-25T10:00Z", "2026-11-25T11:00Z", "2026-11-25T11:30Z"];
+    assert_eq!(why(&all), [newest]);
+    // What stands for an earlier day may have been saved just now.
+    let mut s = made(&["2026-11-20", "2026-11-23", "2026-11-25T06:00:01Z"]);
+    Arc::make_mut(&mut s[1].data).saved = at(NOW);
+    let kept: Vec<_> = kept_in(&TimeZone::UTC, &last, &s).into_iter().map(|(n, _)| n).collect();
+    assert_eq!(kept, [0, 2]);
+}
