@@ -305,3 +305,20 @@ fn output_that_nobody_reads() {
     let ran = ran(&mut shell).expect(141);
     assert_eq!(ran.err, "");
 }
+
+/// The limit is no fault of the files: they would be missing from the snapshot.
+#[test]
+fn with_too_few_descriptors_no_backup_is_made() {
+    let w = World::new();
+    for n in 0..60 {
+        write(w.path(format!("src/{n}/file")), "text");
+    }
+    let mut shell = w.plain("sh");
+    let line = "ulimit -n 12 && exec \"$0\" backup src";
+    shell.args(["-c", line, env!("CARGO_BIN_EXE_tresor")]);
+    let said = ran(&mut shell).expect(1).err;
+    says(&said, &["given up", "ulimit -n", "Too many open files"]);
+    assert!(said.lines().count() < 4, "{said}");
+    assert_eq!(w.json("snapshots"), serde_json::json!([]));
+    w.ok("backup -q src");
+}
