@@ -7,6 +7,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use tresor_engine::format::{ParityShare, Time};
 use tresor_engine::maintenance::Subset;
+use tresor_engine::select::start_of;
 
 /// `1500`, `100K`, `1.5GiB`: units are powers of 1024.
 pub fn size(text: &str) -> Result<u64, String> {
@@ -124,8 +125,9 @@ pub fn since(text: &str) -> Result<Since, String> {
     if let Ok(ago) = length(text) {
         return Ok(Since::Ago(i64::try_from(ago.as_secs()).unwrap_or(i64::MAX)));
     }
-    local_time(text).map(|time| Since::Time(engine_time(&time))).map_err(|_| {
-        format!("{text:?} is no time: write how long ago, like 2d or 36h, or a time like \"2026-11-23 14:30:05\"")
+    let time = start_of(text, &TimeZone::system());
+    time.map(Since::Time).ok_or_else(|| {
+        format!("{text:?} is no time: write how long ago, like 2d or 36h, or a day or time like 2026-11-23 or 2026-11-23T14:30")
     })
 }
 
@@ -192,8 +194,13 @@ mod tests {
         assert_eq!(Since::Ago(7200).at(Time::new(10_000, 5)), Time::new(2800, 0));
         let time = engine_time(&local_time("2026-11-23 14:30:05").unwrap());
         assert_eq!(since("2026-11-23 14:30:05"), Ok(Since::Time(time)));
+        let day = engine_time(&local_time("2026-11-23 00:00:00").unwrap());
+        assert_eq!(since("2026-11-23"), Ok(Since::Time(day)));
+        let minute = engine_time(&local_time("2026-11-23 14:30:00").unwrap());
+        assert_eq!(since("2026-11-23T14:30"), Ok(Since::Time(minute)));
+        assert!(since("yesterday").is_ok() && since("today").is_ok());
         assert!(since("9999999999999w").is_ok());
-        for text in ["", "5", "yesterday", "2026-11-23", "-2d"] {
+        for text in ["", "5", "2026-11-31", "latest", "20261123", "-2d"] {
             assert!(since(text).is_err(), "{text}");
         }
     }

@@ -148,6 +148,87 @@ fn a_full_disk_loses_nothing() {
     assert_same(&w.path("src"), &w.path("out").join(w.inside("src")));
 }
 
+/// Notepad of Windows puts a mark at the beginning, and can write UTF-16.
+#[test]
+fn text_files_of_other_systems() {
+    let w = World::new();
+    for name in ["skip", "keep"] {
+        write(w.path("src").join(name), "text");
+    }
+    let wide = |text: &str| -> Vec<u8> {
+        format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect()
+    };
+    write(w.path("exclude"), "\u{feff}skip\r\nnothing\r\n");
+    write(w.path("list"), format!("\u{feff}{}\n", w.path("src/keep").display()));
+    for words in ["src --exclude-file exclude", "--files-from list"] {
+        w.ok(&format!("backup -q {words}"));
+        let listed = w.ok("ls latest");
+        assert!(listed.contains("keep") && !listed.contains("skip"), "{words}: {listed}");
+    }
+    write(w.path("password.txt"), format!("\u{feff}{PASSWORD}\r\n"));
+    w.ok("snapshots -p password.txt");
+    for name in ["exclude", "list", "password.txt"] {
+        write(w.path(name), wide("text\r\n"));
+    }
+    for (words, name) in [
+        ("backup src --exclude-file exclude", "exclude"),
+        ("backup --files-from list", "list"),
+        ("snapshots -p password.txt", "password.txt"),
+    ] {
+        says(&w.fails(1, words), &[name, "UTF-16", "UTF-8"]);
+    }
+}
+
+/// The program that is backed up takes it away.
+#[test]
+fn a_repository_that_vanishes_during_a_backup() {
+    let gone = |w: &World, away: &str| {
+        let noise = |megabytes: u32| format!("head -c {megabytes}000000 /dev/urandom");
+        write(w.path("away"), format!("{}; {away}; {}", noise(1), noise(60)));
+        let said = w.fails(1, "backup -q --stdin-from-command -- sh away");
+        let repo = w.path("repo");
+        says(&said, &[&format!("there is no repository in {} any more", repo.display())]);
+        says(&said, &["isn't lost", "bring it back"]);
+        assert!(said.lines().count() < 3, "{said}");
+    };
+    let w = World::new();
+    write(w.path("src/file"), noise(1, 1 << 20));
+    w.ok("backup -q src");
+    gone(&w, "mv repo elsewhere");
+    says(&w.fails(10, "snapshots"), &["no repository"]);
+    fs::rename(w.path("elsewhere"), w.path("repo")).unwrap();
+    w.ok("backup -q src");
+    w.ok("check -q --read-data");
+    if can_be_root() {
+        let w = on_small_disk("300M");
+        // The folder below it is there, and empty.
+        gone(&w, "umount -l repo");
+        assert_eq!(names(w.path("repo")), [""; 0]);
+    }
+}
+
+#[test]
+fn a_repository_that_vanishes_during_a_restore() {
+    let w = World::new();
+    for n in 0..30 {
+        write(w.path(format!("src/{n}")), noise(n, 4 << 20));
+    }
+    w.ok("backup -q src");
+    let mut command = w.command("restore -q latest -t out");
+    let child = start(&mut command);
+    let restored = w.path("out").join(w.inside("src"));
+    wait_until("it has begun", || restored.exists() && !names(&restored).is_empty());
+    signal(&child, rustix::process::Signal::STOP);
+    fs::rename(w.path("repo"), w.path("elsewhere")).unwrap();
+    signal(&child, rustix::process::Signal::CONT);
+    let ran = ended(&command, child).expect_no_panic();
+    assert!([1, 3].contains(&ran.code), "{}", ran.err);
+    says(&ran.err, &["there is no repository in", "isn't lost", "bring it back"]);
+    fs::rename(w.path("elsewhere"), w.path("repo")).unwrap();
+    w.ok("restore -q latest -t out --overwrite");
+    assert_same(&w.path("src"), &restored);
+}
+
 #[test]
 fn a_full_target_is_named() {
     if !can_be_root() {
@@ -223,4 +304,21 @@ fn output_that_nobody_reads() {
     ]);
     let ran = ran(&mut shell).expect(141);
     assert_eq!(ran.err, "");
+}
+
+/// The limit is no fault of the files: they would be missing from the snapshot.
+#[test]
+fn with_too_few_descriptors_no_backup_is_made() {
+    let w = World::new();
+    for n in 0..60 {
+        write(w.path(format!("src/{n}/file")), "text");
+    }
+    let mut shell = w.plain("sh");
+    let line = "ulimit -n 12 && exec \"$0\" backup src";
+    shell.args(["-c", line, env!("CARGO_BIN_EXE_tresor")]);
+    let said = ran(&mut shell).expect(1).err;
+    says(&said, &["given up", "ulimit -n", "Too many open files"]);
+    assert!(said.lines().count() < 4, "{said}");
+    assert_eq!(w.json("snapshots"), serde_json::json!([]));
+    w.ok("backup -q src");
 }

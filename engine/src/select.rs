@@ -129,6 +129,13 @@ fn named_day(text: &str, zone: &TimeZone) -> Option<civil::Date> {
     }
 }
 
+/// The first moment of a day, minute or second, written as in a [`SnapshotSpec`].
+pub fn start_of(text: &str, zone: &TimeZone) -> Option<Time> {
+    let (start, _) = named_day(text, zone).map(whole_day).or_else(|| written(text))?;
+    let start = zone.to_ambiguous_timestamp(start).earlier().ok()?;
+    Some(Time::new(start.as_second(), 0))
+}
+
 fn whole_day(day: civil::Date) -> (DateTime, DateTime) {
     let start = day.to_datetime(civil::Time::midnight());
     (start, start.saturating_add(1.day()))

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use fastrand::Rng;
 use tresor_engine::Result;
-use tresor_engine::format::{BlobKind, IndexData, ObjectId, ObjectKind, ObjectName};
+use tresor_engine::format::{BlobKind, IndexData, ObjectId, ObjectKind, ObjectName, Time};
 use tresor_engine::history;
 use tresor_engine::index::read_object;
 use tresor_engine::maintenance::{
@@ -280,8 +280,11 @@ fn a_lost_page_that_is_needed_again_is_stored_again() {
     let snapshots = repo.snapshots().unwrap();
     let snapshot = snapshots.iter().find(|s| s.id == repaired).unwrap();
     let mut found = Vec::new();
-    history::walk(&repo, &snapshot.data.tree, &mut |path, _| {
-        found.push(String::from_utf8_lossy(path).into_owned());
+    history::walk(&repo, &snapshot.data.tree, &mut |path, node| {
+        let path = String::from_utf8_lossy(path).into_owned();
+        // No backup takes what is there for what is not whole.
+        assert_eq!(path.ends_with(".damaged"), node.ctime == Time::new(0, 0), "{path}");
+        found.push(path);
         Ok(true)
     })
     .unwrap();

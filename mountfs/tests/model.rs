@@ -7,7 +7,7 @@ use std::sync::Arc;
 use fastrand::Rng;
 use tresor_engine::archiver::BackupOptions;
 use tresor_engine::format::{LinkId, NodeKind, Time, Xattr};
-use tresor_engine::repo::{Repository, Snapshot, without_fetching};
+use tresor_engine::repo::{REPAIRED, Repository, Snapshot, without_fetching};
 use tresor_mountfs::{Attr, FsError, Ino, SnapshotFs};
 use tresor_testkit::{Body, Item, backup, options, random_tree, repository};
 
@@ -209,6 +209,32 @@ fn folders_show_every_snapshot_and_follow_new_and_forgotten_ones() {
     // What was open stays readable.
     assert_eq!(fs.read_at(open, 0, 10).unwrap(), b"one");
     assert_eq!(list(&fs, shown.ino, &mut rng, false).len(), 3);
+}
+
+#[test]
+fn what_was_backed_up_keeps_its_name_and_is_the_latest() {
+    let repo = repository();
+    let (original, _) = backup(&repo, &Item::dir().with("f", Item::file("one")), &options(None));
+    let fs = drive(&repo, None);
+    let snapshots = fs.lookup(Ino::ROOT, b"snapshots").unwrap().ino;
+    let mut rng = Rng::with_seed(0);
+    let mut names = || -> Vec<_> {
+        list(&fs, snapshots, &mut rng, false).into_iter().skip(2).map(|(name, _)| name).collect()
+    };
+    let [name, _] = names().try_into().unwrap();
+    // Several, so that some ids are smaller and some larger.
+    for n in 0..8 {
+        let mut repaired = original.data.as_ref().clone();
+        repaired.tags.push(REPAIRED.into());
+        repaired.summary.errors = n;
+        repo.save_snapshot(&repaired).unwrap();
+    }
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(names().len(), 10);
+    let latest = fs.lookup(snapshots, b"latest").unwrap().ino;
+    assert_eq!(fs.readlink(latest).unwrap(), name);
+    let all = repo.snapshots().unwrap();
+    assert_eq!(all.last().unwrap().id, original.id);
 }
 
 #[test]

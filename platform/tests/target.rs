@@ -295,7 +295,17 @@ fn a_restore_that_is_under_way_is_noted() {
     let below = sink.make_dir(b"below").unwrap();
     assert!(!sink.begin(1).unwrap());
     assert!(sink.begin(1).unwrap() && sink.begin(2).unwrap());
-    assert!(!below.begin(1).unwrap(), "that is another target");
+    assert!(below.begin(1).unwrap(), "the one above is of all that lies below");
+    let lower = below.make_dir(b"lower").unwrap();
+    assert!(lower.begin(9).unwrap(), "and farther below");
+    lower.end(9).unwrap();
+    sink.remove_dir_all(b"below").unwrap();
+    let below = sink.make_dir(b"below").unwrap();
+    sink.end(1).unwrap();
+    sink.end(2).unwrap();
+    assert!(!below.begin(1).unwrap());
+    assert!(!sink.begin(1).unwrap(), "what is below is another target");
+    assert!(sink.begin(2).unwrap());
     let noted = |folder: &std::path::Path| {
         listing(folder).iter().filter(|name| name.starts_with(".tresor-")).count()
     };

@@ -44,7 +44,7 @@ pub struct Args {
     #[arg(long, value_name = "SUBSET", value_parser = parse::subset, conflicts_with = "read_data")]
     read_data_subset: Option<Subset>,
 
-    /// Only what came since: 2d or 36h ago, or "2026-11-23 14:30:05"
+    /// Only what came since: 2d or 36h ago, or a day or time such as yesterday, 2026-11-23 or 2026-11-23T14:30
     #[arg(long, value_name = "DURATION|TIME", value_parser = parse::since)]
     since: Option<Since>,
 }

@@ -13,6 +13,7 @@ mod trees;
 mod walk;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -109,13 +110,23 @@ impl Shared {
         self.monitor.problem(&crate::format::display_name(path), message);
     }
 
+    /// Reports what can't be read, and the rest is saved: unless this process is the one that can't.
+    fn unreadable(&self, path: &[u8], message: &str, error: io::Error) -> Result<()> {
+        if lacks_means(&error) {
+            let what = "the backup was given up, since it could save a part only: this process may not open as many files, or use as much memory, as it needs (`ulimit -n` tells and raises the number of files)";
+            return Err(Error::io(what, error));
+        }
+        self.problem(path, &format!("{message}: {error}"));
+        Ok(())
+    }
+
     /// Completes a node; reports what can't be learnt.
-    fn details(&self, dir: &dyn SourceDir, node: &mut Node, path: &[u8]) -> Details {
+    fn details(&self, dir: &dyn SourceDir, node: &mut Node, path: &[u8]) -> Result<Details> {
         let begun = now();
         if let Err(e) = dir.details(node) {
-            self.problem(path, &format!("can't read its attributes: {e}"));
-            let vanished = e.kind() == std::io::ErrorKind::NotFound;
-            return if vanished { Details::Vanished } else { Details::Partial };
+            let vanished = e.kind() == io::ErrorKind::NotFound;
+            self.unreadable(path, "can't read its attributes", e)?;
+            return Ok(if vanished { Details::Vanished } else { Details::Partial });
         }
         let len: usize = node.xattrs().iter().map(|x| x.name.len() + x.value.len()).sum();
         if len > MOST_XATTR_BYTES {
@@ -124,9 +135,9 @@ impl Shared {
                 &format!("has {len} bytes of extended attributes, more than {MOST_XATTR_BYTES}; saved without them"),
             );
             node.xattrs = None;
-            return Details::Partial;
+            return Ok(Details::Partial);
         }
-        if is_racy(node, begun) { Details::Partial } else { Details::Complete }
+        Ok(if is_racy(node, begun) { Details::Partial } else { Details::Complete })
     }
 }
 
@@ -136,6 +147,14 @@ fn is_racy(node: &Node, read: Time) -> bool {
     let nanos = |t: Time| i128::from(t.seconds) * 1_000_000_000 + i128::from(t.nanos);
     let tick = if node.ctime.nanos == 0 { 2_000_000_000 } else { 20_000_000 };
     nanos(node.ctime) + tick > nanos(read)
+}
+
+/// Whether it says nothing about the file: there are too many open ones, or there is no memory.
+fn lacks_means(error: &io::Error) -> bool {
+    // EMFILE and ENFILE; ERROR_TOO_MANY_OPEN_FILES.
+    let many: &[i32] = if cfg!(windows) { &[4] } else { &[23, 24] };
+    error.kind() == io::ErrorKind::OutOfMemory
+        || error.raw_os_error().is_some_and(|code| many.contains(&code))
 }
 
 /// What could be learnt about an entry.

@@ -73,7 +73,7 @@ impl Reader<'_> {
     fn work(&mut self, work: Work) -> Result<Option<Box<Node>>> {
         let Work { dir, mut node, path, before } = work;
         let shared = self.shared;
-        let details = shared.details(&*dir, &mut node, &path);
+        let details = shared.details(&*dir, &mut node, &path)?;
         let useless = node.kind == NodeKind::Symlink && node.target.is_none();
         if details == Details::Vanished || useless {
             return Ok(None);
@@ -106,7 +106,7 @@ impl Reader<'_> {
         let mut file = match dir.open_file(&node.name) {
             Ok(file) => file,
             Err(e) => {
-                self.shared.problem(path, &format!("can't be opened: {e}"));
+                self.shared.unreadable(path, "can't be opened", e)?;
                 return Ok(None);
             }
         };
@@ -114,7 +114,7 @@ impl Reader<'_> {
             match self.contents(&mut *file, node.size)? {
                 Ok((content, size)) => (node.content, node.size) = (Some(content), size),
                 Err(e) => {
-                    self.shared.problem(path, &format!("can't be read: {e}"));
+                    self.shared.unreadable(path, "can't be read", e)?;
                     return Ok(None);
                 }
             }
@@ -135,7 +135,7 @@ impl Reader<'_> {
             }
             let (name, content) = (std::mem::take(&mut node.name), node.content.take());
             *node = Node { name, content, link: node.link, ..after };
-            details = self.shared.details(dir, &mut node, path);
+            details = self.shared.details(dir, &mut node, path)?;
         }
         Ok(Some(node))
     }

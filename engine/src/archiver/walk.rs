@@ -126,7 +126,7 @@ pub(super) fn walk(
     let mut walker = Walker { shared, options, path, jobs, events, batch, batch_bytes, reply };
     let selection = Selection::new(options);
     let parent = options.parent.as_ref().map(|p| &p.data.tree);
-    let first = walker.frame(root, selection, parent, None);
+    let first = walker.frame(root, selection, parent, None)?;
     let mut stack = vec![first];
     while let Some(frame) = stack.last_mut() {
         shared.monitor.progress().check()?;
@@ -191,13 +191,13 @@ impl<'a> Walker<'a> {
         selection: Selection,
         parent: Option<&BlobId>,
         device: Option<u64>,
-    ) -> Frame<'a> {
+    ) -> Result<Frame<'a>> {
         let mut names = if selection.0.is_empty() {
             match dir.names() {
                 Ok(names) => names,
                 Err(e) => {
                     let shown = if self.path.is_empty() { b"/" } else { self.path.as_slice() };
-                    self.shared.problem(shown, &format!("can't list this directory: {e}"));
+                    self.shared.unreadable(shown, "can't list this directory", e)?;
                     Vec::new()
                 }
             }
@@ -212,7 +212,8 @@ impl<'a> Walker<'a> {
         }
         let parent = parent
             .map(|tree| Before { entries: tree::entries(&self.shared.repo, tree), next: None });
-        Frame { dir, names: names.into_iter(), parent, path: self.path.len(), selection, device }
+        let (names, path) = (names.into_iter(), self.path.len());
+        Ok(Frame { dir, names, parent, path, selection, device })
     }
 
     /// Deals with one entry; a directory gives the frame to go into.
@@ -223,7 +224,7 @@ impl<'a> Walker<'a> {
         let (node, device) = match frame.dir.stat(&name) {
             Ok(stat) => stat,
             Err(e) => {
-                self.shared.problem(&self.path, &format!("can't be read: {e}"));
+                self.shared.unreadable(&self.path, "can't be read", e)?;
                 return Ok(None);
             }
         };
@@ -273,7 +274,7 @@ impl<'a> Walker<'a> {
         let opened = match opened.transpose() {
             Ok(dir) => dir,
             Err(e) => {
-                shared.problem(&self.path, &format!("can't open this directory: {e}"));
+                shared.unreadable(&self.path, "can't open this directory", e)?;
                 return Ok(None);
             }
         };
@@ -284,7 +285,7 @@ impl<'a> Walker<'a> {
                 keep_details(&mut node, before);
             }
             _ => {
-                if shared.details(&*frame.dir, &mut node, &self.path) != Details::Complete {
+                if shared.details(&*frame.dir, &mut node, &self.path)? != Details::Complete {
                     node.ctime = Node::LOOK_AGAIN;
                 }
             }
@@ -297,7 +298,7 @@ impl<'a> Walker<'a> {
             return Ok(None);
         };
         let parent = before.as_ref().and_then(|before| before.tree.as_ref());
-        Ok(Some(self.frame(opened, selection, parent, limit)))
+        self.frame(opened, selection, parent, limit).map(Some)
     }
 
     fn file(&mut self, frame: &Frame<'a>, mut node: Node, before: Option<NodeAt>) -> Result<()> {

@@ -78,7 +78,7 @@ impl LocalStore {
 
     /// Where the repository's disk isn't mounted, its root may be an empty folder of another
     /// disk, on which nothing must be saved.
-    fn may_make_dirs(&self) -> bool {
+    fn has_folders(&self) -> bool {
         self.root.join(ObjectKind::Key.folder()).is_dir()
     }
 
@@ -99,7 +99,7 @@ impl LocalStore {
         let dir = path.parent().unwrap_or(&self.root);
         let temp = self.temp_in(dir)?;
         let written = match self.disk.write_new(&temp, data) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound && self.may_make_dirs() => {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && self.has_folders() => {
                 self.make_dirs(dir)?;
                 self.disk.write_new(&temp, data)
             }
@@ -148,7 +148,7 @@ impl LocalStore {
         kind: ObjectKind,
         object: &mut impl FnMut(ObjectName, &Metadata),
     ) -> Result<(), StoreError> {
-        let fail = |e: io::Error| StoreError::io("list", dir.display().to_string(), &e);
+        let fail = |e: io::Error| self.error("list", dir, &e);
         let entries = match std::fs::read_dir(dir) {
             Ok(entries) => entries,
             // Folders that are made when needed hold nothing yet. Any other one that is
@@ -180,12 +180,25 @@ impl LocalStore {
         Ok(())
     }
 
+    /// What an error with a file or folder of the repository means: all of it may be gone.
+    fn error(&self, op: &'static str, path: &Path, error: &io::Error) -> StoreError {
+        let what = path.display().to_string();
+        if error.kind() != io::ErrorKind::NotFound || self.has_folders() {
+            return StoreError::io(op, what, error);
+        }
+        let message = format!(
+            "{error}: there is no repository in {} any more. Its folder was moved away or its disk is not mounted; what was saved there isn't lost by that: bring it back and run this again",
+            self.root.display()
+        );
+        StoreError::new(StoreErrorKind::NotFound, op, what, message)
+    }
+
     /// Says what to do about it, if only that folder is missing.
     fn folder_is_missing(&self, kind: ObjectKind, folder: &Path, error: &io::Error) -> StoreError {
-        let what = folder.display().to_string();
         if !self.root.join("config").is_file() {
-            return StoreError::io("list", what, error);
+            return self.error("list", folder, error);
         }
+        let what = folder.display().to_string();
         let way_out = match kind {
             ObjectKind::Key => "without it nothing can be opened",
             _ => {
@@ -246,7 +259,7 @@ impl LocalStore {
 impl ObjectStore for LocalStore {
     fn put(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
         let path = self.path(name);
-        let fail = |e: io::Error| StoreError::io("write", path.display().to_string(), &e);
+        let fail = |e: io::Error| self.error("write", &path, &e);
         match self.write(&path, data, |temp, path| self.disk.rename_new(temp, path)) {
             // Names are hashes: the bytes are there, perhaps not yet for certain.
             Err(e)
@@ -262,12 +275,12 @@ impl ObjectStore for LocalStore {
         let path = self.path(name);
         let written = self.write(&path, data, |temp, path| self.disk.rename_over(temp, path));
         self.kept.close(name);
-        written.map_err(|e| StoreError::io("write", path.display().to_string(), &e))
+        written.map_err(|e| self.error("write", &path, &e))
     }
 
     fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StoreError> {
         let path = self.path(name);
-        let fail = |e: io::Error| StoreError::io("read", path.display().to_string(), &e);
+        let fail = |e: io::Error| self.error("read", &path, &e);
         let (file, meta) = open(&path).map_err(fail)?;
         let len = meta.len();
         let most = name.kind.max_len();
@@ -292,7 +305,7 @@ impl ObjectStore for LocalStore {
             self.kept.close(name);
             result = self.read_range(name, offset, len);
         }
-        result.map_err(|e| StoreError::io("read", self.path(name).display().to_string(), &e))
+        result.map_err(|e| self.error("read", &self.path(name), &e))
     }
 
     fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {

@@ -124,16 +124,21 @@ impl Namespace {
         if snapshots.iter().any(|s| !self.is_seen(&s.id)) {
             self.repo.refresh_index()?;
         }
-        let mut listed = Vec::new();
-        let mut names = HashSet::new();
-        for snapshot in snapshots {
+        // What was backed up keeps its name, whatever is repaired of it later.
+        let (repaired, originals): (Vec<&Snapshot>, Vec<_>) =
+            snapshots.iter().partition(|s| s.is_repaired());
+        let mut names = HashMap::new();
+        let mut taken = HashSet::new();
+        for snapshot in originals.into_iter().chain(repaired) {
             let mut name = time_name(snapshot.data.time, &self.time_zone);
-            if names.contains(&name) {
+            if taken.contains(&name) {
                 name = format!("{name} {}", snapshot.id.short());
             }
-            names.insert(name.clone());
-            listed.push((name, snapshot));
+            taken.insert(name.clone());
+            names.insert(snapshot.id, name);
         }
+        let named = |s: Snapshot| (names.remove(&s.id).unwrap_or_default(), s);
+        let listed = snapshots.into_iter().map(named).collect();
         self.write().list(listed);
         Ok(())
     }

@@ -25,7 +25,7 @@ impl FileSystems {
         let device = stat::device(&fstat(dir)?);
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !all.iter().any(|known| known.device == device) {
-            all.push(FileSystem { device, dir: open(dir).ok() });
+            all.push(FileSystem { device, dir: open(dir, ".").ok() });
         }
         Ok(())
     }
@@ -44,22 +44,46 @@ impl FileSystems {
 }
 
 /// What is only there to be reached can't be forced to the disk.
-fn open(dir: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+fn open(dir: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(openat(dir, ".", flags, Mode::empty())?)
+    Ok(openat(dir, name, flags, Mode::empty())?)
 }
 
-/// Notes that a restore into this directory is under way; whether one was, that did not end.
+fn has_note(dir: BorrowedFd<'_>) -> io::Result<bool> {
+    let number = temp::number(dir)?;
+    Ok(super::names(dir)?.iter().any(|name| temp::is_note_name(name, number)))
+}
+
+/// Whether a directory above has one: what lies here may be of that restore. Only on the same
+/// file system, and as far as they can be listed.
+fn has_note_above(dir: BorrowedFd<'_>) -> io::Result<bool> {
+    let device = stat::device(&fstat(dir)?);
+    let mut at = open(dir, ".")?;
+    loop {
+        let above = open(at.as_fd(), "..")?;
+        let is_root = temp::number(above.as_fd())? == temp::number(at.as_fd())?;
+        if is_root || stat::device(&fstat(&above)?) != device {
+            return Ok(false);
+        }
+        if has_note(above.as_fd())? {
+            return Ok(true);
+        }
+        at = above;
+    }
+}
+
+/// Notes that a restore into this directory is under way; whether one was, into this or one
+/// above, that did not end.
 pub(super) fn begin(dir: BorrowedFd<'_>, job: u32) -> io::Result<bool> {
     let number = temp::number(dir)?;
-    let in_doubt = super::names(dir)?.iter().any(|name| temp::is_note_name(name, number));
+    let in_doubt = has_note(dir)? || has_note_above(dir).unwrap_or(false);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat(dir, temp::note_name(job, number), flags, Mode::RUSR | Mode::WUSR) {
         Ok(note) => settle(note.as_fd())?,
         Err(Errno::EXIST) => {}
         Err(e) => return Err(e.into()),
     }
-    settle(open(dir)?.as_fd())?;
+    settle(open(dir, ".")?.as_fd())?;
     Ok(in_doubt)
 }
 

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use super::Loss;
 use crate::contents::ContentBuilder;
 use crate::error::Result;
-use crate::format::{BlobId, BlobKind, Content, ContentPage, Extent, ExtentPage, Node, TreePage};
+use crate::format::{
+    BlobId, BlobKind, Content, ContentPage, Extent, ExtentPage, Node, Time, TreePage,
+};
 use crate::maintenance::check::Lost;
 use crate::maintenance::workers::stops;
 use crate::monitor::Monitor;
@@ -245,6 +247,8 @@ impl Open {
             }
             number += 1;
         }
+        // Of no file: no backup may take one that was restored and renamed so for unchanged.
+        node.ctime = Time::new(0, 0);
         let path = [&self.path, &b"/"[..], &node.name].concat();
         self.done.insert(node.name.clone(), node);
         path
