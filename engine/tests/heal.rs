@@ -151,6 +151,27 @@ fn a_snapshot_that_nobody_looked_at_again_may_be_the_next_parent() {
     holds(&repo, &unconfirmed, &w.tree, "the snapshot that it was compared with, healed");
 }
 
+/// A listing is older than a pack, as that of a network drive may be: the backup stores again what
+/// it needs, and the pack stays as good as it is.
+#[test]
+fn a_pack_that_a_listing_lacks_is_not_given_up() {
+    let mut rng = Rng::with_seed(1);
+    let base = new_store();
+    let tree = some_tree(&mut rng, 3);
+    let mut kept = Kept::default();
+    kept.add(&open(&base), &tree);
+    for (name, _) in base.list(ObjectKind::Pack).unwrap() {
+        let (store, mut kept) = (copy(&base), kept.clone());
+        let stale: Store = Arc::new(HookedStore::new(store.clone(), |_| Ok(())).hiding(name));
+        let snapshot = try_backup(&open(&stale), &tree, None).unwrap();
+        kept.0.push((snapshot, tree.clone()));
+        let runs = open(&store).index().runs();
+        let mut packs = runs.iter().flat_map(|run| run.packs());
+        assert!(packs.all(|pack| pack.marked == 0), "{name} was doomed");
+        kept.verify(&store, "with an old listing");
+    }
+}
+
 /// The backup looks at its own packs, then at the index and the packs in it. That the one says of a
 /// pack that it is gone, and the other that it is there, makes nothing wrong: a listing may be old, or a
 /// look fail once.

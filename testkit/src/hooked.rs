@@ -39,6 +39,8 @@ pub struct HookedStore {
     observe: Option<Arc<Observe>>,
     /// The hook is asked once the call has had its effect.
     afterwards: bool,
+    /// Listings leave it out.
+    hidden: Option<ObjectName>,
     /// How many seconds the clock is fast, if not the store's own shall be asked.
     fast: Option<i64>,
 }
@@ -55,6 +57,7 @@ impl HookedStore {
             cut: None,
             observe: None,
             afterwards: false,
+            hidden: None,
             fast: None,
         }
     }
@@ -83,6 +86,11 @@ impl HookedStore {
         let result = work()?;
         (self.hook)(&call)?;
         Ok(result)
+    }
+
+    /// Its listings are older than this object, as those of a network drive may be.
+    pub fn hiding(self, name: ObjectName) -> Self {
+        Self { hidden: Some(name), ..self }
     }
 
     /// Lets `alter` change what is read from packs.
@@ -139,7 +147,9 @@ impl ObjectStore for HookedStore {
     }
 
     fn list(&self, kind: ObjectKind) -> Result<Vec<(ObjectName, u64)>, StoreError> {
-        self.run(Call::List(kind), || self.inner.list(kind))
+        let mut listed = self.run(Call::List(kind), || self.inner.list(kind))?;
+        listed.retain(|(name, _)| self.hidden != Some(*name));
+        Ok(listed)
     }
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {

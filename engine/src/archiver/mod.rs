@@ -12,7 +12,7 @@ mod read;
 mod trees;
 mod walk;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -26,7 +26,7 @@ use crate::exclude::Patterns;
 use crate::format::{Node, NodeKind, ObjectId, PathBytes, SnapshotData, Summary, Time};
 use crate::maintenance;
 use crate::monitor::Monitor;
-use crate::pack::{NewSegment, PackWriter, Packed};
+use crate::pack::{NewSegment, PackWriter, Packed, look_up};
 use crate::repo::{Repository, Snapshot, now};
 use crate::source::{SourceDir, SourceFile};
 
@@ -275,7 +275,13 @@ fn mark_lost(repo: &Repository, monitor: &dyn Monitor) -> u64 {
     if let Err(e) = repo.refresh_index() {
         monitor.problem("index", &e.to_string());
     }
-    let lost = repo.index().lost_packs();
+    let lost = match still_lost(repo) {
+        Ok(lost) => lost,
+        Err(e) => {
+            monitor.problem("packs", &format!("some may be missing or cut off: {e}"));
+            return 0;
+        }
+    };
     if lost.is_empty() {
         return 0;
     }
@@ -288,6 +294,15 @@ fn mark_lost(repo: &Repository, monitor: &dyn Monitor) -> u64 {
         monitor.problem("index", &format!("goes on naming the missing packs: {e}"));
     }
     count as u64
+}
+
+/// Of packs that a listing lacks, those that are not there if they are asked for.
+fn still_lost(repo: &Repository) -> Result<HashSet<ObjectId>> {
+    let lost = repo.index().lost_packs();
+    let runs = repo.index().runs();
+    let packs = runs.iter().flat_map(|run| run.packs()).filter(|p| lost.contains(&p.id));
+    let packs: Vec<_> = packs.map(|p| (p.id, p.size)).collect();
+    Ok(look_up(repo.store(), &packs)?.into_iter().collect())
 }
 
 /// Runs the stages; returns the root tree.

@@ -12,9 +12,10 @@ use super::prune::mend;
 use super::repair_objects::tidy_parity;
 use super::tables::{Tables, digest};
 use super::used::Packs;
-use super::workers::{cannot_be_read_now, for_each, reason, size_of, stops};
+use super::workers::{for_each, must_stay, reason, size_of, stops};
 use crate::error::{Error, Result};
 use crate::format::{DOOMED, ObjectId, ObjectKind, ObjectName, PackEntry};
+use crate::index::read_object;
 use crate::monitor::Monitor;
 use crate::object;
 use crate::pack::{fetch_table, read_table};
@@ -93,7 +94,7 @@ pub fn repair_index(
     report.packs_corrected = wrong.len() as u64;
     for (id, reason) in damaged {
         let name = ObjectName::new(ObjectKind::Index, id);
-        match cannot_be_read_now(repo, &name)? {
+        match must_stay(read_object(repo.store(), repo.keys(), &id))? {
             true => report.unreadable.push((name.path(), reason)),
             false => report.removed.push(id),
         }

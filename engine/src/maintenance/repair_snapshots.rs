@@ -14,10 +14,10 @@ use std::sync::Arc;
 use self::salvage::Salvage;
 use super::check::{CheckOptions, Findings, Lost, View, look};
 use super::reach::{Reached, walk_reachable};
-use super::workers::{cannot_be_read_now, stops};
+use super::workers::{must_stay, stops};
 use crate::archiver::{disown_lost, save_confirmed};
 use crate::error::{Error, Result};
-use crate::format::{BlobId, BlobKind, ObjectId, ObjectKind, ObjectName, SnapshotData};
+use crate::format::{BlobId, BlobKind, ObjectId, SnapshotData};
 use crate::monitor::Monitor;
 use crate::pack::{Finished, PackWriter, fetch_table};
 use crate::repo::{REPAIRED, Repository, Snapshot};
@@ -94,7 +94,7 @@ pub fn repair_snapshots(
         report.forgotten.retain(|id| report.unreadable.iter().any(|u| u.0 == *id));
         let mut removed = Vec::new();
         for id in std::mem::take(&mut report.forgotten) {
-            if !cannot_be_read_now(repo, &ObjectName::new(ObjectKind::Snapshot, id))? {
+            if !must_stay(repo.read_snapshot(&id))? {
                 removed.push(id);
             }
         }

@@ -87,6 +87,9 @@ pub fn scrub(store: &Store, monitor: &dyn Monitor) -> Result<ScrubReport> {
         let bare = of.into_values().filter(|name| !has_parity.contains(&name.id));
         find_unprotected(store, bare, &mut report)?;
     }
+    if of_config.is_none() {
+        report.keep_parity_of_config();
+    }
     report.problems.sort();
     Ok(report)
 }
@@ -98,6 +101,15 @@ impl ScrubReport {
 
     fn push(&mut self, object: &str, message: String, cure: Cure) {
         self.problems.push(ScrubProblem { object: object.to_owned(), message, cure });
+    }
+
+    /// Parity isn't made of a config that may be wrong: the parity there is may be what is right.
+    fn keep_parity_of_config(&mut self) {
+        if self.problems.iter().any(|p| p.cure == Cure::Mend(ObjectName::CONFIG)) {
+            return;
+        }
+        let made = Cure::NewParity(ObjectName::CONFIG);
+        self.problems.iter_mut().filter(|p| p.cure == made).for_each(|p| p.cure = Cure::None);
     }
 
     /// Enters a damaged object; tries what its parity can do about it.

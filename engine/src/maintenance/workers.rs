@@ -1,8 +1,6 @@
 //! Many objects looked at by a few threads, and what the errors of that mean.
 
 use crate::error::{Error, Result};
-use crate::format::ObjectName;
-use crate::repo::Repository;
 use crate::store::StoreErrorKind;
 use crate::workers::{Room, for_each_within};
 
@@ -35,13 +33,14 @@ pub(super) fn stops(error: &Error) -> bool {
     }
 }
 
-/// Whether the medium can't read an object now. It may be able to later, or on another
-/// machine, or what is on it may be copied: so the object is not lost, and must not be removed.
-pub(super) fn cannot_be_read_now(repo: &Repository, name: &ObjectName) -> Result<bool> {
-    match repo.store().get(name).map_err(Error::from) {
+/// Whether an object that couldn't be read must not be removed, by another look at it: it can be
+/// read, or the medium can't read it now. In that case it may be able to later, or on another
+/// machine, or what is on it may be copied: so the object is not lost.
+pub(super) fn must_stay<T>(read: Result<T>) -> Result<bool> {
+    match read {
         Err(e) if stops(&e) => Err(e),
         Err(e) => Ok(e.is_unreadable_now()),
-        Ok(_) => Ok(false),
+        Ok(_) => Ok(true),
     }
 }
 

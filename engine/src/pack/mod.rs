@@ -7,4 +7,4 @@ mod writer;
 
 pub use builder::{PackBuilder, Packed, Segment as NewSegment};
 pub use reader::{Segment, fetch_table, open_segment, read_table, verify_pack};
-pub use writer::{Finished, PackWriter, WriterCounts, missing_packs};
+pub use writer::{Finished, PackWriter, WriterCounts, look_up, missing_packs};

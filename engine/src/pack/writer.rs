@@ -318,8 +318,13 @@ pub fn missing_packs(store: &Store, packs: &[StoredPack]) -> Result<Vec<ObjectId
         let listed: HashSet<_> = listed.into_iter().map(|(name, len)| (name.id, len)).collect();
         doubtful.retain(|pack| !listed.contains(pack));
     }
+    look_up(store, &doubtful)
+}
+
+/// The same, without a listing: on a network drive that may be old.
+pub fn look_up(store: &Store, packs: &[StoredPack]) -> Result<Vec<ObjectId>> {
     let missing = Mutex::new(Vec::new());
-    workers::for_each(&doubtful, LOOKUPS, |(id, len)| {
+    workers::for_each(packs, LOOKUPS, |(id, len)| {
         match store.size(&ObjectName::new(ObjectKind::Pack, *id)) {
             Ok(size) if size == *len => {}
             Err(e) if !e.is_not_found() => return Err(e.into()),

@@ -107,7 +107,7 @@ impl Repository {
         Ok((good, damaged))
     }
 
-    fn read_snapshot(&self, id: &ObjectId) -> Result<SnapshotData> {
+    pub(crate) fn read_snapshot(&self, id: &ObjectId) -> Result<SnapshotData> {
         let name = ObjectName::new(ObjectKind::Snapshot, *id);
         let bytes = object::read(self.store(), &name)?;
         sealed::open(self.keys(), Purpose::Snapshot, bytes).map_err(|e| Error::damaged(name, e))

@@ -431,25 +431,34 @@ fn a_config_is_mended_whatever_vouches_for_it() {
 }
 
 /// The config and its parity tell of different repositories, and no slot of which this is: nobody
-/// throws away the one that may be right.
+/// throws away the one that may be right; nor if a byte of the parity is wrong, too.
 #[test]
 fn nobody_decides_between_configs_without_a_key_slot() {
-    let (store, _) = repository(5, &Item::dir());
-    let whole = objects(&store);
-    let slot = store.list(ObjectKind::Key).unwrap()[0].0;
-    let id = open(&store).id();
-    let at = whole[&ObjectName::CONFIG].windows(16).position(|part| *part == id).unwrap();
-    change_object(&store, &ObjectName::CONFIG, |bytes| bytes[at] ^= 1);
-    for name in [slot, slot.parity()] {
-        change_object(&store, &name, |bytes| bytes.fill(0));
+    let (base, _) = repository(5, &Item::dir());
+    let whole = objects(&base);
+    let slot = base.list(ObjectKind::Key).unwrap()[0].0;
+    let id = open(&base).id();
+    let config = ObjectName::CONFIG;
+    let at = whole[&config].windows(16).position(|part| *part == id).unwrap();
+    for flipped in [None, Some(60), Some(whole[&config.parity()].len() / 2)] {
+        let store = copy(&base);
+        change_object(&store, &config, |bytes| bytes[at] ^= 1);
+        for name in [slot, slot.parity()] {
+            change_object(&store, &name, |bytes| bytes.fill(0));
+        }
+        if let Some(at) = flipped {
+            change_object(&store, &config.parity(), |bytes| bytes[at] ^= 1);
+        }
+        let parity = store.get(&config.parity()).unwrap();
+        let report = repair(&store);
+        let of_config = report.left.iter().find(|p| p.object == "config").unwrap();
+        assert!(of_config.message.contains("different repositories"), "{report:?}");
+        assert!(store.get(&config.parity()).unwrap() == parity, "byte {flipped:?}: made anew");
+        // Put back from a copy, the slot tells.
+        for name in [slot, slot.parity()] {
+            store.replace(&name, &whole[&name]).unwrap();
+        }
+        repair(&store);
+        assert!(objects(&store) == whole, "byte {flipped:?}");
     }
-    let report = repair(&store);
-    let of_config = report.left.iter().find(|p| p.object == "config").unwrap();
-    assert!(of_config.message.contains("different repositories"), "{report:?}");
-    // Put back from a copy, the slot tells.
-    for name in [slot, slot.parity()] {
-        store.replace(&name, &whole[&name]).unwrap();
-    }
-    repair(&store);
-    assert!(objects(&store) == whole);
 }
