@@ -1,13 +1,14 @@
 //! A backup, from the source to a saved snapshot:
 //!
 //! ```text
-//! walk ──jobs──▶ readers: read, chunk, hash, known? ──segments──▶ compressors ──▶ PackWriter
-//!   └──events, in order──▶ trees: waits for each file, writes pages of directories
+//! list ──▶ walk ──jobs──▶ readers: read, chunk, hash, known? ──segments──▶ compressors ──▶ PackWriter
+//!            └──events, in order──▶ trees: waits for each file, writes pages of directories
 //! ```
 //! All queues are bounded, so memory doesn't grow with the data.
 
 mod adopt;
 mod confirm;
+mod list;
 mod read;
 mod trees;
 mod walk;
