@@ -110,9 +110,19 @@ impl Shared {
         self.monitor.problem(&crate::format::display_name(path), message);
     }
 
-    /// Completes a node; reports what can't be learnt.
-    fn details(&self, dir: &dyn SourceDir, node: &mut Node, path: &[u8]) -> Details {
-        if let Err(e) = dir.details(node) {
+    /// Completes a node, which may be open; reports what can't be learnt.
+    fn details(
+        &self,
+        dir: &dyn SourceDir,
+        file: Option<&dyn SourceFile>,
+        node: &mut Node,
+        path: &[u8],
+    ) -> Details {
+        let added = match file.map_or(Ok(false), |file| file.details(node)) {
+            Ok(false) => dir.details(node),
+            added => added.map(drop),
+        };
+        if let Err(e) = added {
             self.problem(path, &format!("can't read its attributes: {e}"));
             let vanished = e.kind() == std::io::ErrorKind::NotFound;
             return if vanished { Details::Vanished } else { Details::Partial };

@@ -185,7 +185,7 @@ impl<'a> Walker<'a> {
                 keep_details(&mut node, before);
             }
             _ => {
-                if shared.details(&*frame.dir, &mut node, &self.path) != Details::Complete {
+                if shared.details(&*frame.dir, None, &mut node, &self.path) != Details::Complete {
                     node.ctime = LOOK_AGAIN;
                 }
             }
