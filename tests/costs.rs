@@ -77,6 +77,24 @@ fn system_calls_of_each_file() {
     assert!(found[2] < 10.5, "restored: {found:.2?}");
 }
 
+/// The way by a name goes through `/proc` and takes ten times as long.
+#[test]
+fn attributes_are_asked_of_open_files() {
+    if !can_trace() {
+        return;
+    }
+    let w = world(FEW);
+    let mut command = w.plain("strace");
+    command.args(["-f", "-qq", "-e", "trace=/.*listxattr", "-o", "calls"]);
+    command.args([env!("CARGO_BIN_EXE_tresor"), "backup", "-q", "src"]);
+    assert!(command.status().unwrap().success());
+    let calls = fs::read_to_string(w.path("calls")).unwrap();
+    let open = calls.matches(" flistxattr(").count();
+    assert_eq!(open, FEW, "{calls}");
+    // The folders.
+    assert!(calls.matches("listxattr(").count() - open < 20, "{calls}");
+}
+
 /// Once for the file system, not for each file.
 #[test]
 fn a_restore_is_forced_to_the_disk() {

@@ -13,6 +13,7 @@ pub mod exclude;
 pub mod format;
 pub mod history;
 pub mod index;
+mod large_pages;
 pub mod maintenance;
 pub mod monitor;
 pub mod naming;

@@ -38,4 +38,10 @@ pub trait SourceFile: Send {
 
     /// The file's entry as `SourceDir::stat` would give it now (the name is empty).
     fn stat(&mut self) -> io::Result<Node>;
+
+    /// Adds what `SourceDir::details` adds, if an open file tells that sooner than its name does;
+    /// false if not.
+    fn details(&self, _node: &mut Node) -> io::Result<bool> {
+        Ok(false)
+    }
 }

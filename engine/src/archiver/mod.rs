@@ -1,13 +1,14 @@
 //! A backup, from the source to a saved snapshot:
 //!
 //! ```text
-//! walk ──jobs──▶ readers: read, chunk, hash, known? ──segments──▶ compressors ──▶ PackWriter
-//!   └──events, in order──▶ trees: waits for each file, writes pages of directories
+//! list ──▶ walk ──jobs──▶ readers: read, chunk, hash, known? ──segments──▶ compressors ──▶ PackWriter
+//!            └──events, in order──▶ trees: waits for each file, writes pages of directories
 //! ```
 //! All queues are bounded, so memory doesn't grow with the data.
 
 mod adopt;
 mod confirm;
+mod list;
 mod read;
 mod trees;
 mod walk;
@@ -120,10 +121,20 @@ impl Shared {
         Ok(())
     }
 
-    /// Completes a node; reports what can't be learnt.
-    fn details(&self, dir: &dyn SourceDir, node: &mut Node, path: &[u8]) -> Result<Details> {
+    /// Completes a node, which may be open; reports what can't be learnt.
+    fn details(
+        &self,
+        dir: &dyn SourceDir,
+        file: Option<&dyn SourceFile>,
+        node: &mut Node,
+        path: &[u8],
+    ) -> Result<Details> {
         let begun = now();
-        if let Err(e) = dir.details(node) {
+        let added = match file.map_or(Ok(false), |file| file.details(node)) {
+            Ok(false) => dir.details(node),
+            added => added.map(drop),
+        };
+        if let Err(e) = added {
             let vanished = e.kind() == io::ErrorKind::NotFound;
             self.unreadable(path, "can't read its attributes", e)?;
             return Ok(if vanished { Details::Vanished } else { Details::Partial });

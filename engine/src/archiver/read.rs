@@ -11,7 +11,7 @@ use crate::contents::ContentBuilder;
 use crate::error::{Error, Result};
 use crate::format::{BlobKind, Content, Extent, Node, NodeKind, display_name};
 use crate::pack::NewSegment;
-use crate::source::SourceFile;
+use crate::source::{SourceDir, SourceFile};
 use crate::tree::TreeSink;
 
 /// Files up to this length lie in the tree itself.
@@ -73,16 +73,30 @@ impl Reader<'_> {
     fn work(&mut self, work: Work) -> Result<Option<Box<Node>>> {
         let Work { dir, mut node, path, before } = work;
         let shared = self.shared;
-        let details = shared.details(&*dir, &mut node, &path)?;
+        let mut file = None;
+        if node.is_file() {
+            match dir.open_file(&node.name) {
+                Ok(opened) => file = Some(opened),
+                Err(e) => {
+                    shared.unreadable(&path, "can't be opened", e)?;
+                    return Ok(None);
+                }
+            }
+        }
+        let details = shared.details(&*dir, file.as_deref(), &mut node, &path)?;
         let useless = node.kind == NodeKind::Symlink && node.target.is_none();
         if details == Details::Vanished || useless {
             return Ok(None);
         }
-        if details == Details::Partial && !node.is_file() {
-            node.ctime = Node::LOOK_AGAIN;
-        }
-        let node =
-            if node.is_file() { self.file(&*dir, node, details, &path)? } else { Some(node) };
+        let node = match file {
+            Some(file) => self.file(&*dir, file, node, details, &path)?,
+            None => {
+                if details == Details::Partial {
+                    node.ctime = Node::LOOK_AGAIN;
+                }
+                Some(node)
+            }
+        };
         if let Some(node) = &node {
             let action = if before { "changed" } else { "new" };
             if node.is_file() {
@@ -98,18 +112,12 @@ impl Reader<'_> {
     /// Reads a file; once more if it changed meanwhile.
     fn file(
         &mut self,
-        dir: &dyn crate::source::SourceDir,
+        dir: &dyn SourceDir,
+        mut file: Box<dyn SourceFile>,
         mut node: Box<Node>,
         mut details: Details,
         path: &[u8],
     ) -> Result<Option<Box<Node>>> {
-        let mut file = match dir.open_file(&node.name) {
-            Ok(file) => file,
-            Err(e) => {
-                self.shared.unreadable(path, "can't be opened", e)?;
-                return Ok(None);
-            }
-        };
         for attempt in 0.. {
             match self.contents(&mut *file, node.size)? {
                 Ok((content, size)) => (node.content, node.size) = (Some(content), size),
@@ -135,7 +143,7 @@ impl Reader<'_> {
             }
             let (name, content) = (std::mem::take(&mut node.name), node.content.take());
             *node = Node { name, content, link: node.link, ..after };
-            details = self.shared.details(dir, &mut node, path)?;
+            details = self.shared.details(dir, Some(&*file), &mut node, path)?;
         }
         Ok(Some(node))
     }

@@ -1,18 +1,17 @@
-//! Walks the source, compares with the parent snapshot, and hands out work.
+//! Compares what the lister finds with the parent snapshot, and hands out work.
 
 use std::cell::Cell;
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
+use super::list::{Listed, list};
 use super::{BackupOptions, Details, Shared};
 use crate::contents;
 use crate::error::{Error, Result};
-use crate::exclude::Reason;
-use crate::format::{BlobId, Content, Node, NodeKind, extend_path, is_valid_name};
+use crate::format::{BlobId, Content, Node, extend_path, is_valid_name};
 use crate::repo::Repository;
 use crate::source::{SourceDir, SourceFile};
 use crate::tree::{self, Entries, NodeAt};
@@ -55,45 +54,15 @@ pub(super) type Events = Sender<Event>;
 /// Small files are handed out together, up to this many and this many bytes.
 const BATCH: usize = 64;
 const BATCH_BYTES: u64 = 512 << 10;
-
-/// The part of the tree that was asked for; a leaf stands for all below it.
-#[derive(Default)]
-struct Selection(BTreeMap<Vec<u8>, Selection>);
-
-impl Selection {
-    fn new(options: &BackupOptions) -> Self {
-        let mut paths: Vec<_> = options.paths.iter().map(|p| p.0.as_slice()).collect();
-        // What is inside another one follows it, and adds nothing.
-        paths.sort_by(|one, other| parts(one).cmp(parts(other)));
-        paths.dedup_by(|path, outer| is_inside(path, outer));
-        let mut root = Self::default();
-        for path in paths {
-            parts(path).fold(&mut root, |at, part| at.0.entry(part.to_vec()).or_default());
-        }
-        root
-    }
-}
-
-fn parts(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|b| *b == b'/').filter(|part| !part.is_empty())
-}
-
-/// Whether it is the other one or below it.
-fn is_inside(path: &[u8], outer: &[u8]) -> bool {
-    let mut path = parts(path);
-    parts(outer).all(|part| path.next() == Some(part))
-}
+/// How many bundles the lister may be ahead.
+const AHEAD: usize = 4;
 
 /// A directory on the way from the root to where the walk is.
 struct Frame<'r> {
     dir: Arc<dyn SourceDir>,
-    names: std::vec::IntoIter<Vec<u8>>,
     parent: Option<Before<'r>>,
     /// Length of its path.
     path: usize,
-    selection: Selection,
-    /// File system that the walk may not leave.
-    device: Option<u64>,
 }
 
 /// The entries of a directory in the parent snapshot, and the next of them.
@@ -104,7 +73,6 @@ struct Before<'r> {
 
 struct Walker<'a> {
     shared: &'a Shared,
-    options: &'a BackupOptions,
     /// Path of the current entry.
     path: Vec<u8>,
     jobs: Jobs,
@@ -123,27 +91,16 @@ pub(super) fn walk(
     events: Events,
 ) -> Result<()> {
     let (batch, path, batch_bytes, reply) = Default::default();
-    let mut walker = Walker { shared, options, path, jobs, events, batch, batch_bytes, reply };
-    let selection = Selection::new(options);
+    let mut walker = Walker { shared, path, jobs, events, batch, batch_bytes, reply };
     let parent = options.parent.as_ref().map(|p| &p.data.tree);
-    let first = walker.frame(root, selection, parent, None)?;
-    let mut stack = vec![first];
-    while let Some(frame) = stack.last_mut() {
-        shared.monitor.progress().check()?;
-        match frame.names.next() {
-            Some(name) => {
-                let below = walker.entry(frame, name)?;
-                stack.extend(below);
-            }
-            None => {
-                stack.pop();
-                if !stack.is_empty() {
-                    walker.send(Event::Leave)?;
-                }
-            }
-        }
-    }
-    walker.flush()
+    let first = walker.frame(root.clone(), parent);
+    let (to, listed) = bounded(AHEAD);
+    std::thread::scope(|scope| {
+        let lister = scope.spawn(move || list(shared, root, options, to));
+        let walked = walker.all(first, listed);
+        // A lister that stops makes the walk end too early, and one that the walk has left stops.
+        walked.and(super::join(lister))
+    })
 }
 
 /// The walk of a backup of one stream.
@@ -184,100 +141,43 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Opens up a directory: names to visit in order. An unreadable one is empty.
-    fn frame(
-        &self,
-        dir: Arc<dyn SourceDir>,
-        selection: Selection,
-        parent: Option<&BlobId>,
-        device: Option<u64>,
-    ) -> Result<Frame<'a>> {
-        let mut names = if selection.0.is_empty() {
-            match dir.names() {
-                Ok(names) => names,
-                Err(e) => {
-                    let shown = if self.path.is_empty() { b"/" } else { self.path.as_slice() };
-                    self.shared.unreadable(shown, "can't list this directory", e)?;
-                    Vec::new()
-                }
-            }
-        } else {
-            selection.0.keys().cloned().collect()
-        };
-        names.sort_unstable();
-        // A directory that changes while it is read may give a name twice.
-        names.dedup();
-        if selection.0.is_empty() && self.options.exclude_caches && is_cache(&*dir, &names) {
-            names.retain(|name| name == CACHE_TAG);
-        }
+    fn frame(&self, dir: Arc<dyn SourceDir>, parent: Option<&BlobId>) -> Frame<'a> {
         let parent = parent
             .map(|tree| Before { entries: tree::entries(&self.shared.repo, tree), next: None });
-        let (names, path) = (names.into_iter(), self.path.len());
-        Ok(Frame { dir, names, parent, path, selection, device })
+        Frame { dir, parent, path: self.path.len() }
     }
 
-    /// Deals with one entry; a directory gives the frame to go into.
-    fn entry(&mut self, frame: &mut Frame<'a>, name: Vec<u8>) -> Result<Option<Frame<'a>>> {
-        let before = frame.before(&name)?;
-        let selection = frame.selection.0.remove(&name).unwrap_or_default();
-        extend_path(&mut self.path, frame.path, &name);
-        let (node, device) = match frame.dir.stat(&name) {
-            Ok(stat) => stat,
-            Err(e) => {
-                self.shared.unreadable(&self.path, "can't be read", e)?;
-                return Ok(None);
+    /// Goes through all that the lister gives.
+    fn all(&mut self, root: Frame<'a>, listed: Receiver<Vec<Listed>>) -> Result<()> {
+        let mut stack = vec![root];
+        for listed in listed.into_iter().flatten() {
+            self.shared.monitor.progress().check()?;
+            // There are never more `Leave` than directories gone into.
+            let Some(frame) = stack.last_mut() else { return Err(Error::Interrupted) };
+            match listed {
+                Listed::Entry(node) => self.file(frame, node)?,
+                Listed::Directory(node, dir) => {
+                    let below = self.directory(frame, node, dir)?;
+                    stack.extend(below);
+                }
+                Listed::Leave => {
+                    stack.pop();
+                    self.send(Event::Leave)?;
+                }
             }
-        };
-        let on_the_way = !selection.0.is_empty();
-        if !on_the_way && self.is_excluded(&node) {
-            return Ok(None);
         }
-        if node.is_dir() {
-            return self.directory(frame, node, device, selection, before);
-        }
-        if on_the_way {
-            let message = "is not a directory, so nothing below it can be backed up";
-            self.shared.problem(&self.path, message);
-            return Ok(None);
-        }
-        self.file(frame, node, before)?;
-        Ok(None)
-    }
-
-    fn is_excluded(&self, node: &Node) -> bool {
-        let reason = self.options.exclude.reason(&self.path, node.is_dir());
-        if let Some(Reason::System(why)) = reason {
-            let path = || crate::format::display_name(&self.path);
-            self.shared.monitor.left_out(&path, why);
-        }
-        reason.is_some()
-            || node.is_file()
-                && self.options.exclude_larger_than.is_some_and(|limit| node.size > limit)
+        self.flush()
     }
 
     fn directory(
         &mut self,
-        frame: &Frame<'a>,
+        frame: &mut Frame<'a>,
         mut node: Node,
-        device: u64,
-        selection: Selection,
-        before: Option<NodeAt>,
+        dir: Option<Arc<dyn SourceDir>>,
     ) -> Result<Option<Frame<'a>>> {
         let shared = self.shared;
-        // The limit counts from the paths that were asked for.
-        let limit = frame
-            .device
-            .or_else(|| (self.options.one_file_system && selection.0.is_empty()).then_some(device));
-        let leaves = limit.is_some_and(|limit| limit != device);
-        // Another file system isn't even opened: it may be dead, or be mounted by that.
-        let opened = if leaves { None } else { Some(frame.dir.open_dir(&node.name)) };
-        let opened = match opened.transpose() {
-            Ok(dir) => dir,
-            Err(e) => {
-                shared.unreadable(&self.path, "can't open this directory", e)?;
-                return Ok(None);
-            }
-        };
+        let before = frame.before(&node.name)?;
+        extend_path(&mut self.path, frame.path, &node.name);
         let mut same = None;
         match &before {
             Some(before) if node.is_unchanged_since(before) => {
@@ -285,7 +185,7 @@ impl<'a> Walker<'a> {
                 keep_details(&mut node, before);
             }
             _ => {
-                if shared.details(&*frame.dir, &mut node, &self.path)? != Details::Complete {
+                if shared.details(&*frame.dir, None, &mut node, &self.path)? != Details::Complete {
                     node.ctime = Node::LOOK_AGAIN;
                 }
             }
@@ -293,16 +193,18 @@ impl<'a> Walker<'a> {
         shared.monitor.progress().add(1, 0);
         self.flush()?;
         self.send(Event::Enter(Box::new(node), same))?;
-        let Some(opened) = opened else {
+        let Some(dir) = dir else {
             self.send(Event::Leave)?;
             return Ok(None);
         };
         let parent = before.as_ref().and_then(|before| before.tree.as_ref());
-        self.frame(opened, selection, parent, limit).map(Some)
+        Ok(Some(self.frame(dir, parent)))
     }
 
-    fn file(&mut self, frame: &Frame<'a>, mut node: Node, before: Option<NodeAt>) -> Result<()> {
+    fn file(&mut self, frame: &mut Frame<'a>, mut node: Node) -> Result<()> {
         let shared = self.shared;
+        let before = frame.before(&node.name)?;
+        extend_path(&mut self.path, frame.path, &node.name);
         let is_file = node.is_file();
         let unchanged = |before: &&NodeAt| {
             node.is_unchanged_since(before)
@@ -419,18 +321,4 @@ fn keep_details(node: &mut Node, before: &Node) {
     node.group.clone_from(&before.group);
     node.xattrs.clone_from(&before.xattrs);
     node.target.clone_from(&before.target);
-}
-
-const CACHE_TAG: &[u8] = b"CACHEDIR.TAG";
-const CACHE_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
-
-fn is_cache(dir: &dyn SourceDir, names: &[Vec<u8>]) -> bool {
-    if names.binary_search_by(|n| n.as_slice().cmp(CACHE_TAG)).is_err() {
-        return false;
-    }
-    let is_file = dir.stat(CACHE_TAG).is_ok_and(|(node, _)| node.kind == NodeKind::File);
-    let mut start = [0; CACHE_SIGNATURE.len()];
-    is_file
-        && dir.open_file(CACHE_TAG).and_then(|mut f| f.read_at(&mut start, 0)).is_ok()
-        && start == CACHE_SIGNATURE
 }

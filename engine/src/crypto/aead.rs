@@ -28,11 +28,22 @@ impl Aead {
     /// # Panics
     /// Never: the only failure of AES-GCM is a message over 64 GiB, and pieces are under 4 GiB.
     pub fn seal(&self, offset: u64, aad: &[u8], buf: &mut Vec<u8>, from: usize) {
+        let tag = self.seal_in_place(offset, aad, &mut buf[from..]);
+        buf.extend_from_slice(&tag);
+    }
+
+    /// Encrypts a piece in place; the tag belongs behind it.
+    ///
+    /// # Panics
+    /// Never, as above.
+    pub fn seal_in_place(&self, offset: u64, aad: &[u8], piece: &mut [u8]) -> [u8; TAG_LEN] {
         let tag = self
             .0
-            .seal_in_place_separate_tag(nonce(offset), aead::Aad::from(aad), &mut buf[from..])
+            .seal_in_place_separate_tag(nonce(offset), aead::Aad::from(aad), piece)
             .expect("pieces are shorter than 64 GiB");
-        buf.extend_from_slice(tag.as_ref());
+        let mut bytes = [0; TAG_LEN];
+        bytes.copy_from_slice(tag.as_ref());
+        bytes
     }
 
     /// Checks and decrypts a sealed piece in place; returns its plaintext.

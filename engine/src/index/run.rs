@@ -284,7 +284,15 @@ impl Run {
         let after = partition(blocks, before, |b| Some(self.key(b) <= key))?;
         let first = before.saturating_sub(1) * BLOCK;
         let count = (after * BLOCK).min(self.entries).saturating_sub(first);
-        let at = partition(count, count / 2, |i| Some(self.id(first + i)? < &id.0[..]))?;
+        let low = if before > 0 { self.key(before - 1) } else { 0 };
+        let high = if after < blocks { self.key(after) } else { u64::MAX };
+        let share = key.saturating_sub(low) as f64 / high.saturating_sub(low) as f64;
+        let at = partition(count, (share * count as f64) as usize, |i| {
+            let one = self.id(first + i)?;
+            // Nearly always it is enough to compare numbers.
+            let order = key_of(one).cmp(&key).then_with(|| one.cmp(&id.0[..]));
+            Some(order.is_lt())
+        })?;
         Some(first + at)
     }
 

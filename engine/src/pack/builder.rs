@@ -7,6 +7,7 @@ use crate::format::{
     BLOB_ENTRY, BlobId, BlobKind, MAX_PACK, MAX_PACK_BLOBS, MAX_SEGMENT, ObjectId, PACK_HEADER_LEN,
     PACK_MAGIC, PACK_TRAILER_LEN, PackEntry, PackTable, Piece, SegmentEntry,
 };
+use crate::large_pages::LargePages;
 use crate::padding::padme;
 
 pub const PACK_PURPOSE: &str = "pack";
@@ -60,7 +61,7 @@ impl From<Segment> for Packed {
 pub struct PackBuilder {
     cipher: Aead,
     salt: [u8; 32],
-    bytes: Vec<u8>,
+    bytes: LargePages,
     segments: Vec<SegmentEntry>,
     blobs: usize,
 }
@@ -68,10 +69,10 @@ pub struct PackBuilder {
 impl PackBuilder {
     pub fn new(keys: &Keys) -> Result<Self> {
         let salt = crate::crypto::random()?;
-        // All at once: growing would copy it several times. What isn't used takes no memory.
-        let mut bytes = Vec::with_capacity(PACK_TARGET);
-        bytes.extend_from_slice(PACK_MAGIC);
-        bytes.extend_from_slice(&salt);
+        // All at once: growing would copy it several times.
+        let mut bytes = LargePages::new(PACK_TARGET)?;
+        bytes.extend(PACK_MAGIC)?;
+        bytes.extend(&salt)?;
         debug_assert_eq!(bytes.len(), PACK_HEADER_LEN);
         let cipher = keys.object_cipher(PACK_PURPOSE, &salt);
         Ok(Self { cipher, salt, bytes, segments: Vec::new(), blobs: 0 })
@@ -96,22 +97,23 @@ impl PackBuilder {
         let mut entry = SegmentEntry::new(segment.kind);
         // It is kept until the index names it.
         entry.blobs.reserve_exact(segment.blobs.len() * BLOB_ENTRY);
-        entry.sealed_len = self.seal(Piece::Segment, &segment.payload);
+        entry.sealed_len = self.seal(Piece::Segment, &segment.payload)?;
         segment.blobs.iter().for_each(|(id, len)| entry.push(id, *len));
         self.blobs += segment.blobs.len();
         self.segments.push(entry);
         Ok(())
     }
 
-    fn seal(&mut self, piece: Piece, plain: &[u8]) -> u32 {
+    fn seal(&mut self, piece: Piece, plain: &[u8]) -> Result<u32> {
         let offset = self.bytes.len();
-        self.bytes.extend_from_slice(plain);
-        self.cipher.seal(offset as u64, piece.aad(), &mut self.bytes, offset);
-        (self.bytes.len() - offset) as u32
+        self.bytes.extend(plain)?;
+        let tag = self.cipher.seal_in_place(offset as u64, piece.aad(), &mut self.bytes[offset..]);
+        self.bytes.extend(&tag)?;
+        Ok((self.bytes.len() - offset) as u32)
     }
 
     /// Pads, adds table and trailer. Returns the pack as the index will know it, and its bytes.
-    pub fn finish(mut self) -> Result<(PackEntry, Vec<u8>)> {
+    pub fn finish(mut self) -> Result<(PackEntry, LargePages)> {
         let table = PackTable { segments: std::mem::take(&mut self.segments) };
         let plain = minicbor::to_vec(&table)
             .map_err(|e| Error::Invalid(format!("can't encode a pack's table: {e}")))?;
@@ -119,9 +121,9 @@ impl PackBuilder {
         compress::compress_into(&plain, &mut payload);
         let end = self.bytes.len() + payload.len() + 2 * TAG_LEN + PACK_TRAILER_LEN;
         let padding = padme(end as u64) as usize - end;
-        self.seal(Piece::Padding, &vec![0; padding]);
-        let table_len = self.seal(Piece::Table, &payload);
-        self.seal(Piece::Trailer, &table_len.to_le_bytes());
+        self.seal(Piece::Padding, &vec![0; padding])?;
+        let table_len = self.seal(Piece::Table, &payload)?;
+        self.seal(Piece::Trailer, &table_len.to_le_bytes())?;
         let id = ObjectId::of(&self.bytes);
         let size = self.bytes.len() as u64;
         let entry = PackEntry { id, salt: self.salt, size, segments: table.segments, marked: None };

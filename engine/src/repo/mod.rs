@@ -181,28 +181,44 @@ impl Repository {
     /// Reads segments of one pack with a single read of the store; `run` is in
     /// ascending order and should have no large gaps.
     pub fn read_segments(&self, run: &[SegmentAddr]) -> Result<Vec<Segment>> {
+        self.fetch_segments(run)?.collect()
+    }
+
+    /// The same, each segment opened when it is asked for.
+    pub fn fetch_segments<'a>(
+        &'a self,
+        run: &'a [SegmentAddr],
+    ) -> Result<impl Iterator<Item = Result<Segment>> + 'a> {
+        let start = run.first().map_or(0, |first| first.offset);
+        let mut bytes = self.fetch_run(run)?;
+        Ok(run.iter().map(move |addr| {
+            let from = addr.offset.checked_sub(start).map(|from| from as usize);
+            let sealed = from
+                .and_then(|from| bytes.get_mut(from..from + addr.sealed_len as usize))
+                .ok_or_else(|| {
+                    let name = ObjectName::new(ObjectKind::Pack, addr.pack);
+                    Error::damaged(name, "its segments are out of order")
+                })?;
+            self.counters.bytes_decoded.fetch_add(u64::from(addr.raw_len), Relaxed);
+            open_segment(&self.keys, addr, sealed)
+                .or_else(|error| self.mended_segment(addr).unwrap_or(Err(error)))
+        }))
+    }
+
+    /// From the first of these segments to the end of the last, as they lie in their pack.
+    fn fetch_run(&self, run: &[SegmentAddr]) -> Result<Vec<u8>> {
         let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(Vec::new()) };
         may_fetch()?;
         let start = u64::from(first.offset);
         let len = last.end().saturating_sub(start) as usize;
         let name = ObjectName::new(ObjectKind::Pack, first.pack);
         let begun = Instant::now();
-        let mut bytes = self.store.get_range(&name, start, len)?;
+        let bytes = self.store.get_range(&name, start, len)?;
         self.distance.answered(begun.elapsed());
         self.counters.store_reads.fetch_add(1, Relaxed);
         self.counters.bytes_read.fetch_add(len as u64, Relaxed);
         self.counters.segments_fetched.fetch_add(run.len() as u64, Relaxed);
-        run.iter()
-            .map(|addr| {
-                let from = u64::from(addr.offset).checked_sub(start).map(|f| f as usize);
-                let sealed = from
-                    .and_then(|from| bytes.get_mut(from..from + addr.sealed_len as usize))
-                    .ok_or_else(|| Error::damaged(name, "its segments are out of order"))?;
-                self.counters.bytes_decoded.fetch_add(u64::from(addr.raw_len), Relaxed);
-                open_segment(&self.keys, addr, sealed)
-                    .or_else(|error| self.mended_segment(addr).unwrap_or(Err(error)))
-            })
-            .collect()
+        Ok(bytes)
     }
 
     /// A segment that did not open, from the pack as it must be. `None` if that can't be made.

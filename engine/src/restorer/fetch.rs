@@ -2,8 +2,7 @@
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-use crossbeam_channel::bounded;
+use std::sync::{Mutex, MutexGuard};
 
 use super::Shared;
 use super::extents::Extents;
@@ -11,7 +10,6 @@ use crate::contents;
 use crate::error::{Error, Result};
 use crate::format::{BlobId, BlobKind, Content, Node};
 use crate::index::{Location, SegmentAddr};
-use crate::pack::Segment;
 use crate::repo::Repository;
 
 /// Why a file could not be fetched.
@@ -33,7 +31,7 @@ impl From<Error> for Failure {
 }
 
 /// Takes a file's bytes, in any order. Holes are not mentioned.
-pub(super) trait Target {
+pub(super) trait Target: Send {
     /// Whether the target holds this chunk already, so that it isn't fetched.
     fn has(&mut self, at: u64, len: u64, id: &BlobId) -> Result<bool, Failure>;
     fn data(&mut self, at: u64, bytes: &[u8]) -> Result<(), Failure>;
@@ -72,7 +70,6 @@ pub(super) const PARALLEL: u64 = 2 << 20;
 /// Longest read of the store, and most that it may become decompressed.
 const RUN: u64 = 2 << 20;
 const RUN_RAW: u64 = 8 << 20;
-const RUN_QUEUE: usize = 2;
 /// Reads under way at once: as many fill a line of 100 Mbit/s that answers after 0.2 s.
 const READS: usize = 4;
 
@@ -135,42 +132,50 @@ fn few(shared: &Shared<'_>, piece: &Piece, target: &mut dyn Target) -> Result<()
     }
 }
 
-/// Many chunks: long reads, decoded by several threads, written by this one.
+/// Many chunks: long reads, by several threads, each of which decodes a segment and writes it
+/// while its processor has it at hand.
 fn many(repo: &Repository, pieces: Vec<Piece>, target: &mut dyn Target) -> Result<(), Failure> {
-    let runs = runs(pieces);
-    let next = AtomicUsize::new(0);
+    let (runs, next) = (runs(pieces), AtomicUsize::new(0));
+    let (target, failure) = (Mutex::new(target), Mutex::new(None));
     let workers = std::thread::available_parallelism().map_or(READS, |n| n.get()).clamp(READS, 8);
     std::thread::scope(|scope| {
-        let (decoded, queue) = bounded(RUN_QUEUE);
         for _ in 0..workers {
-            let (decoded, runs, next) = (decoded.clone(), &runs, &next);
-            scope.spawn(move || {
+            scope.spawn(|| {
                 while let Some(run) = runs.get(next.fetch_add(1, Relaxed)) {
-                    if decoded.send((run, decode(repo, run))).is_err() {
-                        break;
+                    if let Err(e) = put_run(repo, run, &target) {
+                        lock(&failure).get_or_insert(e);
+                        next.store(runs.len(), Relaxed);
                     }
                 }
             });
         }
-        drop(decoded);
-        for (run, result) in queue {
-            match result {
-                Ok(segments) => {
-                    for (piece, number) in &run.pieces {
-                        let blob =
-                            segments[*number].blob(BlobKind::Data, &piece.id, &piece.location);
-                        piece.put(blob?, target)?;
-                    }
-                }
-                Err(_) => {
-                    for (piece, _) in &run.pieces {
-                        piece.put(&repo.read_blob(BlobKind::Data, &piece.id)?, target)?;
-                    }
+    });
+    failure.into_inner().unwrap_or_else(|e| e.into_inner()).map_or(Ok(()), Err)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+fn put_run(repo: &Repository, run: &Run, target: &Mutex<&mut dyn Target>) -> Result<(), Failure> {
+    let mut segments = repo.fetch_segments(&run.segments).ok();
+    for pieces in run.pieces.chunk_by(|one, next| one.1 == next.1) {
+        let segment = segments.as_mut().and_then(Iterator::next).and_then(Result::ok);
+        for (piece, _) in pieces {
+            let blob = segment
+                .as_ref()
+                .and_then(|s| s.blob(BlobKind::Data, &piece.id, &piece.location).ok());
+            match blob {
+                Some(bytes) => piece.put(bytes, &mut **lock(target))?,
+                // Perhaps there is another, intact copy; if not, this gives the error.
+                None => {
+                    let bytes = repo.read_blob(BlobKind::Data, &piece.id)?;
+                    piece.put(&bytes, &mut **lock(target))?;
                 }
             }
         }
-        Ok(())
-    })
+    }
+    Ok(())
 }
 
 /// What one read gives.
@@ -233,15 +238,6 @@ fn runs(mut pieces: Vec<Piece>) -> Vec<Run> {
         }
     }
     runs
-}
-
-/// Reads and decodes a run, and checks its blobs' ids.
-fn decode(repo: &Repository, run: &Run) -> Result<Vec<Segment>> {
-    let segments = repo.read_segments(&run.segments)?;
-    for (piece, number) in &run.pieces {
-        segments[*number].blob(BlobKind::Data, &piece.id, &piece.location)?;
-    }
-    Ok(segments)
 }
 
 /// Writes a file's bytes in order, holes as zeros.

@@ -1,6 +1,7 @@
 //! What was saved comes back.
 
 use std::fs;
+use std::sync::Arc;
 
 use fastrand::Rng;
 use tresor_engine::restorer::RestoreOptions;
@@ -202,6 +203,22 @@ fn a_deep_tree() {
     let mut target = Target::new();
     assert_eq!(target.restore(&repo, &snapshot.data.tree).directories, 400);
     assert_same(&*target.source(), &tree);
+}
+
+/// Whichever of the threads that write it comes to the end of the room.
+#[test]
+fn a_large_file_for_which_there_is_no_room_ends_the_restore() {
+    let bytes = random_bytes(&mut Rng::with_seed(1), 20_000_000);
+    let repo = repository();
+    let tree = Item::dir().with("f", Item::file(bytes));
+    let (snapshot, _) = backup(&repo, &tree, &options(None));
+    for room in [0, 9_999_999, 19_999_999] {
+        let mut target = Target::new();
+        let quirks = Arc::new(Quirks { room, ..Quirks::new(target.sink()) });
+        let (ended, _) = target.run(&repo, &snapshot.data.tree, &[], quirks, &Default::default());
+        assert!(ended.unwrap_err().to_string().contains("the target is full"), "{room}");
+        assert!(!target.path("f").exists());
+    }
 }
 
 #[test]

@@ -348,6 +348,8 @@ pub struct Quirks {
     pub no_links: bool,
     /// The file for which there is no room.
     pub full_at: Option<Vec<u8>>,
+    /// How far the room reaches in each file.
+    pub room: u64,
     /// Whether its disk takes what is forced to it.
     pub forces: bool,
     /// What of it all it was told, in order.
@@ -365,6 +367,7 @@ impl Quirks {
             folds: false,
             no_links: false,
             full_at: None,
+            room: u64::MAX,
             forces: true,
             told: Arc::default(),
             stats: Arc::default(),
@@ -471,6 +474,9 @@ struct QuirkFile {
 
 impl SinkFile for QuirkFile {
     fn write_at(&mut self, data: &[u8], offset: u64) -> io::Result<()> {
+        if offset + data.len() as u64 > self.quirks.room {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.inner.write_at(data, offset)
     }
 

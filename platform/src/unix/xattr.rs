@@ -109,8 +109,17 @@ impl Holder<'_> {
 
 /// Attributes of an entry of `dir`, in order of their names; `None` rather than none.
 pub(super) fn read(dir: BorrowedFd<'_>, node: &Node) -> io::Result<Option<Vec<Xattr>>> {
-    let all = read_all(dir, node)?;
-    Ok(if all.is_empty() { None } else { Some(all) })
+    Ok(some(read_all(dir, node)?))
+}
+
+/// The same of an open file.
+#[cfg(target_os = "linux")]
+pub(super) fn read_open(file: BorrowedFd<'_>) -> io::Result<Option<Vec<Xattr>>> {
+    Ok(some(Holder::Open(file).all()?))
+}
+
+fn some(all: Vec<Xattr>) -> Option<Vec<Xattr>> {
+    if all.is_empty() { None } else { Some(all) }
 }
 
 fn read_all(dir: BorrowedFd<'_>, node: &Node) -> io::Result<Vec<Xattr>> {
