@@ -9,6 +9,8 @@ mod cases;
 mod clocks;
 #[path = "prune/interrupted.rs"]
 mod interrupted;
+#[path = "prune/late.rs"]
+mod late;
 #[path = "prune/rotten.rs"]
 mod rotten;
 #[path = "prune/suspended.rs"]
