@@ -396,7 +396,7 @@ impl PrunePlan {
     }
 }
 
-/// Looks at snapshots that came after the plan, and takes the packs that they
+/// Looks at snapshots that came after the plan, and takes the packs that they may
 /// need out of it; returns those packs. Blobs in packs that the plan doesn't know
 /// are none of its business. Refuses if snapshots are missing that were seen before.
 pub(super) fn absorb_new_snapshots(
@@ -405,7 +405,14 @@ pub(super) fn absorb_new_snapshots(
     monitor: &dyn Monitor,
 ) -> Result<HashSet<ObjectId>> {
     let Some(used) = plan.used.take() else { return Ok(HashSet::new()) };
-    let mut late = Late { used, packs: HashMap::new(), elsewhere: HashSet::new(), monitor };
+    let threatened: HashSet<_> = [&plan.delete, &plan.mark]
+        .into_iter()
+        .flatten()
+        .chain(plan.repack.keys())
+        .copied()
+        .collect();
+    let packs = HashMap::new();
+    let mut late = Late { used, threatened, packs, elsewhere: HashSet::new(), monitor };
     let snapshots = snapshots(repo)?;
     repo.refuse_older_state()?;
     for snapshot in snapshots {
@@ -429,6 +436,8 @@ pub(super) fn absorb_new_snapshots(
 
 struct Late<'a> {
     used: UsedBlobs,
+    /// Packs that the plan would mark or delete.
+    threatened: HashSet<ObjectId>,
     /// Packs that are needed now, and whether they were marked.
     packs: HashMap<ObjectId, bool>,
     elsewhere: HashSet<BlobId>,
@@ -438,13 +447,18 @@ struct Late<'a> {
 impl Reached for Late<'_> {
     fn blob(&mut self, _: BlobKind, id: &BlobId, _: &[u8]) -> Result<bool> {
         self.monitor.progress().check()?;
-        Ok(match self.used.insert(id) {
+        let is_known = match self.used.insert(id) {
+            Inserted::Before => return Ok(false),
             Inserted::New(pack) => {
                 self.packs.insert(pack.id, pack.marked != 0);
                 true
             }
-            Inserted::Before => false,
-            Inserted::Unknown => self.elsewhere.insert(*id),
-        })
+            Inserted::Unknown => false,
+        };
+        // Which of them it relies on isn't known, nor what has become of those that were bad.
+        for pack in self.used.packs_with(id).filter(|p| self.threatened.contains(&p.id)) {
+            self.packs.insert(pack.id, pack.marked != 0);
+        }
+        Ok(is_known || self.elsewhere.insert(*id))
     }
 }

@@ -271,13 +271,13 @@ fn delete(
     repo.refresh_index()?;
     refuse_damaged_index(repo)?;
     let index = Packs::new(&repo.index().runs());
-    // A backup has published what was taken for garbage.
-    packs.retain(|id, _| index.get(id).is_none_or(|p| p.marked != 0));
+    // Also what another prune has unmarked: it may give way, and take that back.
     let back: HashSet<_> = packs.keys().filter(|id| needed.contains(id)).copied().collect();
     if !back.is_empty() {
         put_back(repo, &objects, &back)?;
-        packs.retain(|id, _| !back.contains(id));
     }
+    // A backup has published what was taken for garbage.
+    packs.retain(|id, _| !back.contains(id) && index.get(id).is_none_or(|p| p.marked != 0));
     for (id, size) in packs {
         monitor.progress().check()?;
         repo.store().delete(&ObjectName::new(ObjectKind::Pack, id))?;

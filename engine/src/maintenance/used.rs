@@ -131,6 +131,11 @@ impl UsedBlobs {
         Inserted::New(self.packs.all[pack])
     }
 
+    /// All packs that have the blob, bad ones too.
+    pub fn packs_with(&self, id: &BlobId) -> impl Iterator<Item = &PackInfo> {
+        self.places(id).map(|(_, pack)| &self.packs.all[pack])
+    }
+
     /// Marks a place in a bad pack as used; for blobs that `insert` doesn't know.
     pub fn insert_bad(&mut self, id: &BlobId) {
         let place = self.places(id).next();
