@@ -21,6 +21,13 @@ const MANY_SMALL: usize = 32;
 /// Index objects read at once: each may be tens of megabytes when it is decoded.
 const READS: usize = 4;
 
+/// Reads a whole pack, if its table looks as if it were one.
+fn read_unindexed(repo: &Repository, id: &ObjectId) -> Result<PackEntry> {
+    let size = repo.store().size(&ObjectName::new(ObjectKind::Pack, *id))?;
+    fetch_table(repo.store(), repo.keys(), *id, size)?;
+    Ok(read_pack(repo, id)?.0)
+}
+
 /// Packs to be deleted, and the index objects that name nothing else.
 #[derive(Default)]
 pub(super) struct Doomed {
@@ -280,9 +287,9 @@ impl Rewrite<'_> {
             if self.view.packs.get(id).is_some() {
                 continue;
             }
-            match read_pack(self.repo, id) {
-                Ok((pack, _)) if options.grace.is_zero() => self.doom(pack)?,
-                Ok((mut pack, _)) => {
+            match read_unindexed(self.repo, id) {
+                Ok(pack) if options.grace.is_zero() => self.doom(pack)?,
+                Ok(mut pack) => {
                     pack.marked = Some(self.mark());
                     self.outcome.bytes_marked += pack.size;
                     self.kept.add(pack)?;
