@@ -17,6 +17,8 @@ mod rotten;
 mod suspended;
 #[path = "prune/two.rs"]
 mod two;
+#[path = "prune/unnamed.rs"]
+mod unnamed;
 #[allow(dead_code, reason = "each test binary uses a part")]
 #[path = "prune/world.rs"]
 mod world;

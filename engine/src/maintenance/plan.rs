@@ -38,6 +38,12 @@ impl Default for PruneOptions {
 const LEAST_GRACE: Duration = Duration::from_secs(2 * FRESH_MARK as u64);
 
 impl PruneOptions {
+    /// What came, or was marked, before this second has had its grace.
+    pub(super) fn before(&self, now: Time) -> i64 {
+        let grace = self.grace.as_secs().min(i64::MAX as u64) as i64;
+        now.seconds.saturating_sub(grace)
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         if self.grace.is_zero() || self.grace >= LEAST_GRACE {
             return Ok(());
@@ -319,8 +325,7 @@ type Candidate = (PackInfo, PackUse);
 
 impl PrunePlan {
     fn decide(&mut self, blobs: &UsedBlobs, options: &PruneOptions) {
-        let grace = options.grace.as_secs().min(i64::MAX as u64) as i64;
-        let before = self.now.seconds.saturating_sub(grace);
+        let before = options.before(self.now);
         // A mark from the future is of a wrong clock, and would keep the pack until then.
         let latest = self.now.seconds.saturating_add(FRESH_MARK);
         let mut partly = Vec::new();

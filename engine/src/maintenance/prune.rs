@@ -17,12 +17,14 @@
 //! So at no time a pack that is needed lacks its index entry, and when one prune
 //! is interrupted, the next one goes on.
 
+mod damaged;
 mod rewrite;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::damaged::still_damaged;
 use self::rewrite::{Doomed, is_outdated, publish};
 use super::index_writer::{IndexWriter, delete_index, disown};
 use super::plan::{PruneOptions, PrunePlan, absorb_new_snapshots, refuse_damaged_index};
@@ -252,7 +254,7 @@ fn repack_one(
     Ok(entry.size)
 }
 
-/// Deletes doomed packs, but for those that turn out to be needed.
+/// Deletes doomed packs, but for those that turn out to be needed, and damaged ones.
 fn delete(
     repo: &Repository,
     mut plan: PrunePlan,
@@ -260,8 +262,8 @@ fn delete(
     outcome: &mut PruneOutcome,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    let Doomed { mut packs, objects } = doomed;
-    if packs.is_empty() {
+    let Doomed { mut packs, objects, damaged } = doomed;
+    if packs.is_empty() && damaged.is_empty() {
         return Ok(());
     }
     repo.refresh_index()?;
@@ -278,6 +280,12 @@ fn delete(
     }
     // A backup has published what was taken for garbage.
     packs.retain(|id, _| !back.contains(id) && index.get(id).is_none_or(|p| p.marked != 0));
+    for id in damaged.into_iter().filter(|id| index.get(id).is_none()) {
+        // What is read may be wrong once.
+        if let Some(size) = still_damaged(repo, &id, monitor)? {
+            packs.insert(id, size);
+        }
+    }
     for (id, size) in packs {
         monitor.progress().check()?;
         repo.store().delete(&ObjectName::new(ObjectKind::Pack, id))?;

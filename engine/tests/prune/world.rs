@@ -175,6 +175,9 @@ impl ObjectStore for Gate {
     fn settle_all(&self) -> Result<(), StoreError> {
         self.inner().settle_all()
     }
+    fn added_since(&self, kind: ObjectKind, time: Time) -> Result<Vec<ObjectName>, StoreError> {
+        self.inner().added_since(kind, time)
+    }
     fn clock(&self) -> Option<Time> {
         self.inner().clock()
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use super::damaged::{self, left_alone};
 use super::{PruneOutcome, read_pack};
 use crate::error::Result;
 use crate::format::{DOOMED, IndexData, ObjectId, ObjectKind, ObjectName, PackEntry, Time};
@@ -34,6 +35,8 @@ pub(super) struct Doomed {
     /// With their lengths.
     pub packs: BTreeMap<ObjectId, u64>,
     pub objects: Vec<ObjectId>,
+    /// Packs that no index object names, and that look damaged.
+    pub damaged: Vec<ObjectId>,
 }
 
 /// What becomes of a pack in an index object that is rewritten.
@@ -133,8 +136,8 @@ pub(super) fn is_outdated(repo: &Repository, plan: &PrunePlan) -> Result<bool> {
     Ok(false)
 }
 
-/// Rewrites the index objects that the plan changes. `None` if another prune has
-/// changed the index at the same time: then this one goes no further.
+/// Rewrites the index objects that the plan changes. `None` if
+/// another prune has changed the index at the same time: then this one goes no further.
 pub(super) fn publish(
     repo: &Repository,
     options: &PruneOptions,
@@ -281,6 +284,7 @@ impl Rewrite<'_> {
     /// Packs that no index object names: what an interrupted backup left, or one
     /// that is running is about to name.
     fn unindexed(&mut self, options: &PruneOptions, monitor: &dyn Monitor) -> Result<()> {
+        let mut recent = None;
         for id in &self.plan.unindexed {
             monitor.progress().check()?;
             // It was published since.
@@ -296,9 +300,15 @@ impl Rewrite<'_> {
                 }
                 Err(e) if e.is_not_found() => {}
                 Err(e) if e.is_damage() => {
-                    let name = ObjectName::new(ObjectKind::Pack, *id);
-                    let message = format!("no index object names it; left alone because {e}");
-                    monitor.problem(&name.path(), &message);
+                    let recent = match &mut recent {
+                        Some(recent) => recent,
+                        none => none.insert(damaged::recent(self.repo, options, self.plan)?),
+                    };
+                    if recent.contains(id) || e.is_unreadable_now() {
+                        left_alone(&ObjectName::new(ObjectKind::Pack, *id), &e, monitor);
+                    } else {
+                        self.doomed.damaged.push(*id);
+                    }
                 }
                 Err(e) => return Err(e),
             }
