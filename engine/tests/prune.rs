@@ -11,6 +11,8 @@ mod clocks;
 mod interrupted;
 #[path = "prune/late.rs"]
 mod late;
+#[path = "prune/resumed.rs"]
+mod resumed;
 #[path = "prune/rotten.rs"]
 mod rotten;
 #[path = "prune/suspended.rs"]

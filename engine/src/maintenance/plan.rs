@@ -1,6 +1,6 @@
 //! What a prune would do, decided before anything is changed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -21,6 +21,9 @@ pub struct PruneOptions {
     pub max_unused_percent: f64,
     /// Rewrite at most this many bytes.
     pub max_repack_bytes: Option<u64>,
+    /// After so many bytes were copied, or some more if the index is large, what they were
+    /// copied from is marked or deleted: an interruption costs what was copied since.
+    pub batch_bytes: u64,
     /// How long a pack stays after it was marked: two hours or more. Zero deletes
     /// at once, also packs that no index object names, and is only for a repository
     /// that nobody is backing up to: a running backup may lose what it has stored.
@@ -30,7 +33,7 @@ pub struct PruneOptions {
 impl Default for PruneOptions {
     fn default() -> Self {
         let grace = Duration::from_secs(24 * 3600);
-        Self { max_unused_percent: 5.0, max_repack_bytes: None, grace }
+        Self { max_unused_percent: 5.0, max_repack_bytes: None, batch_bytes: 256 << 20, grace }
     }
 }
 
@@ -85,7 +88,9 @@ pub struct PrunePlan {
     /// Snapshots looked at.
     pub(super) seen: HashSet<ObjectId>,
     /// Packs to rewrite, and how many blobs of each are needed.
-    pub(super) repack: HashMap<ObjectId, u64>,
+    pub(super) repack: BTreeMap<ObjectId, u64>,
+    /// Packs of which that was stored anew.
+    pub(super) copied: HashSet<ObjectId>,
     pub(super) mark: HashSet<ObjectId>,
     pub(super) delete: HashSet<ObjectId>,
     pub(super) recover: HashSet<ObjectId>,
@@ -225,7 +230,8 @@ impl PrunePlan {
         for snapshot in &snapshots {
             walk_reachable(repo, &snapshot.data.tree, &mut needed)?;
         }
-        let used = needed.used;
+        let mut used = needed.used;
+        used.prefer_best_used();
         let indexed = |id: &ObjectId| used.packs().get(id).is_some();
         let mut plan = Self {
             snapshots: snapshots.len() as u64,
@@ -410,7 +416,7 @@ pub(super) fn absorb_new_snapshots(
     monitor: &dyn Monitor,
 ) -> Result<HashSet<ObjectId>> {
     let Some(used) = plan.used.take() else { return Ok(HashSet::new()) };
-    let threatened: HashSet<_> = [&plan.delete, &plan.mark]
+    let threatened: HashSet<_> = [&plan.delete, &plan.mark, &plan.copied]
         .into_iter()
         .flatten()
         .chain(plan.repack.keys())
@@ -431,6 +437,7 @@ pub(super) fn absorb_new_snapshots(
     for (id, marked) in &packs {
         plan.mark.remove(id);
         plan.delete.remove(id);
+        plan.copied.remove(id);
         plan.repack.remove(id);
         if *marked {
             plan.recover.insert(*id);

@@ -136,12 +136,12 @@ pub(super) fn is_outdated(repo: &Repository, plan: &PrunePlan) -> Result<bool> {
     Ok(false)
 }
 
-/// Rewrites the index objects that the plan changes. `None` if
+/// Rewrites the index objects that the plan changes, which then goes by the new ones. `None` if
 /// another prune has changed the index at the same time: then this one goes no further.
 pub(super) fn publish(
     repo: &Repository,
     options: &PruneOptions,
-    plan: &PrunePlan,
+    plan: &mut PrunePlan,
     outcome: &mut PruneOutcome,
     monitor: &dyn Monitor,
 ) -> Result<Option<Doomed>> {
@@ -163,7 +163,18 @@ pub(super) fn publish(
     };
     rewrite.indexed(monitor)?;
     rewrite.unindexed(options, monitor)?;
-    rewrite.finish()
+    let Some(Written { doomed, kept, replaced }) = rewrite.finish()? else { return Ok(None) };
+    plan.objects.retain(|id| !replaced.contains(id));
+    plan.objects.extend(kept.iter().chain(&doomed.objects));
+    Ok(Some(doomed))
+}
+
+/// What has been changed in the index.
+struct Written {
+    doomed: Doomed,
+    /// The new objects beside those of doomed packs.
+    kept: Vec<ObjectId>,
+    replaced: Vec<ObjectId>,
 }
 
 fn blob_count(data: &IndexData) -> usize {
@@ -317,7 +328,7 @@ impl Rewrite<'_> {
     }
 
     /// The last object says what all of them replace: it takes effect when it is there.
-    fn finish(mut self) -> Result<Option<Doomed>> {
+    fn finish(mut self) -> Result<Option<Written>> {
         let repo = self.repo;
         self.dooms.flush(Vec::new())?;
         self.kept.flush(self.replaces.clone())?;
@@ -325,8 +336,9 @@ impl Rewrite<'_> {
         if !self.replaces.is_empty() && self.gives_way()? {
             return Ok(None);
         }
-        delete_index(repo, self.replaces)?;
-        Ok(Some(Doomed { objects: self.dooms.objects, ..self.doomed }))
+        delete_index(repo, self.replaces.iter().copied())?;
+        let doomed = Doomed { objects: self.dooms.objects, ..self.doomed };
+        Ok(Some(Written { doomed, kept: self.kept.objects, replaced: self.replaces }))
     }
 
     /// Only one prune shall run at a time. If two did, what this one wrote may
