@@ -11,6 +11,8 @@ mod clocks;
 mod interrupted;
 #[path = "prune/late.rs"]
 mod late;
+#[path = "prune/limits.rs"]
+mod limits;
 #[path = "prune/resumed.rs"]
 mod resumed;
 #[path = "prune/rotten.rs"]
