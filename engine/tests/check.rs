@@ -4,12 +4,13 @@
 #[allow(dead_code, reason = "each test binary uses a part")]
 mod world;
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex};
 
 use fastrand::Rng;
 use tresor_engine::crypto::KdfCost;
-use tresor_engine::format::{IndexData, ObjectKind, ObjectName, PackEntry, Time};
+use tresor_engine::format::{BlobKind, IndexData, ObjectKind, ObjectName, PackEntry, Time};
 use tresor_engine::index::read_object;
 use tresor_engine::maintenance::{
     CheckOptions, CheckProblem, CheckReport, RepairIndexOptions, Subset, check, repair_index,
@@ -530,4 +531,56 @@ fn who_does_not_know_since_when_reads_all() {
     let report = look(&open(&store), &CheckOptions { since, ..ALL });
     let bytes: u64 = store.list(ObjectKind::Pack).unwrap().iter().map(|p| p.1).sum();
     assert_eq!((report.bytes_read, report.snapshots, report.older_snapshots), (bytes, 2, 0));
+}
+
+/// A share of the packs is read whole: no more and no fewer, each run others, and damage in them
+/// is found.
+#[test]
+fn a_share_of_the_packs_is_read() {
+    let (store, mut rng) = (new_store(), Rng::with_seed(13));
+    let repo = open(&store);
+    for _ in 0..50 {
+        let file = Item::file(tresor_testkit::random_bytes(&mut rng, 3_000));
+        try_backup(&repo, &Item::dir().with("f", file), None).unwrap();
+    }
+    let packs = names(&store, ObjectKind::Pack);
+    assert_eq!(packs.len(), 100);
+    // A byte of a chunk.
+    let runs = open(&store).index().runs();
+    let entries =
+        runs.iter().flat_map(|run| (0..run.len()).map(move |i| (run, run.entry(i).unwrap())));
+    let mut chunks = entries.filter(|(_, entry)| entry.kind == BlobKind::Data);
+    let (run, entry) = chunks.next().unwrap();
+    let damaged = ObjectName::new(ObjectKind::Pack, run.pack(entry.pack).unwrap().id);
+    let mut bytes = store.get(&damaged).unwrap();
+    bytes[entry.offset as usize] ^= 1;
+    store.replace(&damaged, &bytes).unwrap();
+
+    let read: Arc<Mutex<HashSet<_>>> = Arc::default();
+    let seen = read.clone();
+    let repo = open_over(&store, |store| {
+        hooked(store, 0, move |call| {
+            if let Call::Get(name) = call
+                && name.kind == ObjectKind::Pack
+            {
+                seen.lock().unwrap().insert(name.id);
+            }
+            Ok(())
+        })
+        .0
+    });
+    let options = CheckOptions { subset: Some(Subset::Percent(5.0)), ..QUICK };
+    let mut reached = HashSet::new();
+    for round in 0..2_000 {
+        let report = look(&repo, &options);
+        let read = std::mem::take(&mut *read.lock().unwrap());
+        assert_eq!(read.len(), 5, "round {round}");
+        let found = report.problems.iter().any(|p| p.object == damaged.path());
+        assert_eq!(found, read.contains(&damaged.id), "round {round}");
+        reached.extend(read);
+        if reached == packs {
+            return;
+        }
+    }
+    panic!("of {} packs only {} were ever read", packs.len(), reached.len());
 }

@@ -3,14 +3,17 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tresor_engine::format::{ObjectId, ObjectKind, ObjectName, ParityShare};
-use tresor_engine::maintenance::{RepairIndexOptions, repair_index, scrub};
+use tresor_engine::maintenance::{
+    PruneOptions, RepairIndexOptions, plan_prune, prune, repair_index, scrub,
+};
 use tresor_engine::monitor::Quiet;
 use tresor_engine::repo::{InitOptions, OpenOptions, Repository};
 use tresor_engine::store::{LocalStore, Store};
-use tresor_testkit::{Counting, Item, backup, measure, open, options, password};
+use tresor_testkit::{Call, Counting, HookedStore, Item, backup, measure, open, options, password};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -79,6 +82,38 @@ fn junk_that_a_first_backup_looks_at() {
     let repo = open(&store);
     let (_, usual) = measure(|| backup(&repo, &Item::dir(), &options(None)));
     assert!(usual.peak < LARGEST_PACK + 48 * MIB, "{usual:?}");
+}
+
+/// It takes no room on the disk, and there may be any number of it: it is not read to its end.
+#[test]
+fn junk_is_not_read_whole_to_see_what_it_is() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let store = repository(folder.path(), None);
+    put_much_junk(folder.path(), ObjectKind::Pack);
+    let read = Arc::new(AtomicUsize::new(0));
+    let counted = read.clone();
+    let is_junk =
+        |name: &ObjectName| name.kind == ObjectKind::Pack && name.id.0[1..] == [name.id.0[0]; 31];
+    let counting: Store = Arc::new(HookedStore::new(store, move |call| {
+        let bytes = match call {
+            Call::Get(name) if is_junk(name) => LARGEST_PACK,
+            Call::GetRange(name, _, len) if is_junk(name) => *len,
+            _ => 0,
+        };
+        counted.fetch_add(bytes, SeqCst);
+        Ok(())
+    }));
+    backup(&open(&counting), &Item::dir(), &options(None));
+    let by_backup = read.swap(0, SeqCst);
+    assert!(by_backup < usize::from(MANY) * 4096, "a backup read {by_backup} bytes");
+    let gentle = PruneOptions::default();
+    let repo = open(&counting);
+    let plan = plan_prune(&repo, &gentle, &Quiet::default()).unwrap();
+    assert_eq!(plan.packs_unindexed, u64::from(MANY));
+    prune(&repo, &gentle, plan, &Quiet::default()).unwrap();
+    let by_prune = read.swap(0, SeqCst);
+    assert!(by_prune < usize::from(MANY) * 4096, "a prune read {by_prune} bytes");
 }
 
 #[test]

@@ -9,12 +9,20 @@ mod cases;
 mod clocks;
 #[path = "prune/interrupted.rs"]
 mod interrupted;
+#[path = "prune/late.rs"]
+mod late;
+#[path = "prune/limits.rs"]
+mod limits;
+#[path = "prune/resumed.rs"]
+mod resumed;
 #[path = "prune/rotten.rs"]
 mod rotten;
 #[path = "prune/suspended.rs"]
 mod suspended;
 #[path = "prune/two.rs"]
 mod two;
+#[path = "prune/unnamed.rs"]
+mod unnamed;
 #[allow(dead_code, reason = "each test binary uses a part")]
 #[path = "prune/world.rs"]
 mod world;

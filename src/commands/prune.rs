@@ -144,6 +144,7 @@ impl PruneArgs {
             max_unused_percent: self.max_unused,
             max_repack_bytes: self.max_repack_size,
             grace: self.grace,
+            ..PruneOptions::default()
         }
     }
 }

@@ -5,7 +5,7 @@ use super::Shared;
 use crate::error::Result;
 use crate::format::{ObjectKind, ObjectName};
 use crate::object;
-use crate::pack::read_table;
+use crate::pack::{fetch_table, read_table};
 use crate::workers::{self, Room};
 
 /// Packs read at once, and how many bytes they may have together: a store that is far away
@@ -32,6 +32,11 @@ pub(super) fn adopt(shared: &Shared) -> Result<()> {
     workers::for_each_within(&packs, READS, room, |(id, size)| {
         monitor.progress().check()?;
         let name = ObjectName::new(ObjectKind::Pack, *id);
+        // Junk shows here, before all of it is read.
+        match fetch_table(repo.store(), repo.keys(), *id, *size) {
+            Err(e) if e.is_damage() => return Ok(()),
+            other => drop(other?),
+        }
         let bytes = match object::read(repo.store(), &name) {
             Ok(bytes) if bytes.len() as u64 == *size => bytes,
             // Of no use, or gone.

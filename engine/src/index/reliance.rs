@@ -52,12 +52,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-/// Packs that nothing new may rely on, though an entry of them isn't marked.
+/// Packs that nothing new may rely on, whatever the marks of their entries say.
 #[derive(Default)]
 pub(super) struct Unreliable {
     /// An entry dooms them: a prune may be deleting them that has not seen the other ones.
     doomed: HashSet<ObjectId>,
-    /// They are not in the store, or not as long as the index says.
+    /// They are not in the store, or not as long as the index says; also such as are marked: a
+    /// fresh mark alone would be no reason not to rely on them.
+    missing: HashSet<ObjectId>,
+    /// Those of them that an entry doesn't mark.
     pub lost: HashSet<ObjectId>,
     /// Packs in the store that no entry names, with their lengths: of no use but to be
     /// taken up.
@@ -82,8 +85,11 @@ impl Unreliable {
             let at = listed.binary_search_by_key(&pack.id, |(id, _)| *id).ok();
             at.into_iter().for_each(|at| named[at] = true);
             let is_there = at.is_some_and(|at| listed[at].1 == pack.size);
-            if pack.marked == 0 && !is_there {
-                self.lost.insert(pack.id);
+            if !is_there {
+                self.missing.insert(pack.id);
+                if pack.marked == 0 {
+                    self.lost.insert(pack.id);
+                }
             }
         }
         let unnamed = listed.into_iter().zip(named).filter(|(_, named)| !named);
@@ -92,6 +98,6 @@ impl Unreliable {
     }
 
     pub fn contains(&self, pack: &ObjectId) -> bool {
-        self.doomed.contains(pack) || self.lost.contains(pack)
+        self.doomed.contains(pack) || self.missing.contains(pack)
     }
 }

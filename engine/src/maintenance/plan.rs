@@ -1,6 +1,6 @@
 //! What a prune would do, decided before anything is changed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -21,6 +21,9 @@ pub struct PruneOptions {
     pub max_unused_percent: f64,
     /// Rewrite at most this many bytes.
     pub max_repack_bytes: Option<u64>,
+    /// After so many bytes were copied, or some more if the index is large, what they were
+    /// copied from is marked or deleted: an interruption costs what was copied since.
+    pub batch_bytes: u64,
     /// How long a pack stays after it was marked: two hours or more. Zero deletes
     /// at once, also packs that no index object names, and is only for a repository
     /// that nobody is backing up to: a running backup may lose what it has stored.
@@ -30,7 +33,7 @@ pub struct PruneOptions {
 impl Default for PruneOptions {
     fn default() -> Self {
         let grace = Duration::from_secs(24 * 3600);
-        Self { max_unused_percent: 5.0, max_repack_bytes: None, grace }
+        Self { max_unused_percent: 5.0, max_repack_bytes: None, batch_bytes: 256 << 20, grace }
     }
 }
 
@@ -38,6 +41,12 @@ impl Default for PruneOptions {
 const LEAST_GRACE: Duration = Duration::from_secs(2 * FRESH_MARK as u64);
 
 impl PruneOptions {
+    /// What came, or was marked, before this second has had its grace.
+    pub(super) fn before(&self, now: Time) -> i64 {
+        let grace = self.grace.as_secs().min(i64::MAX as u64) as i64;
+        now.seconds.saturating_sub(grace)
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         if self.grace.is_zero() || self.grace >= LEAST_GRACE {
             return Ok(());
@@ -79,7 +88,9 @@ pub struct PrunePlan {
     /// Snapshots looked at.
     pub(super) seen: HashSet<ObjectId>,
     /// Packs to rewrite, and how many blobs of each are needed.
-    pub(super) repack: HashMap<ObjectId, u64>,
+    pub(super) repack: BTreeMap<ObjectId, u64>,
+    /// Packs of which that was stored anew.
+    pub(super) copied: HashSet<ObjectId>,
     pub(super) mark: HashSet<ObjectId>,
     pub(super) delete: HashSet<ObjectId>,
     pub(super) recover: HashSet<ObjectId>,
@@ -219,7 +230,8 @@ impl PrunePlan {
         for snapshot in &snapshots {
             walk_reachable(repo, &snapshot.data.tree, &mut needed)?;
         }
-        let used = needed.used;
+        let mut used = needed.used;
+        used.prefer_best_used();
         let indexed = |id: &ObjectId| used.packs().get(id).is_some();
         let mut plan = Self {
             snapshots: snapshots.len() as u64,
@@ -319,8 +331,7 @@ type Candidate = (PackInfo, PackUse);
 
 impl PrunePlan {
     fn decide(&mut self, blobs: &UsedBlobs, options: &PruneOptions) {
-        let grace = options.grace.as_secs().min(i64::MAX as u64) as i64;
-        let before = self.now.seconds.saturating_sub(grace);
+        let before = options.before(self.now);
         // A mark from the future is of a wrong clock, and would keep the pack until then.
         let latest = self.now.seconds.saturating_add(FRESH_MARK);
         let mut partly = Vec::new();
@@ -396,7 +407,7 @@ impl PrunePlan {
     }
 }
 
-/// Looks at snapshots that came after the plan, and takes the packs that they
+/// Looks at snapshots that came after the plan, and takes the packs that they may
 /// need out of it; returns those packs. Blobs in packs that the plan doesn't know
 /// are none of its business. Refuses if snapshots are missing that were seen before.
 pub(super) fn absorb_new_snapshots(
@@ -405,7 +416,14 @@ pub(super) fn absorb_new_snapshots(
     monitor: &dyn Monitor,
 ) -> Result<HashSet<ObjectId>> {
     let Some(used) = plan.used.take() else { return Ok(HashSet::new()) };
-    let mut late = Late { used, packs: HashMap::new(), elsewhere: HashSet::new(), monitor };
+    let threatened: HashSet<_> = [&plan.delete, &plan.mark, &plan.copied]
+        .into_iter()
+        .flatten()
+        .chain(plan.repack.keys())
+        .copied()
+        .collect();
+    let packs = HashMap::new();
+    let mut late = Late { used, threatened, packs, elsewhere: HashSet::new(), monitor };
     let snapshots = snapshots(repo)?;
     repo.refuse_older_state()?;
     for snapshot in snapshots {
@@ -419,6 +437,7 @@ pub(super) fn absorb_new_snapshots(
     for (id, marked) in &packs {
         plan.mark.remove(id);
         plan.delete.remove(id);
+        plan.copied.remove(id);
         plan.repack.remove(id);
         if *marked {
             plan.recover.insert(*id);
@@ -429,6 +448,8 @@ pub(super) fn absorb_new_snapshots(
 
 struct Late<'a> {
     used: UsedBlobs,
+    /// Packs that the plan would mark or delete.
+    threatened: HashSet<ObjectId>,
     /// Packs that are needed now, and whether they were marked.
     packs: HashMap<ObjectId, bool>,
     elsewhere: HashSet<BlobId>,
@@ -438,13 +459,18 @@ struct Late<'a> {
 impl Reached for Late<'_> {
     fn blob(&mut self, _: BlobKind, id: &BlobId, _: &[u8]) -> Result<bool> {
         self.monitor.progress().check()?;
-        Ok(match self.used.insert(id) {
+        let is_known = match self.used.insert(id) {
+            Inserted::Before => return Ok(false),
             Inserted::New(pack) => {
                 self.packs.insert(pack.id, pack.marked != 0);
                 true
             }
-            Inserted::Before => false,
-            Inserted::Unknown => self.elsewhere.insert(*id),
-        })
+            Inserted::Unknown => false,
+        };
+        // Which of them it relies on isn't known, nor what has become of those that were bad.
+        for pack in self.used.packs_with(id).filter(|p| self.threatened.contains(&p.id)) {
+            self.packs.insert(pack.id, pack.marked != 0);
+        }
+        Ok(is_known || self.elsewhere.insert(*id))
     }
 }

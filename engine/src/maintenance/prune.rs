@@ -16,18 +16,25 @@
 //!
 //! So at no time a pack that is needed lacks its index entry, and when one prune
 //! is interrupted, the next one goes on.
+//!
+//! What is needed of packs that are mostly not is copied in batches. Each is a small prune of
+//! its own: the copies are stored and named, snapshots are looked at, then the packs
+//! that they were made from are marked, or deleted as above.
 
+mod damaged;
 mod rewrite;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::damaged::still_damaged;
 use self::rewrite::{Doomed, is_outdated, publish};
 use super::index_writer::{IndexWriter, delete_index, disown};
 use super::plan::{PruneOptions, PrunePlan, absorb_new_snapshots, refuse_damaged_index};
 use super::repair_objects::tidy_parity;
 use super::used::{Packs, UsedBlobs};
+use crate::archiver::disown_lost;
 use crate::error::{Error, Result};
 use crate::format::{ObjectId, ObjectKind, ObjectName, PackEntry};
 use crate::index::{Location, SegmentAddr, read_object};
@@ -62,26 +69,50 @@ pub fn prune(
     if is_outdated(repo, &plan)? {
         return Err(other_prune());
     }
+    // What needs no copies goes first: there may be no room for copies before.
     let mut copies = Vec::new();
-    if !plan.repack.is_empty() {
-        monitor.phase("repacking");
-        copies = repack(repo, &mut plan, &mut outcome, monitor)?;
+    if plan.delete.is_empty() {
+        copies = repack(repo, options, &mut plan, &mut outcome, monitor)?;
     }
-    absorb_new_snapshots(repo, &mut plan, monitor)?;
-    let repacked = std::mem::take(&mut plan.repack).into_keys();
-    if options.grace.is_zero() { &mut plan.delete } else { &mut plan.mark }.extend(repacked);
-    monitor.phase("writing the index");
-    let Some(doomed) = publish(repo, options, &plan, &mut outcome, monitor)? else {
-        // That one may take the copies for garbage.
-        disown(repo, &copies, |_| true)?;
-        return Err(other_prune());
-    };
-    monitor.phase("deleting packs");
-    delete(repo, plan, doomed, &mut outcome, monitor)?;
+    loop {
+        drop_packs(repo, options, &mut plan, &copies, &mut outcome, monitor)?;
+        if plan.repack.is_empty() {
+            break;
+        }
+        copies = repack(repo, options, &mut plan, &mut outcome, monitor)?;
+    }
     tidy_parity(repo, monitor)?;
     repo.store().sweep(SWEEP_AGE)?;
     repo.refresh_index()?;
     Ok(outcome)
+}
+
+/// Marks or deletes what the plan says, and what `copies` were made from; the plan is left with
+/// what is still to be copied.
+fn drop_packs(
+    repo: &Repository,
+    options: &PruneOptions,
+    plan: &mut PrunePlan,
+    copies: &[ObjectId],
+    outcome: &mut PruneOutcome,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    absorb_new_snapshots(repo, plan, monitor)?;
+    let copied = std::mem::take(&mut plan.copied);
+    if options.grace.is_zero() { &mut plan.delete } else { &mut plan.mark }.extend(copied);
+    monitor.phase("writing the index");
+    let Some(doomed) = publish(repo, options, plan, outcome, monitor)? else {
+        // That one may take the copies for garbage.
+        disown(repo, copies, |_| true)?;
+        return Err(other_prune());
+    };
+    monitor.phase("deleting packs");
+    delete(repo, plan, doomed, outcome, monitor)?;
+    plan.unindexed.clear();
+    for done in [&mut plan.mark, &mut plan.delete, &mut plan.recover] {
+        done.clear();
+    }
+    Ok(())
 }
 
 /// Dooms packs that the store has lost, so that nothing looks for them. For backups:
@@ -107,9 +138,9 @@ pub(super) fn mend(
 ) -> Result<()> {
     repo.refresh_index()?;
     let objects = repo.index().objects();
-    let plan = PrunePlan { objects, lost, wrong, ..PrunePlan::default() };
+    let mut plan = PrunePlan { objects, lost, wrong, ..PrunePlan::default() };
     let mut outcome = PruneOutcome::default();
-    match publish(repo, &PruneOptions::default(), &plan, &mut outcome, monitor)? {
+    match publish(repo, &PruneOptions::default(), &mut plan, &mut outcome, monitor)? {
         Some(_) => Ok(()),
         None => Err(Error::GaveWay(
             "a prune has changed the index meanwhile; no entry was removed, run this again",
@@ -119,7 +150,7 @@ pub(super) fn mend(
 
 fn other_prune() -> Error {
     Error::GaveWay(
-        "another prune has changed the index meanwhile; no data was removed, run it again",
+        "another prune has changed the index meanwhile, and this one goes no further; run it again",
     )
 }
 
@@ -158,45 +189,39 @@ fn clear_replaced(repo: &Repository) -> Result<()> {
     repo.refresh_index()
 }
 
-/// Stores what is needed of packs that are mostly not, once more. Returns the
-/// index objects that name the copies.
+/// Rewriting the index takes reading all of it: at least this much is copied for each of its bytes.
+const BATCH_PER_INDEX: u64 = 8;
+
+/// Stores what is needed of packs that are mostly not, once more: of as many as make a batch, which
+/// are `copied` then. Returns the index objects that name the copies.
 fn repack(
     repo: &Arc<Repository>,
+    options: &PruneOptions,
     plan: &mut PrunePlan,
     outcome: &mut PruneOutcome,
     monitor: &dyn Monitor,
 ) -> Result<Vec<ObjectId>> {
-    let Some(used) = &plan.used else { return Ok(Vec::new()) };
+    if plan.repack.is_empty() {
+        return Ok(Vec::new());
+    }
+    monitor.phase("repacking");
     monitor.progress().expect(plan.packs_repack, plan.bytes_repack);
+    let index: u64 = repo.store().list(ObjectKind::Index)?.iter().map(|(_, size)| size).sum();
+    let batch = options.batch_bytes.max(index.saturating_mul(BATCH_PER_INDEX));
     let mut writer = PackWriter::new(repo.clone());
-    let mut work = || -> Result<HashSet<ObjectId>> {
-        let mut left = HashSet::new();
-        for (id, blobs) in plan.repack.iter().collect::<BTreeMap<_, _>>() {
-            monitor.progress().check()?;
-            match repack_one(repo, &writer, used, id, *blobs) {
-                Ok(size) => {
-                    outcome.bytes_repacked += size;
-                    monitor.progress().add(1, size);
-                }
-                Err(e) if e.is_damage() && !e.is_not_found() => {
-                    let name = ObjectName::new(ObjectKind::Pack, *id);
-                    monitor.problem(&name.path(), &format!("left as it is: {e}"));
-                    left.insert(*id);
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(left)
-    };
-    // After an error what was stored is left without an index entry: garbage, for
-    // the next prune.
-    let left = work()?;
-    let finished = match writer.finish() {
+    let stored = copy_batch(repo, &writer, plan, batch, outcome, monitor)
+        .and_then(|copied| Ok((copied, writer.finish()?)));
+    let (copied, finished) = match stored {
+        Ok(stored) => stored,
         Err(Error::LostPack(_)) => {
             disown(repo, &writer.abandon().index, |_| true)?;
             return Err(other_prune());
         }
-        result => result?,
+        Err(e) => {
+            // What is stored need not be stored again.
+            disown_lost(repo, &writer.abandon());
+            return Err(e);
+        }
     };
     let listed = repo.store().list(ObjectKind::Pack)?;
     let listed: HashSet<_> = listed.into_iter().map(|(name, size)| (name.id, size)).collect();
@@ -204,8 +229,41 @@ fn repack(
         disown(repo, &finished.index, |_| true)?;
         return Err(other_prune());
     }
-    plan.repack.retain(|id, _| !left.contains(id));
+    plan.copied = copied;
     Ok(finished.index)
+}
+
+/// Takes packs out of the plan until so many bytes of blobs are copied; returns those of which
+/// all was.
+fn copy_batch(
+    repo: &Repository,
+    writer: &PackWriter,
+    plan: &mut PrunePlan,
+    batch: u64,
+    outcome: &mut PruneOutcome,
+    monitor: &dyn Monitor,
+) -> Result<HashSet<ObjectId>> {
+    let (mut copied, mut bytes) = (HashSet::new(), 0);
+    let Some(used) = &plan.used else { return Ok(copied) };
+    while bytes < batch
+        && let Some((id, blobs)) = plan.repack.pop_first()
+    {
+        monitor.progress().check()?;
+        match repack_one(repo, writer, used, &id, blobs) {
+            Ok(repacked) => {
+                copied.insert(id);
+                bytes += repacked.copied;
+                outcome.bytes_repacked += repacked.size;
+                monitor.progress().add(1, repacked.size);
+            }
+            Err(e) if e.is_damage() && !e.is_not_found() => {
+                let name = ObjectName::new(ObjectKind::Pack, id);
+                monitor.problem(&name.path(), &format!("left as it is: {e}"));
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(copied)
 }
 
 /// Reads a whole pack and checks it against its name.
@@ -215,6 +273,12 @@ fn read_pack(repo: &Repository, id: &ObjectId) -> Result<(PackEntry, Vec<u8>)> {
     Ok((read_table(repo.keys(), *id, &bytes)?, bytes))
 }
 
+/// A pack that was copied: its length, and how many bytes of blobs that was.
+struct Repacked {
+    size: u64,
+    copied: u64,
+}
+
 /// `blobs` is how many blobs of the pack are in use: all of them must be copied.
 fn repack_one(
     repo: &Repository,
@@ -222,10 +286,11 @@ fn repack_one(
     used: &UsedBlobs,
     id: &ObjectId,
     blobs: u64,
-) -> Result<u64> {
+) -> Result<Repacked> {
     let name = ObjectName::new(ObjectKind::Pack, *id);
     let (entry, mut bytes) = read_pack(repo, id)?;
     let mut copied = HashSet::new();
+    let mut stored = 0;
     for (offset, segment) in entry.placed() {
         let wanted: Vec<_> = segment
             .blobs()
@@ -244,39 +309,47 @@ fn repack_one(
             let location = Location { segment: addr, start, len };
             kept.push(blob, opened.blob(segment.kind, &blob, &location)?);
         }
-        writer.add(&Packed::from(kept))?;
+        let kept = Packed::from(kept);
+        stored += kept.payload.len() as u64;
+        writer.add(&kept)?;
     }
     if copied.len() as u64 != blobs {
         return Err(Error::damaged(name, "its table lacks blobs that the index says it has"));
     }
-    Ok(entry.size)
+    Ok(Repacked { size: entry.size, copied: stored })
 }
 
-/// Deletes doomed packs, but for those that turn out to be needed.
+/// Deletes doomed packs, but for those that turn out to be needed, and damaged ones.
 fn delete(
     repo: &Repository,
-    mut plan: PrunePlan,
+    plan: &mut PrunePlan,
     doomed: Doomed,
     outcome: &mut PruneOutcome,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    let Doomed { mut packs, objects } = doomed;
-    if packs.is_empty() {
+    let Doomed { mut packs, objects, damaged } = doomed;
+    if packs.is_empty() && damaged.is_empty() {
         return Ok(());
     }
     repo.refresh_index()?;
     refuse_damaged_index(repo)?;
-    let needed = absorb_new_snapshots(repo, &mut plan, monitor)?;
+    let needed = absorb_new_snapshots(repo, plan, monitor)?;
     // After the snapshots: what they need is indexed when they are saved.
     repo.refresh_index()?;
     refuse_damaged_index(repo)?;
     let index = Packs::new(&repo.index().runs());
-    // A backup has published what was taken for garbage.
-    packs.retain(|id, _| index.get(id).is_none_or(|p| p.marked != 0));
+    // Also what another prune has unmarked: it may give way, and take that back.
     let back: HashSet<_> = packs.keys().filter(|id| needed.contains(id)).copied().collect();
     if !back.is_empty() {
         put_back(repo, &objects, &back)?;
-        packs.retain(|id, _| !back.contains(id));
+    }
+    // A backup has published what was taken for garbage.
+    packs.retain(|id, _| !back.contains(id) && index.get(id).is_none_or(|p| p.marked != 0));
+    for id in damaged.into_iter().filter(|id| index.get(id).is_none()) {
+        // What is read may be wrong once.
+        if let Some(size) = still_damaged(repo, &id, monitor)? {
+            packs.insert(id, size);
+        }
     }
     for (id, size) in packs {
         monitor.progress().check()?;
@@ -285,6 +358,7 @@ fn delete(
         outcome.bytes_deleted += size;
     }
     repo.store().settle()?;
+    plan.objects.retain(|id| !objects.contains(id));
     delete_index(repo, objects)
 }
 

@@ -67,6 +67,8 @@ pub(super) struct UsedBlobs {
     /// Number of the first entry of each run.
     bases: Vec<usize>,
     bits: Vec<u64>,
+    /// Entries of blobs in use that have several places, one as good as the other.
+    tied: Vec<u64>,
     packs: Packs,
     /// For each pack whether it can't be relied on.
     bad: Vec<bool>,
@@ -94,7 +96,8 @@ impl UsedBlobs {
         }
         let packs = Packs::new(&runs);
         let bad = packs.iter().map(is_bad).collect();
-        Self { runs, bases, bits: vec![0; total.div_ceil(64)], packs, bad }
+        let bits = vec![0; total.div_ceil(64)];
+        Self { runs, bases, tied: bits.clone(), bits, packs, bad }
     }
 
     pub fn packs(&self) -> &Packs {
@@ -114,28 +117,88 @@ impl UsedBlobs {
     /// several it is always the same one, whoever looks.
     pub fn insert(&mut self, id: &BlobId) -> Inserted {
         let mut best: Option<(u8, ObjectId, usize, usize)> = None;
+        let mut as_good = 0;
         for (number, pack) in self.places(id) {
-            if self.has(number) {
+            if has(&self.bits, number) {
                 return Inserted::Before;
             }
-            let info = &self.packs.all[pack];
-            // Not marked, marked, doomed.
-            let rank = u8::from(info.marked != 0) + u8::from(info.is_doomed());
-            let place = (rank, info.id, number, pack);
-            if !self.bad[pack] && best.is_none_or(|b| place < b) {
-                best = Some(place);
+            let place = (self.rank(pack), self.packs.all[pack].id, number, pack);
+            if self.bad[pack] || best.is_some_and(|b| b.0 < place.0) {
+                continue;
+            }
+            as_good = if best.is_some_and(|b| b.0 == place.0) { as_good + 1 } else { 1 };
+            best = Some(best.map_or(place, |b| b.min(place)));
+        }
+        let Some((rank, _, number, pack)) = best else { return Inserted::Unknown };
+        set(&mut self.bits, number);
+        if as_good > 1 {
+            let is_tied = |pack: usize| !self.bad[pack] && self.rank(pack) == rank;
+            let tied: Vec<_> = self.places(id).filter(|(_, pack)| is_tied(*pack)).collect();
+            tied.iter().for_each(|(number, _)| set(&mut self.tied, *number));
+        }
+        Inserted::New(self.packs.all[pack])
+    }
+
+    /// 0 for a pack that isn't marked, 1 for a marked one, 2 for a doomed one.
+    fn rank(&self, pack: usize) -> u8 {
+        let info = &self.packs.all[pack];
+        u8::from(info.marked != 0) + u8::from(info.is_doomed())
+    }
+
+    /// When all are inserted: of several places that are as good, the one counts whose pack has
+    /// the least that nobody needs. So a prune relies on the copies that an interrupted one
+    /// has made, and what those were made from is garbage.
+    pub fn prefer_best_used(&mut self) {
+        if self.tied.iter().all(|bits| *bits == 0) {
+            return;
+        }
+        let unneeded = self.unneeded();
+        for run in 0..self.runs.len() {
+            for at in 0..self.runs[run].len() {
+                let number = self.bases[run] + at;
+                if !(has(&self.tied, number) && has(&self.bits, number)) {
+                    continue;
+                }
+                let Some(entry) = self.runs[run].entry(at) else { continue };
+                let tied = self.places(&entry.id).filter(|(number, _)| has(&self.tied, *number));
+                let best = tied.min_by_key(|(_, pack)| (unneeded[*pack], self.packs.all[*pack].id));
+                if let Some((best, _)) = best {
+                    clear(&mut self.bits, number);
+                    set(&mut self.bits, best);
+                }
             }
         }
-        let Some((_, _, number, pack)) = best else { return Inserted::Unknown };
-        self.set(number);
-        Inserted::New(self.packs.all[pack])
+    }
+
+    /// Of each pack, how much of it is blobs that nobody needs, in millionths.
+    fn unneeded(&self) -> Vec<u64> {
+        let mut sums = vec![(0, 0); self.packs.all.len()];
+        for (r, (run, base)) in self.runs.iter().zip(&self.bases).enumerate() {
+            for at in 0..run.len() {
+                let Some(entry) = run.entry(at) else { continue };
+                let Some(pack) = self.packs.number(r, &entry) else { continue };
+                let (unneeded, all): &mut (u64, u64) = &mut sums[pack];
+                *all += u64::from(entry.len);
+                if !has(&self.bits, base + at) && !has(&self.tied, base + at) {
+                    *unneeded += u64::from(entry.len);
+                }
+            }
+        }
+        sums.into_iter()
+            .map(|(unneeded, all)| unneeded.saturating_mul(1_000_000) / all.max(1))
+            .collect()
+    }
+
+    /// All packs that have the blob, bad ones too.
+    pub fn packs_with(&self, id: &BlobId) -> impl Iterator<Item = &PackInfo> {
+        self.places(id).map(|(_, pack)| &self.packs.all[pack])
     }
 
     /// Marks a place in a bad pack as used; for blobs that `insert` doesn't know.
     pub fn insert_bad(&mut self, id: &BlobId) {
         let place = self.places(id).next();
         if let Some((number, _)) = place {
-            self.set(number);
+            set(&mut self.bits, number);
         }
     }
 
@@ -144,8 +207,8 @@ impl UsedBlobs {
         let all = &self.packs.all;
         let place = self.places(id).find(|(_, pack)| packs.contains(&all[*pack].id));
         match place {
-            Some((number, _)) if !self.has(number) => {
-                self.set(number);
+            Some((number, _)) if !has(&self.bits, number) => {
+                set(&mut self.bits, number);
                 true
             }
             _ => false,
@@ -157,20 +220,12 @@ impl UsedBlobs {
         self.places(id).next().map(|(_, pack)| self.packs.all[pack])
     }
 
-    fn set(&mut self, number: usize) {
-        self.bits[number / 64] |= 1 << (number % 64);
-    }
-
-    fn has(&self, number: usize) -> bool {
-        self.bits[number / 64] >> (number % 64) & 1 == 1
-    }
-
     /// Every entry of the index once, with the number of its pack and whether it is used.
     pub fn entries(&self) -> impl Iterator<Item = (Entry, usize, bool)> + '_ {
         self.runs.iter().zip(&self.bases).enumerate().flat_map(move |(r, (run, base))| {
             (0..run.len()).filter_map(move |i| {
                 let entry = run.entry(i)?;
-                Some((entry, self.packs.number(r, &entry)?, self.has(base + i)))
+                Some((entry, self.packs.number(r, &entry)?, has(&self.bits, base + i)))
             })
         })
     }
@@ -178,6 +233,18 @@ impl UsedBlobs {
     /// Whether the place of the blob in this pack is the one in use.
     pub fn uses(&self, id: &BlobId, pack: &ObjectId) -> bool {
         self.places(id)
-            .any(|(number, in_pack)| self.packs.all[in_pack].id == *pack && self.has(number))
+            .any(|(number, in_pack)| self.packs.all[in_pack].id == *pack && has(&self.bits, number))
     }
+}
+
+fn set(bits: &mut [u64], number: usize) {
+    bits[number / 64] |= 1 << (number % 64);
+}
+
+fn clear(bits: &mut [u64], number: usize) {
+    bits[number / 64] &= !(1 << (number % 64));
+}
+
+fn has(bits: &[u64], number: usize) -> bool {
+    bits[number / 64] >> (number % 64) & 1 == 1
 }

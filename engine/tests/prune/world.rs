@@ -37,9 +37,13 @@ pub fn new_store() -> Store {
 const SMALL: ChunkSizes = ChunkSizes { min: 1 << 10, average: 1 << 10, max: 2 << 10 };
 
 pub fn new_store_with(parity: Option<ParityShare>) -> Store {
+    new_store_of(parity, SMALL)
+}
+
+pub fn new_store_of(parity: Option<ParityShare>, chunks: ChunkSizes) -> Store {
     let store: Store = Arc::new(MemoryStore::new());
     let cost = KdfCost { memory: 8 * 1024, passes: 1, lanes: 1 };
-    let options = InitOptions { label: "test".into(), cost, parity, chunks: SMALL };
+    let options = InitOptions { label: "test".into(), cost, parity, chunks };
     Repository::init(&store, &password(), &options).unwrap();
     store
 }
@@ -174,6 +178,9 @@ impl ObjectStore for Gate {
     }
     fn settle_all(&self) -> Result<(), StoreError> {
         self.inner().settle_all()
+    }
+    fn added_since(&self, kind: ObjectKind, time: Time) -> Result<Vec<ObjectName>, StoreError> {
+        self.inner().added_since(kind, time)
     }
     fn clock(&self) -> Option<Time> {
         self.inner().clock()
@@ -357,7 +364,8 @@ pub fn try_backup(
 
 /// Deletes at once whatever is not needed.
 pub fn all() -> PruneOptions {
-    PruneOptions { max_unused_percent: 0.0, max_repack_bytes: None, grace: Duration::ZERO }
+    let grace = Duration::ZERO;
+    PruneOptions { max_unused_percent: 0.0, grace, ..PruneOptions::default() }
 }
 
 /// A day of grace.

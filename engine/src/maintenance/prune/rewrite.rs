@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use super::damaged::{self, left_alone};
 use super::{PruneOutcome, read_pack};
 use crate::error::Result;
 use crate::format::{DOOMED, IndexData, ObjectId, ObjectKind, ObjectName, PackEntry, Time};
@@ -21,12 +22,21 @@ const MANY_SMALL: usize = 32;
 /// Index objects read at once: each may be tens of megabytes when it is decoded.
 const READS: usize = 4;
 
+/// Reads a whole pack, if its table looks as if it were one.
+fn read_unindexed(repo: &Repository, id: &ObjectId) -> Result<PackEntry> {
+    let size = repo.store().size(&ObjectName::new(ObjectKind::Pack, *id))?;
+    fetch_table(repo.store(), repo.keys(), *id, size)?;
+    Ok(read_pack(repo, id)?.0)
+}
+
 /// Packs to be deleted, and the index objects that name nothing else.
 #[derive(Default)]
 pub(super) struct Doomed {
     /// With their lengths.
     pub packs: BTreeMap<ObjectId, u64>,
     pub objects: Vec<ObjectId>,
+    /// Packs that no index object names, and that look damaged.
+    pub damaged: Vec<ObjectId>,
 }
 
 /// What becomes of a pack in an index object that is rewritten.
@@ -126,12 +136,12 @@ pub(super) fn is_outdated(repo: &Repository, plan: &PrunePlan) -> Result<bool> {
     Ok(false)
 }
 
-/// Rewrites the index objects that the plan changes. `None` if another prune has
-/// changed the index at the same time: then this one goes no further.
+/// Rewrites the index objects that the plan changes, which then goes by the new ones. `None` if
+/// another prune has changed the index at the same time: then this one goes no further.
 pub(super) fn publish(
     repo: &Repository,
     options: &PruneOptions,
-    plan: &PrunePlan,
+    plan: &mut PrunePlan,
     outcome: &mut PruneOutcome,
     monitor: &dyn Monitor,
 ) -> Result<Option<Doomed>> {
@@ -153,7 +163,18 @@ pub(super) fn publish(
     };
     rewrite.indexed(monitor)?;
     rewrite.unindexed(options, monitor)?;
-    rewrite.finish()
+    let Some(Written { doomed, kept, replaced }) = rewrite.finish()? else { return Ok(None) };
+    plan.objects.retain(|id| !replaced.contains(id));
+    plan.objects.extend(kept.iter().chain(&doomed.objects));
+    Ok(Some(doomed))
+}
+
+/// What has been changed in the index.
+struct Written {
+    doomed: Doomed,
+    /// The new objects beside those of doomed packs.
+    kept: Vec<ObjectId>,
+    replaced: Vec<ObjectId>,
 }
 
 fn blob_count(data: &IndexData) -> usize {
@@ -274,24 +295,31 @@ impl Rewrite<'_> {
     /// Packs that no index object names: what an interrupted backup left, or one
     /// that is running is about to name.
     fn unindexed(&mut self, options: &PruneOptions, monitor: &dyn Monitor) -> Result<()> {
+        let mut recent = None;
         for id in &self.plan.unindexed {
             monitor.progress().check()?;
             // It was published since.
             if self.view.packs.get(id).is_some() {
                 continue;
             }
-            match read_pack(self.repo, id) {
-                Ok((pack, _)) if options.grace.is_zero() => self.doom(pack)?,
-                Ok((mut pack, _)) => {
+            match read_unindexed(self.repo, id) {
+                Ok(pack) if options.grace.is_zero() => self.doom(pack)?,
+                Ok(mut pack) => {
                     pack.marked = Some(self.mark());
                     self.outcome.bytes_marked += pack.size;
                     self.kept.add(pack)?;
                 }
                 Err(e) if e.is_not_found() => {}
                 Err(e) if e.is_damage() => {
-                    let name = ObjectName::new(ObjectKind::Pack, *id);
-                    let message = format!("no index object names it; left alone because {e}");
-                    monitor.problem(&name.path(), &message);
+                    let recent = match &mut recent {
+                        Some(recent) => recent,
+                        none => none.insert(damaged::recent(self.repo, options, self.plan)?),
+                    };
+                    if recent.contains(id) || e.is_unreadable_now() {
+                        left_alone(&ObjectName::new(ObjectKind::Pack, *id), &e, monitor);
+                    } else {
+                        self.doomed.damaged.push(*id);
+                    }
                 }
                 Err(e) => return Err(e),
             }
@@ -300,7 +328,7 @@ impl Rewrite<'_> {
     }
 
     /// The last object says what all of them replace: it takes effect when it is there.
-    fn finish(mut self) -> Result<Option<Doomed>> {
+    fn finish(mut self) -> Result<Option<Written>> {
         let repo = self.repo;
         self.dooms.flush(Vec::new())?;
         self.kept.flush(self.replaces.clone())?;
@@ -308,8 +336,9 @@ impl Rewrite<'_> {
         if !self.replaces.is_empty() && self.gives_way()? {
             return Ok(None);
         }
-        delete_index(repo, self.replaces)?;
-        Ok(Some(Doomed { objects: self.dooms.objects, ..self.doomed }))
+        delete_index(repo, self.replaces.iter().copied())?;
+        let doomed = Doomed { objects: self.dooms.objects, ..self.doomed };
+        Ok(Some(Written { doomed, kept: self.kept.objects, replaced: self.replaces }))
     }
 
     /// Only one prune shall run at a time. If two did, what this one wrote may

@@ -1,0 +1,134 @@
+//! A prune that is interrupted while it copies: the next one goes on from there.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use tresor_engine::Result;
+use tresor_engine::format::ChunkSizes;
+use tresor_engine::maintenance::PruneOutcome;
+
+use super::*;
+
+const BATCH: u64 = 2 << 20;
+
+/// What doesn't compress.
+fn noise(rng: &mut Rng, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    rng.fill(&mut bytes);
+    bytes
+}
+
+/// A dozen packs of 2 MB of which half is needed.
+fn half_used() -> (Store, Kept) {
+    let mut rng = Rng::with_seed(21);
+    // So that the index is small.
+    let store = new_store_of(None, ChunkSizes::default());
+    let repo = open(&store);
+    let mut kept = Kept::default();
+    let mut needed = Item::dir();
+    for round in 0..12 {
+        let mut tree = Item::dir();
+        for n in 0..8 {
+            let (name, file) = (format!("f{round}-{n}"), Item::file(noise(&mut rng, 250_000)));
+            if n % 2 == 0 {
+                needed = needed.with(name.as_str(), file.clone());
+            }
+            tree = tree.with(name.as_str(), file);
+        }
+        kept.add(&repo, &tree);
+    }
+    kept.add(&repo, &needed);
+    while kept.0.len() > 1 {
+        kept.forget(&repo, 0);
+    }
+    (store, kept)
+}
+
+/// Once a prune has stored so many bytes of packs, it can read no more of them, or it dies.
+fn interrupted(
+    store: &Store,
+    options: &PruneOptions,
+    limit: u64,
+    dies: bool,
+) -> (Result<PruneOutcome>, u64) {
+    let copied = Arc::new(AtomicU64::new(0));
+    let (seen, counted) = (copied.clone(), copied.clone());
+    let hook = move |call: &Call| {
+        let reads_pack = matches!(call, Call::Get(name) if name.kind == ObjectKind::Pack);
+        match seen.load(SeqCst) >= limit && (dies || reads_pack) {
+            true => Err(HookedStore::broken()),
+            false => Ok(()),
+        }
+    };
+    let count = move |name: &ObjectName, bytes: &[u8]| {
+        if name.kind == ObjectKind::Pack {
+            counted.fetch_add(bytes.len() as u64, SeqCst);
+        }
+    };
+    let repo =
+        open_over(store, |store| Arc::new(HookedStore::new(store.clone(), hook).observing(count)));
+    let result = prune_at(&repo, options, 0);
+    (result, copied.load(SeqCst))
+}
+
+fn planned(store: &Store, options: &PruneOptions) -> u64 {
+    plan_prune(&open(store), options, &Quiet::default()).unwrap().bytes_repack
+}
+
+#[test]
+fn what_was_copied_is_not_copied_again() {
+    let (base, kept) = half_used();
+    for options in [gentle(), all()] {
+        let options = PruneOptions { batch_bytes: BATCH, ..options };
+        let before = planned(&base, &options);
+        assert!(before > 20 << 20);
+        for (dies, percent) in [false, true].into_iter().flat_map(|d| [25, 50, 75].map(|p| (d, p)))
+        {
+            let what = format!("grace {:?}, dies: {dies}, at {percent} %", options.grace);
+            let store = copy(&base);
+            // Half of it is needed.
+            let (result, copied) = interrupted(&store, &options, before / 200 * percent, dies);
+            assert!(result.is_err(), "{what}");
+            let left = planned(&store, &options);
+            assert!(left + copied <= before + BATCH, "{what}: {before}, {copied}, {left}");
+            kept.verify(&store, &what);
+            finish(&store, &kept, &options, &what);
+        }
+    }
+}
+
+/// However often: what was copied in whole batches stays done.
+#[test]
+fn interruptions_come_to_an_end() {
+    let (base, kept) = half_used();
+    for (options, dies) in [(gentle(), true), (all(), true), (all(), false)] {
+        let options = PruneOptions { batch_bytes: BATCH, ..options };
+        let store = copy(&base);
+        let mut times = 0;
+        while interrupted(&store, &options, 2 * BATCH, dies).0.is_err() {
+            times += 1;
+            assert!(times < 12, "no end: {} bytes left", planned(&store, &options));
+        }
+        assert!(times > 1, "{times} interruptions");
+        finish(&store, &kept, &options, "in the end");
+    }
+}
+
+/// Blobs lie in packs of which half is needed, and in others that hold nothing else, as copies do
+/// that a prune had just named when it died: the former are garbage.
+#[test]
+fn of_two_places_the_pack_counts_that_is_used_best() {
+    let (store, kept) = half_used();
+    let mut bare = objects(&store);
+    bare.retain(|name, _| matches!(name.kind, ObjectKind::Config | ObjectKind::Key));
+    let elsewhere = store_of(&bare);
+    try_backup(&open(&elsewhere), &kept.0[0].1, None).unwrap();
+    for kind in [ObjectKind::Pack, ObjectKind::Index] {
+        for (name, _) in elsewhere.list(kind).unwrap() {
+            store.put(&name, &elsewhere.get(&name).unwrap()).unwrap();
+        }
+    }
+    let plan = plan_prune(&open(&store), &gentle(), &Quiet::default()).unwrap();
+    assert_eq!((plan.packs_repack, plan.bytes_repack), (0, 0), "{plan:?}");
+    finish(&store, &kept, &gentle(), "without copying");
+}
