@@ -206,7 +206,7 @@ fn forget_prune_and_check() {
     has(group, "host paths tags keep remove", "");
     assert_eq!((&group["host"], &group["tags"]), (&"alpha".into(), &Value::Null));
     is_snapshot(&group["keep"][0], "reasons");
-    is_snapshot(&group["remove"][0], "");
+    is_snapshot(&group["remove"][0], "reasons");
     assert_eq!(forgotten["removed"][0], group["remove"][0]["id"]);
     has(&forgotten["prune"], plan, "");
     has(&forgotten["prune"]["done"], done, "");
