@@ -4,10 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fuser::BackgroundSession;
-
-use super::adapter::Adapter;
-use super::host;
+use super::drive::Drive;
+use super::host::{Serving, serve};
 use crate::MountOptions;
 use crate::core::SnapshotFs;
 use crate::idle::{Activity, end_when_idle};
@@ -20,7 +18,7 @@ pub struct Mounted {
 }
 
 /// Serves the drive until the kernel ends that, because somebody has unmounted it, or this is dropped.
-struct Session(Option<BackgroundSession>);
+struct Session(Option<Serving>);
 
 impl Session {
     fn wait(mut self) -> io::Result<()> {
@@ -85,10 +83,8 @@ pub fn mount(
 ) -> Result<Mounted, MountError> {
     let point = prepare(point, options.repository.as_deref())?;
     let activity = Arc::new(Activity::new());
-    let adapter = Adapter::new(fs, options.on_error.clone(), activity.clone(), options.allow_other);
-    let session = host::connect(adapter, &point, options)?;
-    let session = session.spawn().map_err(|e| MountError::Io(point.display().to_string(), e))?;
-    host::mounted(&point);
+    let drive = Arc::new(Drive::new(fs, activity.clone(), options));
+    let session = serve(drive, &point, options)?;
     if let Some(limit) = options.idle_exit {
         end_when_idle(activity, limit, leave_if_unused(point.clone()));
     }
