@@ -6,6 +6,13 @@
 //! [`nfs`] is for every system.
 
 pub mod core;
+#[cfg(target_os = "linux")]
+mod follow;
+/// Where threads run is the system's.
+#[cfg(not(target_os = "linux"))]
+mod follow {
+    pub fn free() {}
+}
 #[cfg(unix)]
 pub mod fuse;
 mod idle;
@@ -29,7 +36,8 @@ pub use own::OwnDrive;
 
 pub use core::STATUS_FILE;
 pub use core::{
-    Attr, DriveOptions, Entry, FsError, Ino, Layout, Leaf, SnapshotFs, WindowsEntry, WindowsMeta,
+    Attr, DriveOptions, Entry, FsError, Ino, Layout, Leaf, LookUp, SnapshotFs, WindowsEntry,
+    WindowsMeta,
 };
 
 /// Called with a line about each operation that fails for want of data.

@@ -18,7 +18,7 @@ use tresor_engine::monitor::Quiet;
 use tresor_engine::repo::{InitOptions, OpenOptions, Repository, Snapshot};
 use tresor_engine::restorer::{RestoreOptions, restore};
 use tresor_engine::store::{MemoryStore, Store};
-use tresor_mountfs::{FsError, Ino, SnapshotFs};
+use tresor_mountfs::{FsError, Ino, LookUp, SnapshotFs};
 use tresor_testkit::{Body, Damage, Item, backup, is_named, options, password, random_bytes};
 
 const COST: KdfCost = KdfCost { memory: 8 * 1024, passes: 1, lanes: 1 };
@@ -189,7 +189,7 @@ fn assert_drive_lists(repo: &Arc<Repository>, listed: &[Snapshot], what: &str) {
     let fs = kit::drive(repo, None, CACHE);
     let ids = fs.lookup(Ino::ROOT, b"ids").unwrap().ino;
     let mut names = BTreeSet::new();
-    fs.read_dir(ids, 0, false, &mut |entry| {
+    fs.read_dir(ids, 0, LookUp::Nothing, &mut |entry| {
         names.insert(String::from_utf8(entry.name.to_vec()).unwrap());
         true
     })
@@ -268,7 +268,7 @@ fn shown(
     what: &str,
 ) {
     let mut names = BTreeSet::new();
-    let listed = fs.read_dir(dir, 0, false, &mut |entry| {
+    let listed = fs.read_dir(dir, 0, LookUp::Nothing, &mut |entry| {
         names.insert(entry.name.to_vec());
         true
     });

@@ -9,7 +9,7 @@ use kit::drive;
 use tresor_engine::format::macos::{CREATED, FLAGS, created_value};
 use tresor_engine::format::{Time, Xattr};
 use tresor_engine::store::{MemoryStore, Store};
-use tresor_mountfs::{FsError, Ino, SnapshotFs};
+use tresor_mountfs::{FsError, Ino, LookUp, SnapshotFs};
 use tresor_testkit::{Call, HookedStore, Item, backup, init, open, options, repository};
 
 const CACHE: u64 = 4 << 20;
@@ -29,7 +29,7 @@ const ASKED: [&[u8]; 8] = [
 
 fn names(fs: &SnapshotFs, dir: Ino) -> Vec<Vec<u8>> {
     let mut names = Vec::new();
-    fs.read_dir(dir, 0, true, &mut |entry| {
+    fs.read_dir(dir, 0, LookUp::Everything, &mut |entry| {
         names.push(entry.name.to_vec());
         true
     })

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use tresor_engine::archiver::BackupOptions;
 use tresor_engine::format::{LinkId, NodeKind, Time, Xattr};
 use tresor_engine::repo::{REPAIRED, Repository, Snapshot, without_fetching};
-use tresor_mountfs::{Attr, FsError, Ino, SnapshotFs};
+use tresor_mountfs::{Attr, FsError, Ino, LookUp, SnapshotFs};
 use tresor_testkit::{Body, Item, backup, options, random_tree, repository};
 
 fn drive(repo: &Arc<Repository>, snapshot: Option<Snapshot>) -> Arc<SnapshotFs> {
@@ -16,12 +16,12 @@ fn drive(repo: &Arc<Repository>, snapshot: Option<Snapshot>) -> Arc<SnapshotFs> 
 }
 
 /// All entries of a directory, listed a few at a time.
-fn list(fs: &SnapshotFs, ino: Ino, rng: &mut Rng, count: bool) -> Vec<(Vec<u8>, Attr)> {
+fn list(fs: &SnapshotFs, ino: Ino, rng: &mut Rng, look_up: LookUp) -> Vec<(Vec<u8>, Attr)> {
     let mut all = Vec::new();
     let mut offset = 0;
     loop {
         let (before, room) = (all.len(), rng.usize(1..40));
-        fs.read_dir(ino, offset, count, &mut |entry| {
+        fs.read_dir(ino, offset, look_up, &mut |entry| {
             if all.len() - before == room {
                 return false;
             }
@@ -82,8 +82,8 @@ fn check_seek(fs: &SnapshotFs, ino: Ino, offset: u64, len: u64, holes: &[std::op
 }
 
 fn check_tree(fs: &SnapshotFs, ino: Ino, item: &Item, rng: &mut Rng) {
-    let count = rng.bool();
-    let listed = list(fs, ino, rng, count);
+    let look_up = [LookUp::Nothing, LookUp::Directories, LookUp::Everything][rng.usize(..3)];
+    let listed = list(fs, ino, rng, look_up);
     assert_eq!((listed[0].0.as_slice(), listed[0].1.ino), (b".".as_slice(), ino));
     assert_eq!(listed[1].0, b"..");
     let names: Vec<_> = listed[2..].iter().map(|(name, _)| name.as_slice()).collect();
@@ -91,7 +91,12 @@ fn check_tree(fs: &SnapshotFs, ino: Ino, item: &Item, rng: &mut Rng) {
     assert_eq!(names, expected);
     for (name, attr) in &listed[2..] {
         check_entry(fs, ino, name, attr, &item.entries()[name], rng);
-        fs.forget(attr.ino, if count { 2 } else { 1 });
+        let looked_up = match look_up {
+            LookUp::Nothing => false,
+            LookUp::Directories => attr.kind == NodeKind::Directory,
+            LookUp::Everything => true,
+        };
+        fs.forget(attr.ino, 1 + u64::from(looked_up));
     }
     let mut missing = names.first().map_or(b"none".to_vec(), |n| n.to_vec());
     missing.push(b'!');
@@ -121,7 +126,7 @@ fn check_entry(fs: &SnapshotFs, dir: Ino, name: &[u8], attr: &Attr, item: &Item,
         NodeKind::File => check_file(fs, attr.ino, item, rng),
         _ => assert_eq!(fs.read_at(attr.ino, 0, 1), Err(FsError::Invalid)),
     }
-    let listed = fs.read_dir(attr.ino, 0, false, &mut |_| panic!("no directory"));
+    let listed = fs.read_dir(attr.ino, 0, LookUp::Nothing, &mut |_| panic!("no directory"));
     assert_eq!(listed, Err(FsError::NotADirectory));
     assert_eq!(fs.lookup(attr.ino, b"x"), Err(FsError::NotADirectory));
 }
@@ -151,7 +156,7 @@ fn names_of_one_file_share_a_number_within_a_snapshot_only() {
     let fs = drive(&repo, None);
     let snapshots = fs.lookup(Ino::ROOT, b"snapshots").unwrap().ino;
     let mut numbers = Vec::new();
-    for (name, attr) in &list(&fs, snapshots, &mut Rng::with_seed(0), true)[2..] {
+    for (name, attr) in &list(&fs, snapshots, &mut Rng::with_seed(0), LookUp::Everything)[2..] {
         if name != b"latest" {
             let a = fs.lookup(attr.ino, b"a").unwrap();
             let d = fs.lookup(attr.ino, b"d").unwrap();
@@ -172,7 +177,7 @@ fn folders_show_every_snapshot_and_follow_new_and_forgotten_ones() {
     let (first, _) = backup(&repo, &Item::dir().with("f", Item::file("one")), &with);
     let fs = drive(&repo, None);
     let mut rng = Rng::with_seed(0);
-    let root = list(&fs, Ino::ROOT, &mut rng, false);
+    let root = list(&fs, Ino::ROOT, &mut rng, LookUp::Nothing);
     let names: Vec<_> = root.iter().map(|(n, _)| String::from_utf8_lossy(n)).collect();
     assert_eq!(names, [".", "..", "hosts", "ids", "snapshots", "tags"]);
     let folder = |names: &[&str]| {
@@ -181,13 +186,13 @@ fn folders_show_every_snapshot_and_follow_new_and_forgotten_ones() {
     let paths: [&[&str]; 5] =
         [&["snapshots"], &["hosts", "host"], &["tags", "daily"], &["tags", "a%2Fb"], &["ids"]];
     for path in paths {
-        let inside = list(&fs, folder(path), &mut rng, false);
+        let inside = list(&fs, folder(path), &mut rng, LookUp::Nothing);
         assert_eq!(inside.len(), 4, "{path:?}");
         let latest = fs.lookup(folder(path), b"latest").unwrap();
         assert_eq!(fs.readlink(latest.ino).unwrap(), inside[2].0);
     }
     for name in ["@latest", "@today", &format!("@{}", first.id.short()), "@9999-12-31T23.59"] {
-        assert_eq!(list(&fs, folder(&[name]), &mut rng, false)[2].0, b"f", "{name}");
+        assert_eq!(list(&fs, folder(&[name]), &mut rng, LookUp::Nothing)[2].0, b"f", "{name}");
     }
     for name in ["@latest~1", "@1999-12-31", "@nonsense", "@", "@\u{fffd}"] {
         assert_eq!(fs.lookup(Ino::ROOT, name.as_bytes()), Err(FsError::NotFound), "{name}");
@@ -199,7 +204,8 @@ fn folders_show_every_snapshot_and_follow_new_and_forgotten_ones() {
     std::thread::sleep(std::time::Duration::from_millis(1100));
     let (second, _) = backup(&repo, &Item::dir().with("f", Item::file("two")), &options(None));
     repo.forget(&[first.id]).unwrap();
-    let names: Vec<_> = list(&fs, ids, &mut rng, false).into_iter().map(|(n, _)| n).collect();
+    let names: Vec<_> =
+        list(&fs, ids, &mut rng, LookUp::Nothing).into_iter().map(|(n, _)| n).collect();
     assert!(names.contains(&second.id.short().into_bytes()));
     assert_eq!(fs.lookup(ids, first.id.short().as_bytes()), Err(FsError::NotFound));
     // The target of the old link may be kept by a kernel; the new one has another number.
@@ -208,7 +214,7 @@ fn folders_show_every_snapshot_and_follow_new_and_forgotten_ones() {
     assert_eq!(fs.readlink(moved).unwrap(), second.id.short().into_bytes());
     // What was open stays readable.
     assert_eq!(fs.read_at(open, 0, 10).unwrap(), b"one");
-    assert_eq!(list(&fs, shown.ino, &mut rng, false).len(), 3);
+    assert_eq!(list(&fs, shown.ino, &mut rng, LookUp::Nothing).len(), 3);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use kit::{Mount, drive, status, wait_until};
 use tresor_engine::archiver::BackupOptions;
 use tresor_engine::format::Time;
 use tresor_engine::store::{MemoryStore, Store};
-use tresor_mountfs::{FsError, Ino};
+use tresor_mountfs::{FsError, Ino, LookUp};
 use tresor_testkit::{
     Call, HookedStore, Item, backup, init, open, options, random_bytes, repository,
 };
@@ -238,7 +238,7 @@ fn a_listing_that_has_begun_goes_on_with_what_it_began_with() {
     let fs = drive(&repo, None, CACHE);
     let list = |dir: Ino, offset: u64, room: usize| {
         let (mut names, mut next) = (Vec::new(), offset);
-        fs.read_dir(dir, offset, false, &mut |entry| {
+        fs.read_dir(dir, offset, LookUp::Nothing, &mut |entry| {
             let fits = names.len() < room;
             if fits {
                 names.push(String::from_utf8_lossy(entry.name).into_owned());

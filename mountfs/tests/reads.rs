@@ -10,7 +10,7 @@ use kit::{drive, status};
 use tresor_engine::format::{NodeKind, ObjectKind};
 use tresor_engine::repo::{Repository, Snapshot};
 use tresor_engine::store::{MemoryStore, Store};
-use tresor_mountfs::{FsError, Ino, SnapshotFs};
+use tresor_mountfs::{FsError, Ino, LookUp, SnapshotFs};
 use tresor_testkit::{
     Call, HookedStore, Item, backup, init, open, options, random_bytes, repository,
 };
@@ -117,7 +117,7 @@ fn walk(fs: &SnapshotFs, dir: Ino) -> u64 {
         let before = offset;
         // A kernel asks for as many as fit into its buffer.
         let mut room = 100;
-        fs.read_dir(dir, offset, true, &mut |entry| {
+        fs.read_dir(dir, offset, LookUp::Everything, &mut |entry| {
             room -= 1;
             if room > 0 {
                 offset = entry.next;

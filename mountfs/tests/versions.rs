@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use tresor_engine::format::{LinkId, Time};
 use tresor_engine::repo::Repository;
 use tresor_engine::select::SnapshotFilter;
-use tresor_mountfs::{DriveOptions, FsError, Ino, Layout, SnapshotFs};
+use tresor_mountfs::{DriveOptions, FsError, Ino, Layout, LookUp, SnapshotFs};
 use tresor_testkit::{Item, backup, options, repository};
 
 fn drive(repo: &Arc<Repository>) -> SnapshotFs {
@@ -29,7 +29,7 @@ fn go(fs: &SnapshotFs, path: &str) -> Result<Ino, FsError> {
 fn list(fs: &SnapshotFs, path: &str) -> Vec<String> {
     let ino = go(fs, path).unwrap();
     let mut names = Vec::new();
-    fs.read_dir(ino, 2, false, &mut |e| {
+    fs.read_dir(ino, 2, LookUp::Nothing, &mut |e| {
         names.push(String::from_utf8_lossy(e.name).into_owned());
         true
     })

@@ -35,6 +35,11 @@ impl Segment {
         self.bytes.is_empty()
     }
 
+    /// All of it. Whether a blob is what it must be only `blob` tells.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The blob's bytes. Its id is checked the first time it is asked for.
     pub fn blob(&self, kind: BlobKind, id: &BlobId, at: &Location) -> Result<&[u8]> {
         let (start, len) = (at.start as usize, at.len as usize);

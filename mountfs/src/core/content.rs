@@ -7,7 +7,7 @@ use tresor_engine::format::{BlobId, NodeKind};
 use tresor_engine::tree::NodeAt;
 
 use super::{FsError, FsResult, Ino, Inode, Place, SnapshotFs};
-use crate::read::FileReader;
+use crate::read::{FileReader, Piece};
 
 /// Files that were read lately, by where their nodes stand.
 pub(super) struct Files(Cache<(BlobId, u32), Arc<FileReader>>);
@@ -27,10 +27,17 @@ impl SnapshotFs {
     /// damaged block is an error, never short or zero-filled.
     pub fn read_at(&self, ino: Ino, offset: u64, len: usize) -> FsResult<Vec<u8>> {
         if let Some(text) = self.own_text(ino)? {
-            let from = text.len().min(offset as usize);
-            return Ok(text[from..text.len().min(from.saturating_add(len))].to_vec());
+            return Ok(part_of(&text, offset, len));
         }
         Ok(self.file(ino)?.read_at(&self.blocks, offset, len)?)
+    }
+
+    /// The same where it lies, not copied.
+    pub fn pieces_at(&self, ino: Ino, offset: u64, len: usize) -> FsResult<Vec<Piece>> {
+        if let Some(text) = self.own_text(ino)? {
+            return Ok(vec![Piece::Bytes(part_of(&text, offset, len))]);
+        }
+        Ok(self.file(ino)?.pieces(&self.blocks, offset, len)?)
     }
 
     /// To be told of every read, so that what follows is fetched ahead.
@@ -88,4 +95,9 @@ impl SnapshotFs {
     pub(super) fn files_in_use(&self) -> u64 {
         self.files.0.entry_count()
     }
+}
+
+fn part_of(text: &[u8], offset: u64, len: usize) -> Vec<u8> {
+    let from = text.len().min(usize::try_from(offset).unwrap_or(usize::MAX));
+    text[from..text.len().min(from.saturating_add(len))].to_vec()
 }

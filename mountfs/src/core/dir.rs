@@ -12,8 +12,28 @@ use super::{Attr, FsError, FsResult, Ino, Inode, Place, SnapshotFs};
 pub struct Entry<'a> {
     pub name: &'a [u8],
     pub attr: Attr,
+    /// Counts as looked up if it is taken.
+    pub looked_up: bool,
     /// Where a listing goes on after this entry.
     pub next: u64,
+}
+
+/// Which entries that a listing gives count as looked up, beside it: `.` and `..` never do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookUp {
+    Nothing,
+    Directories,
+    Everything,
+}
+
+impl LookUp {
+    fn has(self, kind: NodeKind) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Directories => kind == NodeKind::Directory,
+            Self::Everything => true,
+        }
+    }
 }
 
 /// The entries of a virtual folder, by name.
@@ -44,17 +64,16 @@ fn has_begun(offset: u64) -> bool {
 
 impl SnapshotFs {
     /// Lists a directory from `offset` (0: the beginning) until `each` says that
-    /// it has no room for the entry. With `count`, each entry taken, except `.`
-    /// and `..`, counts as looked up.
+    /// it has no room for the entry.
     pub fn read_dir(
         &self,
         ino: Ino,
         offset: u64,
-        count: bool,
+        look_up: LookUp,
         each: &mut dyn FnMut(Entry<'_>) -> bool,
     ) -> FsResult<()> {
         let mut given = false;
-        let listed = self.list(ino, offset, count, &mut |entry| {
+        let listed = self.list(ino, offset, look_up, &mut |entry| {
             let taken = each(entry);
             given |= taken;
             taken
@@ -70,7 +89,7 @@ impl SnapshotFs {
         &self,
         ino: Ino,
         offset: u64,
-        count: bool,
+        look_up: LookUp,
         each: &mut dyn FnMut(Entry<'_>) -> bool,
     ) -> FsResult<()> {
         let dir = self.inode(ino)?;
@@ -86,16 +105,16 @@ impl SnapshotFs {
                 continue;
             }
             let attr = Attr::of_virtual(ino, NodeKind::Directory, 0, Default::default());
-            if !each(Entry { name, attr, next: i as u64 + 1 }) {
+            if !each(Entry { name, attr, looked_up: false, next: i as u64 + 1 }) {
                 return Ok(());
             }
         }
         let first = offset.saturating_sub(DOTS);
         match tree {
-            Some(root) => self.list_tree(ino, &dir, &root, first, count, each),
+            Some(root) => self.list_tree(ino, &dir, &root, first, look_up, each),
             None => {
                 let listing = self.listing(ino, &dir.place, has_begun(offset))?;
-                self.list_virtual(ino, &dir, &listing.entries, first, count, each)
+                self.list_virtual(ino, &dir, &listing.entries, first, look_up, each)
             }
         }
     }
@@ -144,7 +163,7 @@ impl SnapshotFs {
         dir: &Inode,
         entries: &[VirtualEntry],
         first: u64,
-        count: bool,
+        look_up: LookUp,
         each: &mut dyn FnMut(Entry<'_>) -> bool,
     ) -> FsResult<()> {
         let skip = usize::try_from(first).unwrap_or(usize::MAX);
@@ -155,9 +174,9 @@ impl SnapshotFs {
                 Err(FsError::NotFound | FsError::Stale) => continue,
                 Err(e) => return Err(e),
             };
-            let ino = attr.ino;
-            let taken = each(Entry { name: &entry.name, attr, next });
-            if !(taken && count) {
+            let (ino, looked_up) = (attr.ino, look_up.has(attr.kind));
+            let taken = each(Entry { name: &entry.name, attr, looked_up, next });
+            if !(taken && looked_up) {
                 self.forget(ino, 1);
             }
             if !taken {
@@ -173,22 +192,23 @@ impl SnapshotFs {
         dir: &Inode,
         root: &BlobId,
         first: u64,
-        count: bool,
+        look_up: LookUp,
         each: &mut dyn FnMut(Entry<'_>) -> bool,
     ) -> FsResult<()> {
         let mut entries = tree::entries_from(&self.repo, root, first);
         let mut index = first;
         while let Some(node) = entries.next_at() {
             let node = node?;
-            let attr = if count {
+            let looked_up = look_up.has(node.kind);
+            let attr = if looked_up {
                 self.enter_node(ino, dir, index, &node)
             } else {
                 Attr::of_node(self.number(ino, dir, index, &node), &node)
             };
             index += 1;
             let ino = attr.ino;
-            if !each(Entry { name: &node.name, attr, next: DOTS + index }) {
-                if count {
+            if !each(Entry { name: &node.name, attr, looked_up, next: DOTS + index }) {
+                if looked_up {
                     self.forget(ino, 1);
                 }
                 break;

@@ -14,6 +14,7 @@ mod versions;
 mod windows;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use jiff::tz::TimeZone;
 use moka::policy::EvictionPolicy;
@@ -24,7 +25,7 @@ use tresor_engine::select::SnapshotFilter;
 use tresor_engine::tree::{self, NodeAt};
 
 pub use attr::{Attr, Changes};
-pub use dir::Entry;
+pub use dir::{Entry, LookUp};
 pub use error::{FsError, FsResult};
 pub use inode::{Folder, Ino, Inode, Place};
 pub use leaf::Leaf;
@@ -79,6 +80,7 @@ pub struct SnapshotFs {
     files: Files,
     ahead: Ahead,
     listings: Cache<Ino, Arc<Listing>>,
+    requests: AtomicU64,
     failures: Failures,
     windows: Indexes,
     shown: Option<Snapshot>,
@@ -112,6 +114,7 @@ impl SnapshotFs {
             files: Files::default(),
             ahead: Ahead::default(),
             listings,
+            requests: AtomicU64::new(0),
             failures: Failures::default(),
             windows: Indexes::default(),
             shown: options.snapshot,

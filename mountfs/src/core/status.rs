@@ -24,6 +24,7 @@ pub(super) fn attr(ino: Ino) -> Attr {
 /// The fields are described in docs/drive.md.
 #[derive(Serialize)]
 struct Status {
+    requests: u64,
     block_hits: u64,
     blocks_fetched: u64,
     segments_fetched: u64,
@@ -42,6 +43,11 @@ struct Status {
 pub(super) struct Failures(Mutex<(u64, Option<String>)>);
 
 impl SnapshotFs {
+    /// To be told of each request that a kernel, or a client, has answered.
+    pub fn note_request(&self) {
+        self.requests.fetch_add(1, Relaxed);
+    }
+
     /// A JSON object, filled up with blanks.
     pub fn status(&self) -> Vec<u8> {
         let blocks = self.blocks.counts();
@@ -49,6 +55,7 @@ impl SnapshotFs {
         let (errors, last_error) =
             self.failures.0.lock().unwrap_or_else(|e| e.into_inner()).clone();
         let status = Status {
+            requests: self.requests.load(Relaxed),
             block_hits: blocks.hits,
             blocks_fetched: blocks.fetched,
             segments_fetched: counters.segments_fetched.load(Relaxed),

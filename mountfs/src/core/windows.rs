@@ -11,7 +11,7 @@ use tresor_engine::format::{Node, NodeKind, Time};
 use tresor_engine::naming::{node_name, respelled, to_utf16, windows_name};
 use tresor_engine::tree::NodeAt;
 
-use super::{Attr, FsError, FsResult, Ino, Place, SnapshotFs};
+use super::{Attr, FsError, FsResult, Ino, LookUp, Place, SnapshotFs};
 
 /// What all indexes of directories may take.
 const MOST: u64 = 64 << 20;
@@ -131,7 +131,7 @@ impl SnapshotFs {
             Some(marker) => self.windows_place(ino, &index, marker)?,
         };
         let mut to_forget = Vec::new();
-        let done = self.read_dir(ino, from, true, &mut |entry| {
+        let done = self.read_dir(ino, from, LookUp::Everything, &mut |entry| {
             let is_dots = entry.name == b"." || entry.name == b"..";
             let name = if is_dots { entry.name.to_vec() } else { index.shown(entry.name) };
             let number = entry.attr.ino;
@@ -269,7 +269,7 @@ impl SnapshotFs {
         }
         let gone = node_name(marker);
         let mut from = 2;
-        self.read_dir(ino, 2, false, &mut |entry| {
+        self.read_dir(ino, 2, LookUp::Nothing, &mut |entry| {
             let is_before = *entry.name <= *gone;
             from = if is_before { entry.next } else { from };
             is_before
@@ -279,7 +279,7 @@ impl SnapshotFs {
 
     fn name_at(&self, ino: Ino, offset: u64) -> FsResult<Option<Vec<u8>>> {
         let mut name = None;
-        self.read_dir(ino, offset, false, &mut |entry| {
+        self.read_dir(ino, offset, LookUp::Nothing, &mut |entry| {
             let is_first = name.is_none();
             name.get_or_insert_with(|| entry.name.to_vec());
             is_first
@@ -308,7 +308,7 @@ impl SnapshotFs {
         let mut from = 2;
         let is_whole = loop {
             let before = places.len();
-            let listed = self.read_dir(ino, from, false, &mut |entry| {
+            let listed = self.read_dir(ino, from, LookUp::Nothing, &mut |entry| {
                 places.push((hash(&fold(&windows_name(entry.name))), entry.next - 1));
                 from = entry.next;
                 true

@@ -1,141 +1,35 @@
-//! The kernel's requests.
+//! The requests of macFUSE, by way of fuser. On Linux only tests build it.
 
 use std::ffi::OsStr;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
     AccessFlags, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    Generation, INodeNo, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use tresor_engine::format::{NodeKind, Time};
-use tresor_engine::repo::without_fetching;
 
-use super::errno::errno;
-use super::host::{THREADS, negotiate};
-use crate::OnError;
-use crate::core::{Attr, Changes, FsError, FsResult, Ino, SnapshotFs};
-use crate::idle::Activity;
-use crate::pool::Pool;
-
-/// What is in a snapshot never changes.
-const FOR_GOOD: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Virtual folders do. With the time between looks at the store less than a second.
-const FOR_NOW: Duration = Duration::from_millis(400);
-const BLOCK: u32 = 4096;
-
-/// What is needed to answer, on any thread.
-struct Drive {
-    fs: Arc<SnapshotFs>,
-    on_error: OnError,
-}
-
-impl Drive {
-    /// The errno of an error; one about the repository is reported with the path.
-    fn fail(&self, ino: Ino, error: &FsError) -> Errno {
-        if let Some(message) = self.fs.failed(ino, error) {
-            (self.on_error)(&message);
-        }
-        errno(error)
-    }
-}
+use super::drive::{
+    BLOCK, Drive, FOR_GOOD, LONGEST_NAME, look_up, rdev, seeks_hole, valid, xattr, xattr_names,
+};
+use crate::core::{Attr, Ino, LookUp, SnapshotFs};
 
 pub(super) struct Adapter {
     drive: Arc<Drive>,
-    pool: Pool,
-    /// Held by the one request that may fetch where it arrived.
-    fetching_here: AtomicBool,
-    activity: Arc<Activity>,
-    check_permissions: bool,
-    /// Files and directories need not be opened, since there are no handles.
-    opens_nothing: bool,
-    opens_no_directory: bool,
 }
 
 impl Adapter {
-    pub fn new(
-        fs: Arc<SnapshotFs>,
-        on_error: OnError,
-        activity: Arc<Activity>,
-        check_permissions: bool,
-    ) -> Self {
-        Self {
-            drive: Arc::new(Drive { fs, on_error }),
-            pool: Pool::new(),
-            fetching_here: AtomicBool::default(),
-            activity,
-            check_permissions,
-            opens_nothing: false,
-            opens_no_directory: false,
-        }
+    pub fn new(drive: Arc<Drive>) -> Self {
+        Self { drive }
     }
 
     #[cfg(target_os = "macos")]
     pub fn fs(&self) -> &SnapshotFs {
         &self.drive.fs
-    }
-
-    /// Answers at once if nothing needs fetching. One request at a time may fetch
-    /// on the thread that it came to, which saves waking another one; the rest go
-    /// to the pool, and a thread stays free for what comes: no request waits for
-    /// another's.
-    fn answer<T>(
-        &self,
-        ino: INodeNo,
-        work: impl Fn(&SnapshotFs) -> FsResult<T> + Send + 'static,
-        reply: impl FnOnce(Result<T, Errno>) + Send + 'static,
-    ) {
-        self.fill(ino, (), move |fs, ()| work(fs), move |(), done| reply(done));
-    }
-
-    /// The same with a reply that `work` fills.
-    fn fill<R: Send + 'static, T>(
-        &self,
-        ino: INodeNo,
-        mut into: R,
-        work: impl Fn(&SnapshotFs, &mut R) -> FsResult<T> + Send + 'static,
-        reply: impl FnOnce(R, Result<T, Errno>) + Send + 'static,
-    ) {
-        self.activity.note();
-        let ino = ino_of(ino);
-        match without_fetching(|| work(&self.drive.fs, &mut into)) {
-            Err(FsError::WouldFetch) => {
-                let drive = self.drive.clone();
-                let fetch = move |turn: Option<Turn>| {
-                    let done = work(&drive.fs, &mut into);
-                    // Before the answer, which may bring the next request at once.
-                    drop(turn);
-                    reply(into, done.map_err(|e| drive.fail(ino, &e)));
-                };
-                match Turn::take(&self.fetching_here) {
-                    // A reply that is dropped by a panic answers EIO, as on the pool.
-                    turn @ Some(_) => drop(catch_unwind(AssertUnwindSafe(|| fetch(turn)))),
-                    None => self.pool.run(move || fetch(None)),
-                }
-            }
-            done => reply(into, done.map_err(|e| self.drive.fail(ino, &e))),
-        }
-    }
-}
-
-/// The right to fetch on a thread that takes requests.
-struct Turn<'a>(&'a AtomicBool);
-
-impl<'a> Turn<'a> {
-    fn take(taken: &'a AtomicBool) -> Option<Self> {
-        (THREADS > 1 && !taken.swap(true, Acquire)).then(|| Self(taken))
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Release);
     }
 }
 
@@ -166,11 +60,6 @@ fn file_type(kind: NodeKind) -> FileType {
     }
 }
 
-/// A device number as the kernel's protocol has it: 12 bits major, 20 bits minor.
-fn rdev((major, minor): (u32, u32)) -> u32 {
-    (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
-}
-
 fn file_attr(attr: &Attr) -> FileAttr {
     FileAttr {
         ino: INodeNo(attr.ino.0),
@@ -191,14 +80,6 @@ fn file_attr(attr: &Attr) -> FileAttr {
     }
 }
 
-fn ttl(attr: &Attr) -> Duration {
-    match attr.changes {
-        Changes::Never => FOR_GOOD,
-        Changes::Sometimes => FOR_NOW,
-        Changes::Always => Duration::ZERO,
-    }
-}
-
 /// What tells a kernel that there is no such entry, so that it doesn't ask again.
 fn no_entry() -> FileAttr {
     file_attr(&Attr::of_virtual(Ino(0), NodeKind::File, 0, Time::default()))
@@ -215,20 +96,14 @@ fn reply_xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
     }
 }
 
+// Files and directories are opened, and nothing is agreed on: the bits that mean so on Linux mean
+// something else to macFUSE (it has a lock for each file instead of "directories need not be opened").
 impl Filesystem for Adapter {
-    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        (self.opens_nothing, self.opens_no_directory) = negotiate(config, self.check_permissions);
-        Ok(())
-    }
-
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = name.as_bytes().to_vec();
-        let look = move |fs: &SnapshotFs| match fs.lookup(ino_of(parent), &name) {
-            Err(FsError::NotFound) if fs.is_fixed(ino_of(parent)) => Ok(None),
-            other => other.map(Some),
-        };
-        self.answer(parent, look, move |found| match found {
-            Ok(Some(attr)) => reply.entry(&ttl(&attr), &file_attr(&attr), Generation(0)),
+        let look = move |fs: &SnapshotFs| look_up(fs, ino_of(parent), &name);
+        self.drive.answer(ino_of(parent), look, move |found| match found {
+            Ok(Some(attr)) => reply.entry(&valid(&attr), &file_attr(&attr), Generation(0)),
             Ok(None) => reply.entry(&FOR_GOOD, &no_entry(), Generation(0)),
             Err(e) => reply.error(e),
         });
@@ -239,19 +114,19 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        self.answer(
-            ino,
+        self.drive.answer(
+            ino_of(ino),
             move |fs| fs.attr(ino_of(ino)),
             move |found| match found {
-                Ok(attr) => reply.attr(&ttl(&attr), &file_attr(&attr)),
+                Ok(attr) => reply.attr(&valid(&attr), &file_attr(&attr)),
                 Err(e) => reply.error(e),
             },
         );
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        self.answer(
-            ino,
+        self.drive.answer(
+            ino_of(ino),
             move |fs| fs.readlink(ino_of(ino)),
             move |found| match found {
                 Ok(target) => reply.data(&target),
@@ -263,9 +138,6 @@ impl Filesystem for Adapter {
     fn open(&self, _: &Request, _: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         if flags.acc_mode() != OpenAccMode::O_RDONLY {
             reply.error(Errno::EROFS);
-        } else if self.opens_nothing {
-            // Never asks again, and keeps pages.
-            reply.error(Errno::ENOSYS);
         } else {
             reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
         }
@@ -288,18 +160,14 @@ impl Filesystem for Adapter {
             fs.read_ahead(ino_of(ino), offset, size);
             fs.read_at(ino_of(ino), offset, size)
         };
-        self.answer(ino, read, move |done| match done {
+        self.drive.answer(ino_of(ino), read, move |done| match done {
             Ok(bytes) => reply.data(&bytes),
             Err(e) => reply.error(e),
         });
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        if self.opens_no_directory {
-            reply.error(Errno::ENOSYS);
-        } else {
-            reply.opened(FileHandle(0), FopenFlags::empty());
-        }
+        reply.opened(FileHandle(0), FopenFlags::empty());
     }
 
     fn readdir(
@@ -311,12 +179,12 @@ impl Filesystem for Adapter {
         reply: ReplyDirectory,
     ) {
         let list = move |fs: &SnapshotFs, reply: &mut ReplyDirectory| {
-            fs.read_dir(ino_of(ino), offset, false, &mut |entry| {
+            fs.read_dir(ino_of(ino), offset, LookUp::Nothing, &mut |entry| {
                 let (number, kind) = (INodeNo(entry.attr.ino.0), file_type(entry.attr.kind));
                 !reply.add(number, entry.next, kind, OsStr::from_bytes(entry.name))
             })
         };
-        self.fill(ino, reply, list, |reply, done| match done {
+        self.drive.fill(ino_of(ino), reply, list, |reply, done| match done {
             Ok(()) => reply.ok(),
             Err(e) => reply.error(e),
         });
@@ -331,13 +199,13 @@ impl Filesystem for Adapter {
         reply: ReplyDirectoryPlus,
     ) {
         let list = move |fs: &SnapshotFs, reply: &mut ReplyDirectoryPlus| {
-            fs.read_dir(ino_of(ino), offset, true, &mut |entry| {
+            fs.read_dir(ino_of(ino), offset, LookUp::Everything, &mut |entry| {
                 let (name, attr) = (OsStr::from_bytes(entry.name), file_attr(&entry.attr));
-                let (number, ttl) = (INodeNo(entry.attr.ino.0), ttl(&entry.attr));
-                !reply.add(number, entry.next, name, &ttl, &attr, Generation(0))
+                let (number, valid) = (INodeNo(entry.attr.ino.0), valid(&entry.attr));
+                !reply.add(number, entry.next, name, &valid, &attr, Generation(0))
             })
         };
-        self.fill(ino, reply, list, |reply, done| match done {
+        self.drive.fill(ino_of(ino), reply, list, |reply, done| match done {
             Ok(()) => reply.ok(),
             Err(e) => reply.error(e),
         });
@@ -346,20 +214,14 @@ impl Filesystem for Adapter {
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
         let volume = self.drive.fs.volume();
         let blocks = volume.bytes.div_ceil(u64::from(BLOCK));
-        reply.statfs(blocks, 0, 0, volume.entries, 0, BLOCK, 255, BLOCK);
+        reply.statfs(blocks, 0, 0, volume.entries, 0, BLOCK, LONGEST_NAME, BLOCK);
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let name = name.as_bytes().to_vec();
-        let is_acl = name.starts_with(b"system.posix_acl_");
-        // A kernel that checks ACLs takes any other error for a refusal.
-        let none =
-            if is_acl && self.check_permissions { Errno::NO_XATTR } else { Errno::EOPNOTSUPP };
-        let find = move |fs: &SnapshotFs| match fs.xattr(ino_of(ino), &name) {
-            Err(FsError::NoSuchAttributes) => Ok(None),
-            other => other.map(Some),
-        };
-        self.answer(ino, find, move |found| match found {
+        let none = self.drive.no_such_xattr(&name);
+        let find = move |fs: &SnapshotFs| xattr(fs, ino_of(ino), &name);
+        self.drive.answer(ino_of(ino), find, move |found| match found {
             Ok(Some(value)) => reply_xattr(reply, size, &value),
             Ok(None) => reply.error(none),
             Err(e) => reply.error(e),
@@ -367,15 +229,11 @@ impl Filesystem for Adapter {
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.answer(
-            ino,
-            move |fs| fs.xattr_names(ino_of(ino)),
+        self.drive.answer(
+            ino_of(ino),
+            move |fs| xattr_names(fs, ino_of(ino)),
             move |found| match found {
-                Ok(names) => {
-                    let list: Vec<u8> =
-                        names.into_iter().flat_map(|n| [n, vec![0]].concat()).collect();
-                    reply_xattr(reply, size, &list);
-                }
+                Ok(names) => reply_xattr(reply, size, &names),
                 Err(e) => reply.error(e),
             },
         );
@@ -394,14 +252,13 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let hole = match whence {
-            libc::SEEK_DATA => false,
-            libc::SEEK_HOLE => true,
-            _ => return reply.error(Errno::EINVAL),
+        let hole = match seeks_hole(whence) {
+            Ok(hole) => hole,
+            Err(e) => return reply.error(e),
         };
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
-        self.answer(
-            ino,
+        self.drive.answer(
+            ino_of(ino),
             move |fs| fs.seek(ino_of(ino), offset, hole),
             move |found| match found {
                 Ok(Some(at)) => reply.offset(at as i64),
@@ -413,8 +270,8 @@ impl Filesystem for Adapter {
 
     #[cfg(target_os = "macos")]
     fn getxtimes(&self, _: &Request, ino: INodeNo, reply: fuser::ReplyXTimes) {
-        self.answer(
-            ino,
+        self.drive.answer(
+            ino_of(ino),
             move |fs| fs.attr(ino_of(ino)),
             move |found| match found {
                 // That it was ever backed up there is not what is asked.
@@ -551,14 +408,57 @@ impl Filesystem for Adapter {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use fuser::{Config, Session};
+    use tresor_testkit::{Item, backup, options, repository};
+
     use super::*;
+    use crate::idle::Activity;
+    use crate::{DriveOptions, Layout, MountOptions};
 
     #[test]
-    fn times_before_1970_and_device_numbers() {
+    fn times_before_1970() {
         let before = system_time(Time::new(-2, 500_000_000));
         let gap = SystemTime::UNIX_EPOCH.duration_since(before).unwrap();
         assert_eq!(gap, Duration::from_millis(1500));
-        assert_eq!(rdev((8, 1)), 0x0801);
-        assert_eq!(rdev((259, 300)), (259 << 8) | (300 & 0xff) | ((300 & !0xff) << 12));
+    }
+
+    /// On macOS this is all there is; here it is at least called by some kernel.
+    #[test]
+    fn a_kernel_is_answered() {
+        let repo = repository();
+        let file = Item::file(vec![7; 300_000]);
+        let tree = Item::dir().with("folder", Item::dir().with("file", file));
+        let (snapshot, _) = backup(&repo, &tree, &options(None));
+        let shown = DriveOptions {
+            snapshot: Some(snapshot),
+            filter: Default::default(),
+            time_zone: jiff::tz::TimeZone::UTC,
+            layout: Layout::Folders,
+            cache_size: 4 << 20,
+        };
+        let fs = Arc::new(SnapshotFs::new(repo, shown).unwrap());
+        let options = MountOptions {
+            allow_other: false,
+            reader: None,
+            source: "test".into(),
+            repository: None,
+            idle_exit: None,
+            own: Default::default(),
+            on_error: Arc::new(|_| {}),
+        };
+        let drive = Arc::new(Drive::new(fs, Arc::new(Activity::new()), &options));
+        let point = tempfile::tempdir().unwrap();
+        let session = Session::new(Adapter::new(drive), point.path(), &Config::default()).unwrap();
+        let session = session.spawn().unwrap();
+        let file = point.path().join("folder/file");
+        assert_eq!(std::fs::read(&file).unwrap(), vec![7; 300_000]);
+        assert_eq!(std::fs::metadata(&file).unwrap().size(), 300_000);
+        assert_eq!(std::fs::read_dir(point.path().join("folder")).unwrap().count(), 1);
+        assert!(std::fs::metadata(point.path().join("none")).is_err());
+        let refused = std::fs::write(&file, "x").unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EROFS));
+        drop(session);
     }
 }

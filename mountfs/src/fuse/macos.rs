@@ -2,11 +2,13 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fuser::{KernelConfig, Session, SessionACL};
+use fuser::{BackgroundSession, Session, SessionACL};
 
 use super::adapter::Adapter;
+use super::drive::Drive;
 use super::macfuse;
 use super::macfuse_options::options_for;
 use crate::MountOptions;
@@ -18,7 +20,22 @@ pub(super) const THREADS: usize = 1;
 const PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
 
-pub(super) fn connect(
+/// A drive that is served. Dropped, its session ends.
+pub(super) type Serving = BackgroundSession;
+
+/// Mounts the drive and serves it.
+pub(super) fn serve(
+    drive: Arc<Drive>,
+    point: &Path,
+    options: &MountOptions,
+) -> Result<Serving, MountError> {
+    let session = connect(Adapter::new(drive), point, options)?;
+    let session = session.spawn().map_err(|e| MountError::Io(point.display().to_string(), e))?;
+    wait_until_shown(point);
+    Ok(session)
+}
+
+fn connect(
     adapter: Adapter,
     point: &Path,
     options: &MountOptions,
@@ -32,15 +49,8 @@ pub(super) fn connect(
     }
 }
 
-/// Files and directories are opened, and nothing is to be agreed on: the bits that mean so on
-/// Linux mean something else to macFUSE (it has a lock for each file instead of "directories
-/// need not be opened").
-pub(super) fn negotiate(_: &mut KernelConfig, _: bool) -> (bool, bool) {
-    (false, false)
-}
-
 /// The kernel mounts once the session answers, and doesn't tell.
-pub(super) fn mounted(point: &Path) {
+fn wait_until_shown(point: &Path) {
     let start = Instant::now();
     while !is_drive(point) && start.elapsed() < PATIENCE {
         std::thread::sleep(POLL);

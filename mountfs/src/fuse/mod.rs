@@ -1,7 +1,9 @@
-//! FUSE: translates the kernel's requests into calls of [`SnapshotFs`], and
+//! FUSE: translates the kernel's requests into calls of [`SnapshotFs`](crate::SnapshotFs), and
 //! nothing else. Requests that must fetch run on a pool, so that none waits for another.
 
+#[cfg(any(target_os = "macos", test))]
 mod adapter;
+mod drive;
 mod errno;
 #[cfg(not(target_os = "macos"))]
 mod linux;

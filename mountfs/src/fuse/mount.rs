@@ -4,10 +4,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use fuser::BackgroundSession;
-
-use super::adapter::Adapter;
-use super::host;
+use super::drive::Drive;
+use super::host::{Serving, serve};
 use crate::MountOptions;
 use crate::core::SnapshotFs;
 use crate::idle::{Activity, end_when_idle};
@@ -17,7 +15,7 @@ use crate::point::{Mount, MountError, prepare};
 pub struct Mounted {
     /// Serves the drive until the kernel ends that, because somebody has unmounted it, or this is
     /// dropped.
-    session: Option<BackgroundSession>,
+    session: Option<Serving>,
     mount: Mount,
 }
 
@@ -63,12 +61,9 @@ pub fn mount(
 ) -> Result<Mounted, MountError> {
     let point = prepare(point, options.repository.as_deref())?;
     let activity = Arc::new(Activity::new());
-    let adapter = Adapter::new(fs, options.on_error.clone(), activity.clone(), options.allow_other);
+    let drive = Arc::new(Drive::new(fs, activity.clone(), options));
     let mounted = options.own.mounting(|| {
-        let session = host::connect(adapter, &point, options)?;
-        let session = session.spawn();
-        let session = session.map_err(|e| MountError::Io(point.display().to_string(), e))?;
-        host::mounted(&point);
+        let session = serve(drive, &point, options)?;
         let mount = Mount::made(point.clone());
         Ok((Mounted { session: Some(session), mount: mount.clone() }, mount))
     })?;

@@ -138,6 +138,7 @@ impl Calls {
         match Request::parse(procedure, &mut call.args, &self.drive.handles) {
             Ok(request) => {
                 self.activity.note();
+                self.drive.fs.note_request();
                 Ok(Work::Nfs(procedure, request, rights))
             }
             Err(Unparsed::Call(stat)) => Err(Done::failed(stat)),

@@ -11,7 +11,7 @@ use super::drive::{Answer, Drive, good};
 use super::handle::Target;
 use super::request::Place;
 use super::status::Problem;
-use crate::core::{Entry, FsResult, Ino};
+use crate::core::{Entry, FsResult, Ino, LookUp};
 
 /// What a reply holds besides its entries: attributes of the directory, a verifier, and
 /// whether that was all.
@@ -23,7 +23,7 @@ impl Drive {
     pub fn read_dir(&self, dir: Ino, from: Place, count: u32, rights: &Rights) -> Answer {
         rights.need(&self.fs, &self.fs.attr(dir)?, access::READ)?;
         let mut entries = room(count)?;
-        let (eof, cookieverf) = self.list(dir, from, false, &mut |entry| {
+        let (eof, cookieverf) = self.list(dir, from, LookUp::Nothing, &mut |entry| {
             let name = entry.name.to_vec().into();
             let entry = entry3 { fileid: entry.attr.ino.0, name, cookie: entry.next };
             Ok(entries.try_push(entry).is_ok())
@@ -50,13 +50,13 @@ impl Drive {
         let enters = rights.bits(&self.fs, &attr)? & access::SEARCH != 0;
         let mut entries = room(count)?;
         let mut given = false;
-        let (eof, cookieverf) = self.list(dir, from, enters, &mut |entry| {
+        let look_up = if enters { LookUp::Everything } else { LookUp::Nothing };
+        let (eof, cookieverf) = self.list(dir, from, look_up, &mut |entry| {
             let bytes = entry.name.len() as u32 + NUMBERS;
             if given && bytes > names {
                 return Ok(false);
             }
-            let is_dot = matches!(entry.name, b"." | b"..");
-            let target = match enters && !is_dot {
+            let target = match entry.looked_up {
                 true => Some(Target::of(&self.fs, &entry.attr)?),
                 false => None,
             };
@@ -102,7 +102,7 @@ impl Drive {
         &self,
         dir: Ino,
         from: Place,
-        count: bool,
+        look_up: LookUp,
         each: &mut dyn FnMut(Entry<'_>) -> FsResult<bool>,
     ) -> Result<(bool, cookieverf3), Problem> {
         let verifier = || self.fs.listing_version(dir, from.cookie).map(u64::from);
@@ -110,7 +110,7 @@ impl Drive {
         if from.cookie != 0 && before != from.verifier {
             return Err(Problem::BadCookie);
         }
-        let eof = self.list_from(dir, from.cookie, count, each)?;
+        let eof = self.list_from(dir, from.cookie, look_up, each)?;
         // Others may have begun it anew while it was listed; who has begun here is told the
         // older one, and learns of it when he goes on.
         if from.cookie != 0 && before != verifier()? {
@@ -124,11 +124,11 @@ impl Drive {
         &self,
         dir: Ino,
         cookie: u64,
-        count: bool,
+        look_up: LookUp,
         each: &mut dyn FnMut(Entry<'_>) -> FsResult<bool>,
     ) -> FsResult<bool> {
         let (mut next, mut full, mut failed) = (cookie, false, Ok(()));
-        self.fs.read_dir(dir, cookie, count, &mut |entry| {
+        self.fs.read_dir(dir, cookie, look_up, &mut |entry| {
             let after = entry.next;
             let taken = each(entry).unwrap_or_else(|e| {
                 failed = Err(e);
@@ -145,7 +145,7 @@ impl Drive {
             return Ok(false);
         }
         let mut more = false;
-        let rest = self.fs.read_dir(dir, next, false, &mut |_| {
+        let rest = self.fs.read_dir(dir, next, LookUp::Nothing, &mut |_| {
             more = true;
             false
         });

@@ -1,6 +1,7 @@
 //! The block cache: decoded segments of packs, bounded by bytes. Each is
 //! fetched and decrypted once however many readers wait for it.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -27,16 +28,21 @@ pub struct BlockCounts {
     pub fetched: u64,
 }
 
-/// A chunk of a file, in the segment that holds it.
+/// A chunk of a file, checked, in the segment that holds it.
 pub struct Block {
     segment: Arc<Segment>,
-    id: BlobId,
-    at: Location,
+    place: Range<usize>,
 }
 
 impl Block {
-    pub fn bytes(&self) -> Result<&[u8]> {
-        self.segment.blob(BlobKind::Data, &self.id, &self.at)
+    fn of(segment: Arc<Segment>, id: &BlobId, at: &Location) -> Result<Self> {
+        let len = segment.blob(BlobKind::Data, id, at)?.len();
+        let start = at.start as usize;
+        Ok(Self { segment, place: start..start + len })
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.segment.bytes()[self.place.clone()]
     }
 }
 
@@ -77,11 +83,7 @@ impl BlockCache {
 
     /// The chunk, from the cache or fetched.
     pub fn get(&self, id: &BlobId) -> Result<Block> {
-        self.repo.try_places(id, |at| {
-            let block = Block { segment: self.segment(at)?, id: *id, at: *at };
-            block.bytes()?;
-            Ok(block)
-        })
+        self.repo.try_places(id, |at| Block::of(self.segment(at)?, id, at))
     }
 
     pub fn holds(&self, id: &BlobId) -> bool {

@@ -11,6 +11,8 @@ use tresor_engine::{Error, Result};
 use super::blocks::{Block, BlockCache};
 use super::prefetch::{Prefetcher, Streams};
 
+/// What a hole is read from.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 /// Longest hole or data run looked for at once.
 const SEEK_WINDOW: u64 = 1 << 30;
 
@@ -18,6 +20,27 @@ pub struct FileReader {
     content: Content,
     size: u64,
     streams: Mutex<Streams>,
+}
+
+/// A part of what was read.
+pub enum Piece {
+    Bytes(Vec<u8>),
+    /// Of a chunk that is in the block cache, or was.
+    Block(Block, Range<usize>),
+    Zeros(usize),
+}
+
+impl Piece {
+    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        let (bytes, zeros) = match self {
+            Self::Bytes(bytes) => (&bytes[..], 0),
+            Self::Block(block, range) => (&block.bytes()[range.clone()], 0),
+            Self::Zeros(len) => (&[][..], *len),
+        };
+        let zeros =
+            (0..zeros).step_by(ZEROS.len()).map(move |at| &ZEROS[..ZEROS.len().min(zeros - at)]);
+        std::iter::once(bytes).chain(zeros)
+    }
 }
 
 impl FileReader {
@@ -45,12 +68,18 @@ impl FileReader {
 
     /// Up to `len` bytes from `offset`; fewer only at the end of the file.
     pub fn read_at(&self, blocks: &BlockCache, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let pieces = self.pieces(blocks, offset, len)?;
+        Ok(pieces.iter().flat_map(Piece::slices).collect::<Vec<_>>().concat())
+    }
+
+    /// The same where it lies, not copied.
+    pub fn pieces(&self, blocks: &BlockCache, offset: u64, len: usize) -> Result<Vec<Piece>> {
         let range = self.clip(offset, len);
         if let Content::Inline(bytes) = &self.content {
-            return inline(bytes, &range);
+            return Ok(vec![Piece::Bytes(inline(bytes, &range)?)]);
         }
         let extents = extents_in(blocks.repo(), &self.content, range.clone())?;
-        assemble(&extents, &range, |id| blocks.get(id))
+        pieces(&extents, &range, |id| blocks.get(id))
     }
 
     /// Tells the prefetcher of a read; it fetches what will follow.
@@ -102,29 +131,32 @@ fn inline(bytes: &[u8], range: &Range<u64>) -> Result<Vec<u8>> {
     part.map(<[u8]>::to_vec).ok_or_else(|| Error::Invalid("a file is longer than its bytes".into()))
 }
 
-/// The bytes of a range out of the extents that overlap it.
-fn assemble(
+/// The pieces of a range out of the extents that overlap it.
+fn pieces(
     extents: &[(u64, Extent)],
     range: &Range<u64>,
     get: impl Fn(&BlobId) -> Result<Block>,
-) -> Result<Vec<u8>> {
-    let mut out = Vec::with_capacity((range.end - range.start) as usize);
+) -> Result<Vec<Piece>> {
+    let mut out = Vec::with_capacity(extents.len());
+    let mut at = range.start;
     for (start, extent) in extents {
-        let at = range.start + out.len() as u64;
         let from = at.checked_sub(*start).ok_or_else(gap)?;
         let to = extent.len.min(range.end - start);
         match &extent.id {
-            None => out.resize(out.len() + to.saturating_sub(from) as usize, 0),
+            None => out.push(Piece::Zeros(to.saturating_sub(from) as usize)),
             Some(id) => {
                 let block = get(id)?;
-                let bytes = block.bytes()?;
+                let bytes = block.bytes();
                 let part = bytes.get(from as usize..to as usize);
-                let part = part.filter(|_| bytes.len() as u64 == extent.len);
-                out.extend_from_slice(part.ok_or_else(|| wrong_length(id))?);
+                if part.is_none() || bytes.len() as u64 != extent.len {
+                    return Err(wrong_length(id));
+                }
+                out.push(Piece::Block(block, from as usize..to as usize));
             }
         }
+        at = at.max(start.saturating_add(to));
     }
-    if out.len() as u64 == range.end - range.start { Ok(out) } else { Err(gap()) }
+    if at == range.end { Ok(out) } else { Err(gap()) }
 }
 
 fn gap() -> Error {

@@ -7,5 +7,5 @@ mod file;
 mod prefetch;
 
 pub use blocks::{Block, BlockCache, BlockCounts};
-pub use file::FileReader;
+pub use file::{FileReader, Piece};
 pub use prefetch::Prefetcher;

@@ -12,6 +12,7 @@ use tresor_engine::repo::without_fetching;
 
 use super::blocks::BlockCache;
 use super::file::FileReader;
+use crate::follow;
 
 /// How far ahead of a reader is fetched: at first, and after it went on for long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +126,7 @@ impl Prefetcher {
     }
 
     fn add_workers(&self, count: usize) {
+        follow::free();
         for _ in 0..count {
             let (wanted, queue) = (self.wanted.clone(), Arc::downgrade(&self.queue));
             let worker = Worker { blocks: self.blocks.clone(), queue };

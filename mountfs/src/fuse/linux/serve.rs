@@ -1,0 +1,219 @@
+//! Takes the kernel's requests and has them answered.
+
+use std::io;
+use std::sync::Arc;
+
+use fuser::Errno;
+use rustix::io::Errno as DeviceError;
+
+use super::device::{Device, Reply, Room};
+use super::habits::Habits;
+use super::protocol::{Answer, Call, Range, Request};
+use crate::core::{Ino, LookUp, SnapshotFs};
+use crate::follow;
+use crate::fuse::drive::{Drive, FOR_GOOD, look_up, seeks_hole, valid, xattr, xattr_names};
+
+/// Longer reads are mostly the kernel's readahead: nobody waits for each of them.
+const LONG_READ: u32 = 64 << 10;
+
+/// What need not be opened, since there are no handles.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Opens {
+    pub no_file: bool,
+    pub no_directory: bool,
+}
+
+pub struct Server {
+    drive: Arc<Drive>,
+    opens: Opens,
+    habits: Arc<Habits>,
+}
+
+impl Server {
+    pub fn new(drive: Arc<Drive>, opens: Opens) -> Self {
+        Self { drive, opens, habits: Arc::default() }
+    }
+
+    /// Until the drive is gone.
+    pub fn run(&self, device: Device) -> io::Result<()> {
+        let device = Arc::new(device);
+        let mut room = Room::new();
+        loop {
+            follow::settle();
+            let request = match device.next(&mut room) {
+                Ok(Some(bytes)) => Request::decode(bytes),
+                Ok(None) => continue,
+                Err(DeviceError::NODEV) => return Ok(()),
+                Err(e) => return Err(e.into()),
+            };
+            // What can't even be answered is passed over.
+            let Some(request) = request else { continue };
+            let ends = request.call == Call::End;
+            follow::asked(request.who, waits(&request.call));
+            self.handle(Reply::new(device.clone(), request.unique), request);
+            if ends {
+                return Ok(());
+            }
+        }
+    }
+
+    fn handle(&self, reply: Reply, request: Request<'_>) {
+        let Request { ino, who, call, .. } = request;
+        match call {
+            Call::Lookup(name) => self.look_up(reply, ino, name),
+            Call::Forget(count) => self.forget(reply, &[(ino, count)]),
+            Call::ForgetAll(all) => self.forget(reply, &all),
+            Call::Attributes => self.answer(reply, ino, SnapshotFs::attr, |reply, attr| {
+                reply.answer(Answer::default().attributes(&attr, valid(&attr)));
+            }),
+            Call::Target => self.answer(reply, ino, SnapshotFs::readlink, |reply, target| {
+                reply.bytes(&target);
+            }),
+            Call::Open { flags } => self.open(reply, flags),
+            // Never asks again.
+            Call::OpenDirectory if self.opens.no_directory => reply.error(Errno::ENOSYS),
+            Call::OpenDirectory => reply.answer(Answer::default().opened(false)),
+            Call::Read(range) => self.read(reply, ino, range),
+            Call::List(range) => self.list(reply, ino, range),
+            Call::ListWithAttributes(range) => self.list_with(reply, ino, who, range),
+            Call::Volume => reply.answer(Answer::default().volume(self.drive.fs.volume())),
+            Call::Xattr { name, room } => self.xattr(reply, ino, name, room),
+            Call::XattrNames { room } => {
+                self.answer(reply, ino, xattr_names, move |reply, names| value(reply, &names, room))
+            }
+            Call::Access { mask } if mask & libc::W_OK as u32 != 0 => reply.error(Errno::EROFS),
+            Call::Access { .. } | Call::Close | Call::End => reply.bytes(&[]),
+            Call::Seek { offset, whence } => self.seek(reply, ino, offset, whence),
+            Call::Change => reply.error(Errno::EROFS),
+            Call::Unknown => reply.error(Errno::ENOSYS),
+            Call::Malformed => reply.error(Errno::EIO),
+        }
+    }
+
+    fn answer<T>(
+        &self,
+        reply: Reply,
+        ino: Ino,
+        work: impl Fn(&SnapshotFs, Ino) -> crate::core::FsResult<T> + Send + 'static,
+        give: impl FnOnce(Reply, T) + Send + 'static,
+    ) {
+        self.drive.answer(ino, move |fs| work(fs, ino), move |done| reply.give(done, give));
+    }
+
+    fn look_up(&self, reply: Reply, parent: Ino, name: &[u8]) {
+        let (name, habits) = (name.to_vec(), self.habits.clone());
+        let look = move |fs: &SnapshotFs, parent| look_up(fs, parent, &name);
+        self.answer(reply, parent, look, move |reply, found| {
+            let mut answer = Answer::default();
+            match &found {
+                Some(attr) => answer.entry(attr, valid(attr)),
+                None => answer.no_entry(FOR_GOOD),
+            };
+            if let Some(attr) = found {
+                habits.looked_up(parent, attr.kind);
+            }
+            reply.answer(&answer);
+        });
+    }
+
+    fn forget(&self, reply: Reply, all: &[(Ino, u64)]) {
+        all.iter().for_each(|(ino, count)| self.drive.fs.forget(*ino, *count));
+        reply.keep_silent();
+    }
+
+    fn open(&self, reply: Reply, flags: u32) {
+        if flags & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32 {
+            reply.error(Errno::EROFS);
+        } else if self.opens.no_file {
+            // Never asks again, and keeps pages.
+            reply.error(Errno::ENOSYS);
+        } else {
+            reply.answer(Answer::default().opened(true));
+        }
+    }
+
+    fn read(&self, reply: Reply, ino: Ino, Range { offset, size }: Range) {
+        let size = size as usize;
+        let read = move |fs: &SnapshotFs, ino| {
+            // What follows is on its way while this is fetched.
+            fs.read_ahead(ino, offset, size);
+            fs.pieces_at(ino, offset, size)
+        };
+        self.answer(reply, ino, read, |reply, pieces| {
+            let slices: Vec<&[u8]> = pieces.iter().flat_map(|piece| piece.slices()).collect();
+            reply.pieces(&slices);
+        });
+    }
+
+    fn list(&self, reply: Reply, ino: Ino, Range { offset, size }: Range) {
+        let room = size as usize;
+        let list = move |fs: &SnapshotFs, listing: &mut Answer| {
+            fs.read_dir(ino, offset, LookUp::Nothing, &mut |entry| listing.listed(&entry, room))
+        };
+        let give = |listing: Answer, done| reply.give(done, |reply, ()| reply.answer(&listing));
+        self.drive.fill(ino, Answer::for_listing(), list, give);
+    }
+
+    fn list_with(&self, reply: Reply, ino: Ino, who: u32, Range { offset, size }: Range) {
+        let room = size as usize;
+        let fixed = self.drive.fs.is_fixed(ino);
+        let look_up = if fixed { self.habits.of(who, offset) } else { LookUp::Everything };
+        let list = move |fs: &SnapshotFs, (listing, bare): &mut (Answer, u64)| {
+            fs.read_dir(ino, offset, look_up, &mut |entry| {
+                let known = entry.looked_up.then(|| valid(&entry.attr));
+                let fits = listing.listed_with(&entry, known, room);
+                *bare += u64::from(fits && !entry.looked_up);
+                fits
+            })
+        };
+        let habits = self.habits.clone();
+        self.drive.fill(ino, (Answer::for_listing(), 0), list, move |(listing, bare), done| {
+            if look_up != LookUp::Everything && bare > 0 {
+                habits.listed(who, ino, bare);
+            }
+            reply.give(done, |reply, ()| reply.answer(&listing));
+        });
+    }
+
+    fn xattr(&self, reply: Reply, ino: Ino, name: &[u8], room: u32) {
+        let none = self.drive.no_such_xattr(name);
+        let name = name.to_vec();
+        let find = move |fs: &SnapshotFs, ino| xattr(fs, ino, &name);
+        self.answer(reply, ino, find, move |reply, found| match found {
+            Some(found) => value(reply, &found, room),
+            None => reply.error(none),
+        });
+    }
+
+    fn seek(&self, reply: Reply, ino: Ino, offset: u64, whence: u32) {
+        let hole = match seeks_hole(whence as i32) {
+            Ok(hole) => hole,
+            Err(e) => return reply.error(e),
+        };
+        let seek = move |fs: &SnapshotFs, ino| fs.seek(ino, offset, hole);
+        self.answer(reply, ino, seek, |reply, found| match found {
+            Some(at) => reply.answer(Answer::default().offset(at)),
+            None => reply.error(Errno::ENXIO),
+        });
+    }
+}
+
+/// Whether who asks so goes on only when it is answered.
+fn waits(call: &Call<'_>) -> bool {
+    match call {
+        Call::Read(range) => range.size <= LONG_READ,
+        Call::Forget(_) | Call::ForgetAll(_) => false,
+        _ => true,
+    }
+}
+
+/// Answers with the value of an extended attribute, or with the length of one if there is no room.
+fn value(reply: Reply, value: &[u8], room: u32) {
+    if room == 0 {
+        reply.answer(Answer::default().length(value.len()));
+    } else if value.len() > room as usize {
+        reply.error(Errno::ERANGE);
+    } else {
+        reply.bytes(value);
+    }
+}
