@@ -17,7 +17,7 @@ use tresor_engine::repo::{Repository, Snapshot};
 use tresor_engine::restorer::{RestoreOptions, restore};
 use tresor_engine::select::SnapshotFilter;
 use tresor_engine::store::{MemoryStore, Store};
-use tresor_mountfs::{DriveOptions, Ino, Layout, SnapshotFs};
+use tresor_mountfs::{DriveOptions, Ino, Layout, LookUp, SnapshotFs};
 use tresor_testkit::{Item, Line, SlowStore, Traffic, backup, init, open, options, random_bytes};
 
 /// 100 Mbit/s.
@@ -103,7 +103,7 @@ fn read_below(fs: &SnapshotFs, ino: Ino) -> Done {
         return read_file(fs, ino);
     }
     let mut names = Vec::new();
-    fs.read_dir(ino, 0, false, &mut |entry| {
+    fs.read_dir(ino, 0, LookUp::Nothing, &mut |entry| {
         names.push(entry.name.to_vec());
         true
     })?;

@@ -11,7 +11,7 @@ use tresor_engine::monitor::Quiet;
 use tresor_engine::repo::{Repository, Snapshot};
 use tresor_engine::restorer::{RestoreOptions, restore};
 use tresor_engine::select::SnapshotFilter;
-use tresor_mountfs::{Attr, DriveOptions, FsError, Ino, Layout, SnapshotFs};
+use tresor_mountfs::{Attr, DriveOptions, FsError, Ino, Layout, LookUp, SnapshotFs};
 
 use crate::kit::encoded;
 use crate::sink::{MemorySink, Restored, part};
@@ -100,7 +100,7 @@ fn list(fs: &SnapshotFs, dir: Ino) -> (Vec<Listed>, Result<(), FsError>) {
     loop {
         let before = out.len();
         let (mut given, mut next) = (false, offset);
-        let listed = fs.read_dir(dir, offset, false, &mut |entry| {
+        let listed = fs.read_dir(dir, offset, LookUp::Nothing, &mut |entry| {
             given = true;
             next = entry.next;
             if !matches!(entry.name, b"." | b"..") {

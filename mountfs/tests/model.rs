@@ -225,7 +225,11 @@ fn what_was_backed_up_keeps_its_name_and_is_the_latest() {
     let snapshots = fs.lookup(Ino::ROOT, b"snapshots").unwrap().ino;
     let mut rng = Rng::with_seed(0);
     let mut names = || -> Vec<_> {
-        list(&fs, snapshots, &mut rng, LookUp::Nothing).into_iter().skip(2).map(|(name, _)| name).collect()
+        list(&fs, snapshots, &mut rng, LookUp::Nothing)
+            .into_iter()
+            .skip(2)
+            .map(|(name, _)| name)
+            .collect()
     };
     let [name, _] = names().try_into().unwrap();
     // Several, so that some ids are smaller and some larger.
