@@ -165,6 +165,7 @@ pub(super) fn publish(
     rewrite.unindexed(options, monitor)?;
     let Some(Written { doomed, kept, replaced }) = rewrite.finish()? else { return Ok(None) };
     plan.objects.retain(|id| !replaced.contains(id));
+    plan.replaced.extend(replaced);
     plan.objects.extend(kept.iter().chain(&doomed.objects));
     Ok(Some(doomed))
 }
@@ -331,7 +332,12 @@ impl Rewrite<'_> {
     fn finish(mut self) -> Result<Option<Written>> {
         let repo = self.repo;
         self.dooms.flush(Vec::new())?;
-        self.kept.flush(self.replaces.clone())?;
+        let mut replaces = self.replaces.clone();
+        if !replaces.is_empty() {
+            // Another prune that has read the index before the first batch must see that it is too late.
+            replaces.extend(&self.plan.replaced);
+        }
+        self.kept.flush(replaces)?;
         repo.store().settle()?;
         if !self.replaces.is_empty() && self.gives_way()? {
             return Ok(None);
