@@ -212,6 +212,45 @@ fn a_snapshot_that_can_be_read_at_the_last_look_stays() {
     assert!(tried > 2, "{tried} readings");
 }
 
+/// The same with an object of the index.
+#[test]
+fn an_index_object_that_can_be_read_at_the_last_look_stays() {
+    let (base, kept) = whole(9);
+    let name = base.list(ObjectKind::Index).unwrap()[0].0;
+    let good = base.get(&name).unwrap();
+    let mut tried = 0;
+    for good_from in 1.. {
+        let store = copy(&base);
+        let mut bytes = good.clone();
+        bytes[60] ^= 1;
+        store.replace(&name, &bytes).unwrap();
+        let (inner, reads, good) = (store.clone(), Arc::new(Mutex::new(0)), good.clone());
+        let counted = reads.clone();
+        let repo = open_over(&store, |store| {
+            hooked(store, 0, move |call| {
+                let mut reads = counted.lock().unwrap();
+                let reads_it = matches!(call, Call::Get(n) if *n == name);
+                *reads += usize::from(reads_it);
+                if reads_it && *reads == good_from {
+                    inner.replace(&name, &good)?;
+                }
+                Ok(())
+            })
+            .0
+        });
+        repair(&repo, &ALL).unwrap();
+        let is_there = names(&store, ObjectKind::Index).contains(&name.id);
+        if *reads.lock().unwrap() < good_from {
+            assert!(!is_there);
+            break;
+        }
+        tried += 1;
+        assert!(is_there, "whole at reading {good_from}, and removed");
+        kept.verify(&store, &format!("whole at reading {good_from}"));
+    }
+    assert!(tried > 1, "{tried} readings");
+}
+
 /// Whatever the disk can't read now, nothing is removed, and no snapshot is saved without it.
 #[test]
 fn a_bad_sector_is_not_lost() {

@@ -1,7 +1,7 @@
 //! A prune that is interrupted while it copies: the next one goes on from there.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
 use tresor_engine::Result;
 use tresor_engine::format::ChunkSizes;
@@ -131,4 +131,32 @@ fn of_two_places_the_pack_counts_that_is_used_best() {
     let plan = plan_prune(&open(&store), &gentle(), &Quiet::default()).unwrap();
     assert_eq!((plan.packs_repack, plan.bytes_repack), (0, 0), "{plan:?}");
     finish(&store, &kept, &gentle(), "without copying");
+}
+
+/// There may be no room for copies before the garbage is gone.
+#[test]
+fn garbage_is_deleted_before_anything_is_copied() {
+    let (store, kept) = half_used();
+    let lazy = PruneOptions { max_unused_percent: 1e9, ..gentle() };
+    assert!(prune_at(&open(&store), &lazy, -3 * DAY).unwrap().bytes_marked > 0);
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let seen = calls.clone();
+    let repo = open_over(&store, |store| {
+        hooked(store, 0, move |call| {
+            match call {
+                Call::Put(name) | Call::Delete(name) if name.kind == ObjectKind::Pack => {
+                    seen.lock().unwrap().push(matches!(call, Call::Put(_)));
+                }
+                _ => {}
+            }
+            Ok(())
+        })
+        .0
+    });
+    let outcome = prune_at(&repo, &gentle(), 0).unwrap();
+    assert!(outcome.bytes_repacked > 0);
+    let calls = calls.lock().unwrap();
+    let deleted = calls.iter().take_while(|stores| !**stores).count() as u64;
+    assert!(deleted > 0 && deleted == outcome.packs_deleted, "{deleted} of {outcome:?}");
+    kept.verify(&store, "afterwards");
 }

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use tresor_engine::maintenance::{RepairIndexOptions, repair_index, scrub};
+use tresor_engine::format::{ParityShare, Time};
+use tresor_engine::maintenance::{PrunePlan, RepairIndexOptions, prune, repair_index, scrub};
+use tresor_engine::repo::now;
 use tresor_engine::store::{LocalStore, StoreError, StoreErrorKind};
 use tresor_testkit::Damage;
 
@@ -116,4 +118,51 @@ fn it_is_read_once_more_before_it_goes() {
         finish(&store, &kept, &all(), "then");
     }
     assert_eq!(tried, 2);
+}
+
+/// A whole pack of another repository is of no use here, and may be all there is of it.
+#[test]
+fn a_pack_of_another_repository_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, kept, _) = repository(folder.path());
+    let other = new_store();
+    try_backup(&open(&other), &some_tree(&mut Rng::with_seed(32), 3), None).unwrap();
+    let (foreign, _) = other.list(ObjectKind::Pack).unwrap()[0];
+    store.put(&foreign, &other.get(&foreign).unwrap()).unwrap();
+    for options in [gentle(), all()] {
+        let (repo, monitor) = (open(&store), Quiet::default());
+        let time = Time::new(now().seconds + 2 * DAY, 0);
+        let plan = PrunePlan::at(&repo, &options, time, &monitor).unwrap();
+        prune(&repo, &options, plan, &monitor).unwrap();
+        let problems = monitor.problems.lock().unwrap();
+        assert!(problems.len() == 1 && problems[0].0 == foreign.path(), "{problems:?}");
+        assert!(problems[0].1.contains("left alone"), "{problems:?}");
+    }
+    assert!(names(&store, ObjectKind::Pack).contains(&foreign.id));
+    kept.verify(&store, "with a pack of another repository");
+}
+
+/// What parity makes good is no damage: such a pack is entered as any other.
+#[test]
+fn one_that_parity_can_mend_is_none_of_them() {
+    let mut rng = Rng::with_seed(33);
+    let store = new_store_with(ParityShare::new(50));
+    let mut kept = Kept::default();
+    kept.add(&open(&store), &some_tree(&mut rng, 3));
+    let before = copy(&store);
+    try_backup(&open(&store), &some_tree(&mut rng, 3), None).unwrap();
+    let is_pack = |name: &ObjectName| before.size(name).is_err() && name.kind == ObjectKind::Pack;
+    let packs: Vec<_> = objects(&store).into_keys().filter(is_pack).collect();
+    let damaged = packs[0];
+    for name in packs.iter().flat_map(|name| [*name, name.parity()]) {
+        before.put(&name, &store.get(&name).unwrap()).unwrap();
+    }
+    let mut bytes = before.get(&damaged).unwrap();
+    bytes[60] ^= 1;
+    before.replace(&damaged, &bytes).unwrap();
+    prune_at(&open(&before), &gentle(), 2 * DAY).unwrap();
+    let runs = open(&before).index().runs();
+    assert!(runs.iter().any(|run| run.packs().any(|pack| pack.id == damaged.id)));
+    assert!(names(&before, ObjectKind::Pack).contains(&damaged.id));
+    finish(&before, &kept, &all(), "then");
 }
