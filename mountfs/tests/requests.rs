@@ -99,3 +99,12 @@ fn of_a_large_folder_few_entries_are_asked_for_one_by_one() {
     let asked = requests(&mount, |root| assert_eq!(look_at_all(&root.join("many")), MANY));
     assert!(asked < MANY / 8, "{asked}");
 }
+
+#[test]
+fn who_looks_at_everything_after_somebody_who_only_listed_asks_for_listings_again() {
+    let mount = mounted(&tree());
+    requests(&mount, |root| assert_eq!(find(root).len() as u64, FOLDERS * FILES));
+    let asked = requests(&mount, |root| assert!(look_at_all(root) > 0));
+    // Entries of the first two folders one by one; then each folder's attributes and listing.
+    assert!(asked <= 3 * (FOLDERS + 1) + 2 * FILES + 6, "{asked}");
+}

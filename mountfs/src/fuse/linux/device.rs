@@ -8,7 +8,8 @@ use fuser::Errno;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno as DeviceError;
 
-use super::protocol::{Answer, answer_header};
+use super::protocol::{Answer, answer_header, listing_is_old};
+use crate::core::Ino;
 
 /// The kernel refuses a buffer without room for the longest write that fuser has agreed on with it, though
 /// nobody writes. Pages that are never touched cost nothing.
@@ -55,6 +56,12 @@ impl Device {
         }
     }
 
+    /// Tells the kernel not to keep the listing of a directory any more. It waits for nothing that is ours to answer.
+    pub fn take_back(&self, listing: Ino) {
+        // Fails if it doesn't know the directory any more.
+        let _ = rustix::io::write(&self.0, &listing_is_old(listing));
+    }
+
     fn answer(&self, unique: u64, error: i32, pieces: &[&[u8]]) {
         let header = answer_header(unique, error, pieces.iter().map(|piece| piece.len()).sum());
         let mut all = Vec::with_capacity(pieces.len() + 1);
@@ -75,6 +82,10 @@ pub struct Reply {
 impl Reply {
     pub fn new(device: Arc<Device>, unique: u64) -> Self {
         Self { device, unique, is_done: false }
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     pub fn error(self, errno: Errno) {

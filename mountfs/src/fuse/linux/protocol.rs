@@ -321,6 +321,17 @@ pub fn answer_header(unique: u64, error: i32, len: usize) -> [u8; ANSWER_HEADER]
     header
 }
 
+/// A message of ours: what the kernel keeps of this directory's pages, all of them, is old. It asks for the
+/// directory's attributes again, too.
+pub fn listing_is_old(directory: Ino) -> [u8; ANSWER_HEADER + 24] {
+    const INVAL_INODE: i32 = 2;
+    let mut message = [0; ANSWER_HEADER + 24];
+    // Where an answer has a negative error, a message has its kind.
+    message[..ANSWER_HEADER].copy_from_slice(&answer_header(0, -INVAL_INODE, 24));
+    message[ANSWER_HEADER..ANSWER_HEADER + 8].copy_from_slice(&directory.0.to_ne_bytes());
+    message
+}
+
 /// The upper bits of a mode, which are also the kinds of a listing.
 fn kind_bits(kind: NodeKind) -> u32 {
     let bits = match kind {

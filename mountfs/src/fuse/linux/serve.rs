@@ -60,7 +60,7 @@ impl Server {
     fn handle(&self, reply: Reply, request: Request<'_>) {
         let Request { ino, who, call, .. } = request;
         match call {
-            Call::Lookup(name) => self.look_up(reply, ino, name),
+            Call::Lookup(name) => self.look_up(reply, ino, who, name),
             Call::Forget(count) => self.forget(reply, &[(ino, count)]),
             Call::ForgetAll(all) => self.forget(reply, &all),
             Call::Attributes => self.answer(reply, ino, SnapshotFs::attr, |reply, attr| {
@@ -100,7 +100,7 @@ impl Server {
         self.drive.answer(ino, move |fs| work(fs, ino), move |done| reply.give(done, give));
     }
 
-    fn look_up(&self, reply: Reply, parent: Ino, name: &[u8]) {
+    fn look_up(&self, reply: Reply, parent: Ino, who: u32, name: &[u8]) {
         let (name, habits) = (name.to_vec(), self.habits.clone());
         let look = move |fs: &SnapshotFs, parent| look_up(fs, parent, &name);
         self.answer(reply, parent, look, move |reply, found| {
@@ -109,8 +109,10 @@ impl Server {
                 Some(attr) => answer.entry(attr, valid(attr)),
                 None => answer.no_entry(FOR_GOOD),
             };
+            // Before the answer, so that who asks doesn't go through the next one.
             if let Some(attr) = found {
-                habits.looked_up(parent, attr.kind);
+                let old = habits.looked_up(who, parent, attr.kind);
+                old.into_iter().for_each(|listing| reply.device().take_back(listing));
             }
             reply.answer(&answer);
         });
