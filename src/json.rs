@@ -130,6 +130,24 @@ pub struct Entry {
     target_hex: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    streams: Vec<Stream>,
+}
+
+/// An extended attribute that is stored as the contents of files are.
+#[derive(Serialize)]
+struct Stream {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name_hex: Option<String>,
+    size: Option<u64>,
+}
+
+impl Stream {
+    fn new(stream: &format::Stream) -> Self {
+        let (name, name_hex) = (path_text(&stream.name), path_hex(&stream.name));
+        Self { name, name_hex, size: stream.content.size() }
+    }
 }
 
 impl Entry {
@@ -150,6 +168,7 @@ impl Entry {
             target: node.target.as_deref().map(path_text),
             target_hex: node.target.as_deref().and_then(path_hex),
             device: node.device,
+            streams: node.streams().iter().map(Stream::new).collect(),
         }
     }
 }

@@ -90,6 +90,12 @@ pub fn check(node: &Node) -> Result<()> {
     Err(Error::Invalid(reason.into()))
 }
 
+/// The length of a stream; refuses one whose parts don't add up.
+pub fn size_of(stream: &Content) -> Result<u64> {
+    let malformed = || Error::Invalid("what it consists of doesn't add up".into());
+    stream.size().ok_or_else(malformed)
+}
+
 /// The extents that overlap a range, each with its offset in the file. Pages
 /// of long lists are read only where needed. Inline content has no extents.
 pub fn extents_in(

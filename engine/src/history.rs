@@ -112,7 +112,7 @@ fn change(old: Option<&Node>, new: Option<&Node>) -> Option<ChangeKind> {
             let metadata = |n: &Node| (n.mode, n.uid, n.gid, n.mtime);
             if !same_content {
                 Some(ChangeKind::Modified)
-            } else if metadata(a) != metadata(b) || a.xattrs != b.xattrs {
+            } else if metadata(a) != metadata(b) || a.xattrs != b.xattrs || a.streams != b.streams {
                 Some(ChangeKind::Metadata)
             } else {
                 None

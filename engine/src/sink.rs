@@ -25,20 +25,34 @@ pub trait SinkDir: Send + Sync {
     /// Opens an existing regular file, to compare.
     fn open_file(&self, name: &[u8]) -> io::Result<Box<dyn SourceFile>>;
 
+    /// Opens an extended attribute of an existing entry, to compare.
+    fn open_stream(&self, node: &Node, name: &[u8]) -> io::Result<Box<dyn SourceFile>> {
+        let _ = (node, name);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Starts a new file that gets its name only at [`SinkFile::finish`].
     fn create_file(&self, node: &Node) -> io::Result<Box<dyn SinkFile>>;
 
     /// Makes a symlink, FIFO, socket or device with its metadata, replacing a
     /// non-directory of that name.
-    fn make_special(&self, node: &Node) -> Result<Vec<MetadataProblem>, io::Error>;
+    fn make_special(
+        &self,
+        node: &Node,
+        streams: &mut dyn Streams,
+    ) -> io::Result<Vec<MetadataProblem>>;
 
     /// Makes `name` here another name of `target_name` in `target`, replacing a
     /// non-directory of that name.
     fn link(&self, name: &[u8], target: &dyn SinkDir, target_name: &[u8]) -> io::Result<()>;
 
-    /// Sets owner, mode, times and xattrs of an existing directory or file of
+    /// Sets owner, mode, times and extended attributes of an existing directory or file of
     /// this directory. What can't be set is returned, the rest is set.
-    fn set_metadata(&self, node: &Node) -> io::Result<Vec<MetadataProblem>>;
+    fn set_metadata(
+        &self,
+        node: &Node,
+        streams: &mut dyn Streams,
+    ) -> io::Result<Vec<MetadataProblem>>;
 
     /// Removes a non-directory.
     fn remove(&self, name: &[u8]) -> io::Result<()>;
@@ -80,7 +94,43 @@ pub trait SinkFile: Send {
 
     /// Sets length and metadata, then gives the file its name, replacing a
     /// non-directory of that name.
-    fn finish(self: Box<Self>, node: &Node) -> Result<Vec<MetadataProblem>, io::Error>;
+    fn finish(
+        self: Box<Self>,
+        node: &Node,
+        streams: &mut dyn Streams,
+    ) -> io::Result<Vec<MetadataProblem>>;
+}
+
+/// What the streams of a node hold (see `Node::streams`). They are set with the rest of its
+/// extended attributes; one that can't be had is a `MetadataProblem`, and is not there then.
+pub trait Streams {
+    /// Whether a stream of the target is as it shall be.
+    fn is_right(&mut self, name: &[u8], there: &mut dyn SourceFile) -> io::Result<bool>;
+
+    /// Gives what a stream shall hold, in pieces and their offsets, in any order. What isn't
+    /// given is zeros.
+    fn write(
+        &mut self,
+        name: &[u8],
+        to: &mut (dyn FnMut(&[u8], u64) -> io::Result<()> + Send),
+    ) -> io::Result<()>;
+}
+
+/// For nodes without streams.
+pub struct NoStreams;
+
+impl Streams for NoStreams {
+    fn is_right(&mut self, _: &[u8], _: &mut dyn SourceFile) -> io::Result<bool> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn write(
+        &mut self,
+        _: &[u8],
+        _: &mut (dyn FnMut(&[u8], u64) -> io::Result<()> + Send),
+    ) -> io::Result<()> {
+        Err(io::ErrorKind::NotFound.into())
+    }
 }
 
 /// Something about an entry that could not be restored; its data was.

@@ -18,7 +18,7 @@ use tresor_engine::maintenance::{
 use tresor_engine::monitor::{Monitor, Quiet};
 use tresor_engine::repo::{InitOptions, Repository};
 use tresor_engine::store::{LocalStore, Store, StoreError, StoreErrorKind};
-use tresor_testkit::{Call, HookedStore, Item};
+use tresor_testkit::{Call, HookedStore, Item, attributes};
 
 use world::*;
 
@@ -45,7 +45,7 @@ fn two_snapshots() -> (Store, Kept) {
     (store, kept)
 }
 
-/// Files of these snapshots that can't be read: their content, their directory or
+/// Files and streams of these snapshots that can't be read: their content, their directory or
 /// the way there is lost.
 fn unreadable(repo: &Repository, kept: &Kept) -> Vec<String> {
     let mut lost = Vec::new();
@@ -61,6 +61,13 @@ fn unreadable(repo: &Repository, kept: &Kept) -> Vec<String> {
             });
             if read.is_err() {
                 lost.push(format!("{}:{path}", snapshot.id.short()));
+            }
+        }
+        for path in ["/sub", "/sub/empty"] {
+            let names: Vec<&[u8]> = path.split('/').skip(1).map(str::as_bytes).collect();
+            let node = tresor_engine::tree::resolve(repo, &snapshot.data.tree, &names);
+            if node.and_then(|node| attributes(repo, &node.unwrap())).is_err() {
+                lost.push(format!("{}:{path} (stream {LONG})", snapshot.id.short()));
             }
         }
     }

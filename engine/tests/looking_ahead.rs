@@ -9,7 +9,7 @@ use tresor_engine::error::Error;
 use tresor_engine::format::Node;
 use tresor_engine::monitor::{Monitor, Quiet};
 use tresor_engine::repo::Snapshot;
-use tresor_engine::source::{SourceDir, SourceFile};
+use tresor_engine::source::{Room, SourceDir, SourceFile};
 use tresor_engine::store::{MemoryStore, Store};
 use tresor_testkit::{Call, Forest, HookedStore, init, open, options, repository};
 
@@ -50,8 +50,8 @@ impl SourceDir for Folder {
         self.inner.stat(name)
     }
 
-    fn details(&self, node: &mut Node) -> io::Result<()> {
-        self.inner.details(node)
+    fn details(&self, node: &mut Node, room: &mut Room) -> io::Result<()> {
+        self.inner.details(node, room)
     }
 
     fn open_dir(&self, name: &[u8]) -> io::Result<Arc<dyn SourceDir>> {

@@ -15,5 +15,7 @@ mod in_place;
 mod kit;
 #[path = "restore/links.rs"]
 mod links;
+#[path = "restore/streams.rs"]
+mod streams;
 #[path = "restore/unfinished.rs"]
 mod unfinished;

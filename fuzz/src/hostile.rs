@@ -6,9 +6,10 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use arbitrary::Unstructured;
+use tresor_engine::format::windows::STREAM;
 use tresor_engine::format::{
     BlobId, BlobKind, Branch, Content, ContentPage, Extent, ExtentPage, LinkId, Node, NodeKind,
-    PathBytes, SnapshotData, Summary, Time, TreePage, Xattr,
+    PathBytes, SnapshotData, Stream, Summary, Time, TreePage, Xattr,
 };
 use tresor_engine::maintenance::{
     PruneOptions, RepairSnapshotsOptions, plan_prune, prune, repair_snapshots,
@@ -244,6 +245,15 @@ impl Blobs {
             node.xattrs = Some(vec![Xattr { name: name(input), value }; 1 + usize::from(has(2))]);
             node.mtime = Time::new(input.arbitrary().unwrap_or_default(), 0);
         }
+        if odd % 32 == 17 {
+            let stream = |_| Stream { name: stream_name(input), content: self.content(input) };
+            let mut streams: Vec<_> = (0..=kind % 3).map(stream).collect();
+            if !kind.is_multiple_of(16) {
+                streams.sort_by(|a, b| a.name.cmp(&b.name));
+                streams.dedup_by(|a, b| a.name == b.name);
+            }
+            node.streams = Some(streams);
+        }
         if has(32) {
             let inode = u64::from(byte(input) % 3);
             node.link = Some(LinkId { device: 1, inode, names: u32::from(byte(input)) });
@@ -265,6 +275,11 @@ fn length(input: &mut Unstructured<'_>) -> u64 {
         6 => (16 << 20) + n - 128,
         _ => input.arbitrary().unwrap_or_default(),
     }
+}
+
+fn stream_name(input: &mut Unstructured<'_>) -> Vec<u8> {
+    let prefix: &[u8] = if byte(input).is_multiple_of(2) { STREAM } else { b"user." };
+    [prefix, &name(input)].concat()
 }
 
 fn name(input: &mut Unstructured<'_>) -> Vec<u8> {

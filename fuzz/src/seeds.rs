@@ -5,7 +5,7 @@ use tresor_engine::compress::compress_into;
 use tresor_engine::format::{
     BlobId, BlobKind, Branch, Config, Content, ContentPage, Extent, ExtentPage, IndexData, KeySlot,
     LinkId, Node, NodeKind, ObjectId, PackEntry, PackTable, PathBytes, SegmentEntry, SlotInfo,
-    SnapshotData, Summary, Time, TreePage, Xattr,
+    SnapshotData, Stream, Summary, Time, TreePage, Xattr,
 };
 
 use crate::kit::{encoded, keys, with_length};
@@ -117,6 +117,8 @@ fn nodes() -> Vec<Node> {
     device.device = Some(0x0503);
     let mut named = node("c", Content::Pages { level: 1, pages: vec![ExtentPage { len: 9, id }] });
     named.link = Some(LinkId { device: 1, inode: 2, names: 3 });
+    let content = Content::Extents(vec![Extent { len: 70_000, id: Some(id) }]);
+    named.streams = Some(vec![Stream { name: b"user.long".to_vec(), content }]);
     named.xattrs = Some(vec![Xattr { name: b"user.x".to_vec(), value: b"y".to_vec() }]);
     let extents = vec![Extent { len: 5, id: Some(id) }, Extent { len: 7, id: None }];
     vec![

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tresor_engine::format::{Node, NodeKind, is_valid_name};
-use tresor_engine::sink::{MetadataProblem, SinkDir, SinkFile};
+use tresor_engine::sink::{MetadataProblem, SinkDir, SinkFile, Streams};
 use tresor_engine::source::SourceFile;
 
 /// The most that one file takes; a restore is told that the target is full.
@@ -107,10 +107,14 @@ impl SinkDir for MemorySink {
         Ok(Box::new(Writing { dir: self.clone(), bytes: BTreeMap::new(), taken: 0 }))
     }
 
-    fn make_special(&self, node: &Node) -> io::Result<Vec<MetadataProblem>> {
+    fn make_special(
+        &self,
+        node: &Node,
+        streams: &mut dyn Streams,
+    ) -> io::Result<Vec<MetadataProblem>> {
         assert!(!node.is_file() && !node.is_dir(), "{:?} is not special", node.kind);
         self.put(&node.name, Restored::Other(own(node)))?;
-        Ok(Vec::new())
+        Ok(take_streams(node, streams))
     }
 
     fn link(&self, name: &[u8], target: &dyn SinkDir, target_name: &[u8]) -> io::Result<()> {
@@ -122,8 +126,12 @@ impl SinkDir for MemorySink {
         }
     }
 
-    fn set_metadata(&self, node: &Node) -> io::Result<Vec<MetadataProblem>> {
-        self.get(&node.name).map(|_| Vec::new()).ok_or_else(absent)
+    fn set_metadata(
+        &self,
+        node: &Node,
+        streams: &mut dyn Streams,
+    ) -> io::Result<Vec<MetadataProblem>> {
+        self.get(&node.name).map(|_| take_streams(node, streams)).ok_or_else(absent)
     }
 
     fn remove(&self, name: &[u8]) -> io::Result<()> {
@@ -138,6 +146,25 @@ impl SinkDir for MemorySink {
     fn as_any(&self) -> &dyn Any {
         self
     }
+}
+
+/// Asks for all streams; what it is given must lie within them.
+fn take_streams(node: &Node, streams: &mut dyn Streams) -> Vec<MetadataProblem> {
+    let mut problems = Vec::new();
+    for stream in node.streams() {
+        let size = stream.content.size();
+        let mut taken = 0;
+        let written = streams.write(&stream.name, &mut |bytes, at| {
+            let end = at.checked_add(bytes.len() as u64);
+            assert!(end.is_some_and(|end| size.is_some_and(|size| end <= size)));
+            taken += bytes.len() as u64;
+            if taken > MOST { Err(ErrorKind::FileTooLarge.into()) } else { Ok(()) }
+        });
+        if let Err(error) = written {
+            problems.push(MetadataProblem { what: "stream".into(), error });
+        }
+    }
+    problems
 }
 
 struct Writing {
@@ -160,11 +187,15 @@ impl SinkFile for Writing {
         Ok(())
     }
 
-    fn finish(self: Box<Self>, node: &Node) -> io::Result<Vec<MetadataProblem>> {
+    fn finish(
+        self: Box<Self>,
+        node: &Node,
+        streams: &mut dyn Streams,
+    ) -> io::Result<Vec<MetadataProblem>> {
         let end = self.bytes.last_key_value().map_or(0, |(at, b)| at + b.len() as u64);
         assert!(end <= node.size, "{end} bytes were written of a file of {}", node.size);
         self.dir.put(&node.name, Restored::File(own(node), Arc::new(self.bytes)))?;
-        Ok(Vec::new())
+        Ok(take_streams(node, streams))
     }
 }
 

@@ -168,12 +168,25 @@ fn compare(fs: &SnapshotFs, sink: &MemorySink, restored: bool) {
     used.into_iter().for_each(|ino| fs.forget(ino, 1));
 }
 
+/// Attributes are asked for that have at most so many bytes.
+const MOST_XATTR: u64 = 64 << 10;
+
 /// Whatever else can be asked of an entry.
 fn look(fs: &SnapshotFs, attr: &Attr) {
     assert_eq!(fs.attr(attr.ino).map(|a| a.size).ok(), Some(attr.size));
     let _ = fs.readlink(attr.ino);
-    for name in fs.xattr_names(attr.ino).unwrap_or_default() {
-        assert!(fs.xattr(attr.ino, &name).is_ok());
+    for name in fs.xattr_names(attr.ino, MOST_XATTR).unwrap_or_default() {
+        // What is stored as contents are may be lost.
+        match fs.xattr(attr.ino, &name, MOST_XATTR) {
+            Ok(value) => assert!(value.len() as u64 <= MOST_XATTR),
+            Err(e) => assert!(matches!(e, FsError::Io(_)), "{e}"),
+        }
+    }
+    for (name, size) in fs.windows_streams(attr.ino).unwrap_or_default() {
+        if let Ok(Some((_, stream))) = fs.windows_stream(attr.ino, &name) {
+            assert!(stream.size() == size || name.is_empty());
+            let _ = fs.read_stream(&stream, size.saturating_sub(10), 100);
+        }
     }
     for hole in [false, true] {
         if let Ok(Some(at)) = fs.seek(attr.ino, 0, hole) {

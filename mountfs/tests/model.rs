@@ -9,7 +9,7 @@ use tresor_engine::archiver::BackupOptions;
 use tresor_engine::format::{LinkId, NodeKind, Time, Xattr};
 use tresor_engine::repo::{REPAIRED, Repository, Snapshot, without_fetching};
 use tresor_mountfs::{Attr, FsError, Ino, LookUp, SnapshotFs};
-use tresor_testkit::{Body, Item, backup, options, random_tree, repository};
+use tresor_testkit::{Body, Item, add_streams, backup, options, random_tree, repository};
 
 fn drive(repo: &Arc<Repository>, snapshot: Option<Snapshot>) -> Arc<SnapshotFs> {
     kit::drive(repo, snapshot, 4 << 20)
@@ -103,17 +103,20 @@ fn check_tree(fs: &SnapshotFs, ino: Ino, item: &Item, rng: &mut Rng) {
     assert_eq!(fs.lookup(ino, &missing), Err(FsError::NotFound));
 }
 
+/// No attribute of these trees is longer.
+const MOST: u64 = 4 << 20;
+
 fn check_entry(fs: &SnapshotFs, dir: Ino, name: &[u8], attr: &Attr, item: &Item, rng: &mut Rng) {
     check_attr(attr, item);
     assert_eq!(fs.lookup(dir, name).unwrap(), *attr);
     assert_eq!(fs.attr(attr.ino).unwrap(), *attr);
     let xattrs = item.node.xattrs();
     let names: Vec<_> = xattrs.iter().map(|x| x.name.clone()).collect();
-    assert_eq!(fs.xattr_names(attr.ino).unwrap(), names);
+    assert_eq!(fs.xattr_names(attr.ino, MOST).unwrap(), names);
     for x in xattrs {
-        assert_eq!(fs.xattr(attr.ino, &x.name).unwrap(), x.value);
+        assert_eq!(fs.xattr(attr.ino, &x.name, MOST).unwrap(), x.value);
     }
-    assert_eq!(fs.xattr(attr.ino, b"user.none"), Err(FsError::NoAttribute));
+    assert_eq!(fs.xattr(attr.ino, b"user.none", MOST), Err(FsError::NoAttribute));
     match item.node.kind {
         NodeKind::Directory => {
             check_tree(fs, attr.ino, item, rng);
@@ -136,7 +139,8 @@ fn random_trees_look_the_same_on_the_drive() {
     let repo = repository();
     for seed in 0..12 {
         let mut rng = Rng::with_seed(seed);
-        let tree = random_tree(&mut rng, 120);
+        let mut tree = random_tree(&mut rng, 120);
+        add_streams(&mut rng, &mut tree);
         let (snapshot, _) = backup(&repo, &tree, &options(None));
         let fs = drive(&repo, Some(snapshot));
         check_tree(&fs, Ino::ROOT, &tree, &mut rng);
@@ -297,15 +301,15 @@ fn programs_are_told_when_nothing_has_a_label_or_acl() {
     };
     let plain = at(&["@latest", "f"]);
     let (acl, label) = (b"system.posix_acl_access", b"security.selinux");
-    assert_eq!(fs.xattr(plain, acl), Err(FsError::NoSuchAttributes));
-    assert_eq!(fs.xattr(plain, label), Err(FsError::NoSuchAttributes));
-    assert_eq!(fs.xattr(plain, b"user.note"), Err(FsError::NoAttribute));
-    assert_eq!(fs.xattr(plain, b"user.none"), Err(FsError::NoAttribute));
+    assert_eq!(fs.xattr(plain, acl, MOST), Err(FsError::NoSuchAttributes));
+    assert_eq!(fs.xattr(plain, label, MOST), Err(FsError::NoSuchAttributes));
+    assert_eq!(fs.xattr(plain, b"user.note", MOST), Err(FsError::NoAttribute));
+    assert_eq!(fs.xattr(plain, b"user.none", MOST), Err(FsError::NoAttribute));
     // A snapshot with labels makes it an honest question again, on the whole drive.
     backup(&repo, &with("security.selinux"), &options(None));
     std::thread::sleep(std::time::Duration::from_millis(600));
     let labelled = at(&["@latest", "g"]);
-    assert_eq!(fs.xattr(labelled, label).unwrap(), b"value");
-    assert_eq!(fs.xattr(plain, label), Err(FsError::NoAttribute));
-    assert_eq!(fs.xattr(plain, acl), Err(FsError::NoSuchAttributes));
+    assert_eq!(fs.xattr(labelled, label, MOST).unwrap(), b"value");
+    assert_eq!(fs.xattr(plain, label, MOST), Err(FsError::NoAttribute));
+    assert_eq!(fs.xattr(plain, acl, MOST), Err(FsError::NoSuchAttributes));
 }

@@ -142,6 +142,32 @@ fn random_trees_are_the_same_through_the_kernel() {
     }
 }
 
+/// Attributes that a node had no room for are there as others are; Linux can't show one of
+/// more than 64 KiB, and who copies a file doesn't stumble over it.
+#[test]
+fn long_attributes_are_there_as_far_as_linux_has_them() {
+    let repo = repository();
+    let value = |i: u8| vec![i; 60_000];
+    let many = |item: Item, i| item.with_attribute(&format!("user.{i:02}"), value(i));
+    let file = (0..30).fold(Item::file("text"), many).with_attribute("user.long", vec![1; 65_537]);
+    let (snapshot, _) = backup(&repo, &Item::dir().with("f", file), &options(None));
+    let mount = Mount::new(drive(&repo, Some(snapshot), 4 << 20));
+    let path = mount.at(OsStr::new("f"));
+    let mut list = [0; 4096];
+    let len = llistxattr(&path, &mut list).unwrap();
+    let mut names: Vec<_> = list[..len].split(|b| *b == 0).filter(|n| !n.is_empty()).collect();
+    names.sort_unstable();
+    assert_eq!(names.len(), 30);
+    for (i, name) in names.into_iter().enumerate() {
+        let mut read = vec![0; 65_536];
+        let len = lgetxattr(&path, name, &mut read).unwrap();
+        assert!(read[..len] == value(i as u8), "{i}");
+    }
+    let mut read = vec![0; 65_536];
+    let long = lgetxattr(&path, "user.long", &mut read);
+    assert_eq!(long, Err(rustix::io::Errno::TOOBIG));
+}
+
 /// What is on the drive, and files that were opened when it was there.
 struct Model {
     repo: Arc<Repository>,

@@ -4,13 +4,18 @@
 mod kit;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use fastrand::Rng;
 use tresor_engine::format::windows::{ATTRIBUTES, CREATED, REPARSE};
-use tresor_engine::format::{NodeKind, Time, Xattr};
+use tresor_engine::format::{Content, NodeKind, ObjectKind, ObjectName, Time, Xattr};
 use tresor_engine::naming::{is_windows_name, windows_name};
+use tresor_engine::store::{MemoryStore, Store};
+use tresor_engine::tree;
 use tresor_mountfs::{FsError, Ino, SnapshotFs, WindowsEntry};
-use tresor_testkit::{Body, Item, backup, options, random_tree, repository};
+use tresor_testkit::{
+    Body, Item, backup, init, open, options, random_bytes, random_tree, repository,
+};
 
 /// All entries but `.` and `..`, listed a few at a time from after the last one.
 fn list(fs: &SnapshotFs, ino: Ino, rng: &mut Rng) -> Vec<WindowsEntry> {
@@ -246,9 +251,10 @@ fn attributes_of_windows_and_of_others() {
     assert_eq!(windows.created, Time::new(1, 0));
     let streams = fs.windows_streams(attr.ino).unwrap();
     assert_eq!(streams, [(b"Zone.Identifier".to_vec(), 6)]);
-    let stream = fs.windows_stream(attr.ino, b"ZONE.identifier").unwrap();
-    assert_eq!(stream, Some((b"Zone.Identifier".to_vec(), b"zone 3".to_vec())));
-    assert_eq!(fs.windows_stream(attr.ino, b"zone").unwrap(), None);
+    let (name, stream) = fs.windows_stream(attr.ino, b"ZONE.identifier").unwrap().unwrap();
+    assert_eq!((name.as_slice(), stream.size()), (&b"Zone.Identifier"[..], 6));
+    assert_eq!(fs.read_stream(&stream, 2, 100).unwrap(), b"ne 3");
+    assert!(fs.windows_stream(attr.ino, b"zone").unwrap().is_none());
     let (open, attr) = meta("open");
     assert_eq!((open.created, open.link), (attr.mtime, None));
     assert!(fs.windows_streams(attr.ino).unwrap().is_empty());
@@ -257,4 +263,63 @@ fn attributes_of_windows_and_of_others() {
     let link = meta("to dir").0.link.unwrap();
     assert_eq!(link[..4], 0xa000_000c_u32.to_le_bytes());
     assert_eq!(link[20..26], [b'd', 0, b'i', 0, b'r', 0]);
+}
+
+/// A long stream is listed without being read, and read in parts.
+#[test]
+fn long_streams_are_read_in_parts() {
+    let repo = repository();
+    let bytes = random_bytes(&mut fastrand::Rng::with_seed(1), 3_000_000);
+    let long = Item::file("text").with_attribute("user.win.stream.Long", bytes.clone());
+    let dir = Item::dir().with_attribute("user.win.stream.of a folder", vec![7; 70_000]);
+    let tree = Item::dir().with("f", long).with("d", dir);
+    let (snapshot, _) = backup(&repo, &tree, &options(None));
+    let fs = kit::drive(&repo, Some(snapshot), 4 << 20);
+    let ino = |name: &str| fs.windows_lookup(Ino::ROOT, name.as_bytes()).unwrap().attr.ino;
+    assert_eq!(fs.windows_streams(ino("f")).unwrap(), [(b"Long".to_vec(), 3_000_000)]);
+    assert_eq!(fs.windows_streams(ino("d")).unwrap(), [(b"of a folder".to_vec(), 70_000)]);
+    let (_, stream) = fs.windows_stream(ino("f"), b"LONG").unwrap().unwrap();
+    for (offset, len) in [(0, 10), (1_234_567, 400_000), (2_999_990, 100), (3_000_000, 10)] {
+        let wanted = &bytes[offset..bytes.len().min(offset + len)];
+        assert!(fs.read_stream(&stream, offset as u64, len).unwrap() == wanted, "{offset}");
+    }
+    // As an extended attribute it can be had only as a whole.
+    let name = b"user.win.stream.Long";
+    assert_eq!(fs.xattr(ino("f"), name, 64 << 10), Err(FsError::AttributeTooLong));
+    assert!(fs.xattr(ino("f"), name, 3_000_000).unwrap() == bytes);
+    assert!(fs.xattr_names(ino("f"), 64 << 10).unwrap().is_empty());
+    assert_eq!(fs.xattr_names(ino("f"), 3_000_000).unwrap(), [name]);
+}
+
+#[test]
+fn a_damaged_stream_is_an_error_of_that_read_alone() {
+    let store: Store = Arc::new(MemoryStore::new());
+    init(&store);
+    let bytes = random_bytes(&mut fastrand::Rng::with_seed(1), 2_000_000);
+    let long = Item::file("text").with_attribute("user.win.stream.s", bytes.clone());
+    let (snapshot, _) = backup(&open(&store), &Item::dir().with("f", long), &options(None));
+    let repo = open(&store);
+    let node = tree::lookup(&repo, &snapshot.data.tree, b"f").unwrap().unwrap();
+    let Content::Extents(extents) = &node.streams()[0].content else { panic!("{:?}", node.name) };
+    let lost = repo.locate(&extents[3].id.unwrap()).unwrap().segment;
+    let name = ObjectName::new(ObjectKind::Pack, lost.pack);
+    let mut pack = store.get(&name).unwrap();
+    pack[lost.offset as usize + 20] ^= 1;
+    store.replace(&name, &pack).unwrap();
+
+    let fs = kit::drive(&open(&store), Some(snapshot), 4 << 20);
+    let attr = fs.windows_lookup(Ino::ROOT, b"f").unwrap().attr;
+    let (_, stream) = fs.windows_stream(attr.ino, b"s").unwrap().unwrap();
+    let ends: Vec<u64> = extents
+        .iter()
+        .scan(0, |at, e| {
+            *at += e.len;
+            Some(*at)
+        })
+        .collect();
+    let (from, to) = (ends[2], ends[3]);
+    assert!(fs.read_stream(&stream, 0, from as usize).unwrap() == bytes[..from as usize]);
+    assert!(matches!(fs.read_stream(&stream, from - 1, 2), Err(FsError::Io(_))));
+    assert!(fs.read_stream(&stream, to, 1000).unwrap() == bytes[to as usize..to as usize + 1000]);
+    assert_eq!(fs.read_at(attr.ino, 0, 10).unwrap(), b"text");
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use common::*;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tresor_engine::format::{Node, NodeKind};
-use tresor_engine::sink::SinkDir;
+use tresor_engine::sink::{NoStreams, SinkDir};
 use tresor_engine::source::SourceDir;
 use tresor_platform::{open_sink, open_source, raise_file_limit};
 
@@ -63,14 +63,14 @@ fn deeper_than_any_path() {
     let bottom = &made[LEVELS];
     let mut writing = bottom.create_file(&file).unwrap();
     writing.write_at(b"deep", 0).unwrap();
-    assert!(writing.finish(&file).unwrap().is_empty());
+    assert!(writing.finish(&file, &mut NoStreams).unwrap().is_empty());
     bottom.link(b"up there", &*sink, b"bottom").unwrap_err();
     sink.link(b"up here", &**bottom, b"bottom").unwrap();
 
     let mut dir = Node::new(NAME, NodeKind::Directory);
     (dir.uid, dir.gid, dir.mode) = (file.uid, file.gid, 0o711);
     dir.mtime.seconds = 1_000_000_000;
-    assert!(made[LEVELS - 1].set_metadata(&dir).unwrap().is_empty());
+    assert!(made[LEVELS - 1].set_metadata(&dir, &mut NoStreams).unwrap().is_empty());
 
     std::fs::remove_file(folder.path().join("up here")).unwrap();
     let found = find(&open_source(folder.path()).unwrap(), LEVELS);

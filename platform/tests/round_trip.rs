@@ -14,6 +14,8 @@ use std::time::{Duration, SystemTime};
 use common::*;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, makedev, mknodat};
 use tresor_engine::format::{NodeKind, Time};
+use tresor_engine::sink::NoStreams;
+use tresor_engine::source::Room;
 use tresor_platform::{open_sink, open_source};
 
 fn set_mode(path: &Path, mode: u32) {
@@ -323,12 +325,12 @@ fn what_vanished_is_not_found() {
     fs::remove_file(top.path().join("f")).unwrap();
     let missing = io::ErrorKind::NotFound;
     assert_eq!(source.stat(b"f").unwrap_err().kind(), missing);
-    assert_eq!(source.details(&mut node).unwrap_err().kind(), missing);
+    assert_eq!(source.details(&mut node, &mut Room::with_streams()).unwrap_err().kind(), missing);
     assert_eq!(source.open_file(b"f").err().unwrap().kind(), missing);
     assert_eq!(source.open_dir(b"f").err().unwrap().kind(), missing);
     let sink = open_sink(target.path()).unwrap();
     assert!(sink.stat(b"f").unwrap().is_none());
-    assert_eq!(sink.set_metadata(&node).unwrap_err().kind(), missing);
+    assert_eq!(sink.set_metadata(&node, &mut NoStreams).unwrap_err().kind(), missing);
     let error = open_source(&top.path().join("gone")).err().unwrap();
     assert!(error.kind() == missing && error.to_string().contains("gone"), "{error}");
 }

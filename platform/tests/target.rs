@@ -9,6 +9,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use common::*;
 use tresor_engine::format::{NodeKind, Time};
+use tresor_engine::sink::NoStreams;
+use tresor_engine::source::Room;
 use tresor_platform::{open_sink, open_source};
 
 #[test]
@@ -27,20 +29,20 @@ fn names_that_lead_out_are_refused() {
         refused(sink.open_dir(bytes).err());
         refused(sink.open_file(bytes).err());
         refused(sink.create_file(&node(name, NodeKind::File)).err());
-        refused(sink.make_special(&node(name, NodeKind::Symlink)).err());
-        refused(sink.make_special(&node(name, NodeKind::Fifo)).err());
-        refused(sink.set_metadata(&node(name, NodeKind::Directory)).err());
+        refused(sink.make_special(&node(name, NodeKind::Symlink), &mut NoStreams).err());
+        refused(sink.make_special(&node(name, NodeKind::Fifo), &mut NoStreams).err());
+        refused(sink.set_metadata(&node(name, NodeKind::Directory), &mut NoStreams).err());
         refused(sink.remove(bytes).err());
         refused(sink.remove_dir_all(bytes).err());
         refused(sink.link(bytes, &*outer, b"outside").err());
         refused(sink.link(b"link", &*sink, bytes).err());
         refused(source.stat(bytes).err());
-        refused(source.details(&mut node(name, NodeKind::File)).err());
+        refused(source.details(&mut node(name, NodeKind::File), &mut Room::with_streams()).err());
         refused(source.open_dir(bytes).err());
         refused(source.open_file(bytes).err());
         // Neither a name that changes on the way.
         let file = sink.create_file(&node("good", NodeKind::File)).unwrap();
-        refused(file.finish(&node(name, NodeKind::File)).err());
+        refused(file.finish(&node(name, NodeKind::File), &mut NoStreams).err());
     }
     assert_eq!(listing(folder.path()), ["inside", "outside"]);
     assert_eq!(listing(&folder.path().join("inside")), [""; 0]);
@@ -63,17 +65,17 @@ fn symlinks_in_the_target_are_never_followed() {
     assert!(sink.remove_dir_all(b"dir").is_err());
     assert!(sink.open_file(b"file").is_err());
     assert_eq!(sink.stat(b"file").unwrap().unwrap().kind, NodeKind::Symlink);
-    assert!(sink.set_metadata(&node("file", NodeKind::File)).is_err());
+    assert!(sink.set_metadata(&node("file", NodeKind::File), &mut NoStreams).is_err());
     // What replaces a link replaces the link.
     write(&*sink, &node("file", NodeKind::File), b"new").unwrap();
-    sink.make_special(&node("special", NodeKind::Fifo)).unwrap();
+    sink.make_special(&node("special", NodeKind::Fifo), &mut NoStreams).unwrap();
     sink.link(b"hard", &*sink, b"file").unwrap();
     assert!(fs::symlink_metadata(folder.path().join("file")).unwrap().is_file());
     assert_eq!(fs::read(folder.path().join("hard")).unwrap(), b"new");
     // Metadata of a link is the link's own.
     let mut link = node("dir", NodeKind::Symlink);
     add_xattr(&mut link, "trusted.x", b"1");
-    let problems = sink.set_metadata(&link).unwrap();
+    let problems = sink.set_metadata(&link, &mut NoStreams).unwrap();
     assert_eq!(problems.is_empty(), is_root());
     assert_eq!(fs::symlink_metadata(folder.path().join("dir")).unwrap().mtime(), 1_000_000_000);
     sink.remove(b"dir").unwrap();
@@ -109,7 +111,7 @@ fn failures_leave_nothing() {
     fs::create_dir_all(folder.path().join("dir/full")).unwrap();
     fs::write(folder.path().join("dir/full/f"), b"x").unwrap();
     for kind in [NodeKind::Symlink, NodeKind::Fifo, NodeKind::Socket] {
-        let error = sink.make_special(&node("dir", kind)).unwrap_err();
+        let error = sink.make_special(&node("dir", kind), &mut NoStreams).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::IsADirectory);
     }
     assert!(write(&*sink, &node("dir", NodeKind::File), b"x").is_err());
@@ -121,22 +123,28 @@ fn failures_leave_nothing() {
     let mut link = node("x", NodeKind::Symlink);
     for target in [None, Some(Vec::new()), Some(b"nul\0".to_vec())] {
         link.target = target;
-        assert_eq!(sink.make_special(&link).unwrap_err().kind(), ErrorKind::InvalidInput);
+        assert_eq!(
+            sink.make_special(&link, &mut NoStreams).unwrap_err().kind(),
+            ErrorKind::InvalidInput
+        );
     }
     link.target = Some(vec![b'x'; 5000]);
-    assert!(sink.make_special(&link).is_err());
+    assert!(sink.make_special(&link, &mut NoStreams).is_err());
     for kind in [NodeKind::CharDevice, NodeKind::BlockDevice] {
         let mut device = node("x", kind);
         for number in [None, Some(1 << 40)] {
             device.device = number;
-            assert_eq!(sink.make_special(&device).unwrap_err().kind(), ErrorKind::InvalidInput);
+            assert_eq!(
+                sink.make_special(&device, &mut NoStreams).unwrap_err().kind(),
+                ErrorKind::InvalidInput
+            );
         }
     }
-    assert!(sink.make_special(&node("x", NodeKind::File)).is_err());
-    assert!(sink.make_special(&node("x", NodeKind::Directory)).is_err());
+    assert!(sink.make_special(&node("x", NodeKind::File), &mut NoStreams).is_err());
+    assert!(sink.make_special(&node("x", NodeKind::Directory), &mut NoStreams).is_err());
     let mut huge = node("x", NodeKind::File);
     huge.size = u64::MAX;
-    assert!(sink.create_file(&huge).unwrap().finish(&huge).is_err());
+    assert!(sink.create_file(&huge).unwrap().finish(&huge, &mut NoStreams).is_err());
     assert!(sink.create_file(&huge).unwrap().write_at(b"x", u64::MAX).is_err());
     assert_eq!(listing(folder.path()), ["dir"]);
     assert_eq!(fs::read(folder.path().join("dir/full/f")).unwrap(), b"x");
@@ -149,7 +157,7 @@ fn everything_but_a_directory_is_replaced() {
     for kind in [NodeKind::Symlink, NodeKind::Fifo, NodeKind::Socket, NodeKind::Symlink] {
         write(&*sink, &node("x", NodeKind::File), b"a file").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"a file");
-        sink.make_special(&node("x", kind)).unwrap();
+        sink.make_special(&node("x", kind), &mut NoStreams).unwrap();
         assert_eq!(look_in(folder.path(), "x").kind, kind);
         assert_eq!(sink.make_dir(b"x").err().unwrap().kind(), ErrorKind::AlreadyExists);
     }
@@ -169,7 +177,7 @@ fn special_files_have_times_of_their_own() {
     for kind in [NodeKind::Symlink, NodeKind::Fifo, NodeKind::Socket] {
         let mut special = node("x", kind);
         (special.mtime, special.atime) = (Time::new(1_000_000_000, 17), Time::new(-5, 999_999_999));
-        assert_eq!(told(&sink.make_special(&special).unwrap()), [""; 0]);
+        assert_eq!(told(&sink.make_special(&special, &mut NoStreams).unwrap()), [""; 0]);
         let meta = fs::symlink_metadata(folder.path().join("x")).unwrap();
         assert_eq!((meta.mtime(), meta.mtime_nsec()), (1_000_000_000, 17));
         assert_eq!((meta.atime(), meta.atime_nsec()), (-5, 999_999_999));
@@ -203,7 +211,7 @@ fn what_is_not_written_is_a_hole() {
     file.write_at(b"end", (5 << 30) - 3).unwrap();
     file.write_at(b"begin", 0).unwrap();
     file.write_at(b"", 7 << 30).unwrap();
-    assert_eq!(told(&file.finish(&sparse).unwrap()), [""; 0]);
+    assert_eq!(told(&file.finish(&sparse, &mut NoStreams).unwrap()), [""; 0]);
     let meta = fs::metadata(folder.path().join("sparse")).unwrap();
     assert_eq!(meta.len(), 10 << 30);
     assert!(meta.blocks() * 512 <= 64 << 10, "{} blocks", meta.blocks());
@@ -284,7 +292,7 @@ fn only_what_dead_runs_have_left_is_removed() {
     }
     let mut whole = node("alive", NodeKind::File);
     whole.size = 16;
-    alive.finish(&whole).unwrap();
+    alive.finish(&whole, &mut NoStreams).unwrap();
     assert_eq!(fs::read(folder.path().join("alive")).unwrap(), b"is being written");
 }
 

@@ -12,6 +12,7 @@ use std::process::Command;
 
 use common::*;
 use tresor_engine::format::{Node, NodeKind, Xattr};
+use tresor_engine::sink::NoStreams;
 use tresor_platform::{harden_process, open_sink, open_source};
 
 const NOBODY: u32 = 65_534;
@@ -79,7 +80,10 @@ fn files_of_others_inside() {
     ] {
         let mut node = foreign(name, NodeKind::File);
         node.mode = mode;
-        assert_eq!(told(&sink.create_file(&node).unwrap().finish(&node).unwrap()), [""; 0]);
+        assert_eq!(
+            told(&sink.create_file(&node).unwrap().finish(&node, &mut NoStreams).unwrap()),
+            [""; 0]
+        );
         let meta = fs::metadata(work.join(name)).unwrap();
         assert_eq!(
             (meta.mode() & 0o7777, meta.uid(), meta.mtime()),
@@ -88,11 +92,14 @@ fn files_of_others_inside() {
     }
     let mut link = foreign("link", NodeKind::Symlink);
     link.target = Some(b"x".to_vec());
-    assert_eq!(told(&sink.make_special(&link).unwrap()), [""; 0]);
-    assert_eq!(told(&sink.make_special(&foreign("fifo", NodeKind::Fifo)).unwrap()), [""; 0]);
+    assert_eq!(told(&sink.make_special(&link, &mut NoStreams).unwrap()), [""; 0]);
+    assert_eq!(
+        told(&sink.make_special(&foreign("fifo", NodeKind::Fifo), &mut NoStreams).unwrap()),
+        [""; 0]
+    );
     let mut device = foreign("null", NodeKind::CharDevice);
     device.device = Some(rustix::fs::makedev(1, 3));
-    assert!(sink.make_special(&device).is_err());
+    assert!(sink.make_special(&device, &mut NoStreams).is_err());
     // What only root may set is told.
     let mut node = foreign("attributes", NodeKind::File);
     let x = |name: &str, value: Vec<u8>| Xattr { name: name.into(), value };
@@ -101,7 +108,7 @@ fn files_of_others_inside() {
         x("trusted.t", b"1".to_vec()),
         x("user.u", b"1".to_vec()),
     ]);
-    let problems = sink.create_file(&node).unwrap().finish(&node).unwrap();
+    let problems = sink.create_file(&node).unwrap().finish(&node, &mut NoStreams).unwrap();
     let what: Vec<_> = problems.iter().map(|p| p.what.as_str()).collect();
     assert_eq!(what, ["extended attribute security.capability", "extended attribute trusted.t"]);
     assert_eq!(get_xattr(&work.join("attributes"), "user.u").unwrap(), b"1");
@@ -138,7 +145,10 @@ fn own_files_inside() {
     let mut node = look_in(&to, "read-only");
     assert_eq!(node.mode & 0o200, 0);
     node.xattrs = Some(vec![Xattr { name: b"user.z".to_vec(), value: b"2".to_vec() }]);
-    assert_eq!(told(&open_sink(&to).unwrap().set_metadata(&node).unwrap()), [""; 0]);
+    assert_eq!(
+        told(&open_sink(&to).unwrap().set_metadata(&node, &mut NoStreams).unwrap()),
+        [""; 0]
+    );
     assert_eq!(look_in(&to, "read-only").xattrs, node.xattrs);
     assert_eq!(look_in(&to, "read-only").mode, node.mode);
     open_sink(&work).unwrap().remove_dir_all(b"to").unwrap();

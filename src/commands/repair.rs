@@ -3,7 +3,7 @@ use std::fmt::Write;
 use anyhow::Result;
 use clap::Subcommand;
 use serde::Serialize;
-use tresor_engine::format::display_name;
+use tresor_engine::format::{display_name, stream_name};
 use tresor_engine::maintenance::{
     self, Loss, RepairIndexOptions, RepairIndexReport, RepairObjectsOptions, RepairObjectsReport,
     RepairSnapshotsOptions, RepairSnapshotsReport, repair_index, repair_objects, repair_snapshots,
@@ -310,6 +310,8 @@ struct LossAnswer {
     kept_as: Option<json::Path>,
     ranges: Vec<(u64, u64)>,
     entries: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<String>,
 }
 
 fn snapshots(args: &SnapshotsArgs, globals: &Globals) -> Result<Exit> {
@@ -335,6 +337,7 @@ fn snapshots_answer(report: &RepairSnapshotsReport, dry_run: bool) -> SnapshotsA
         kept_as: loss.kept_as.as_deref().map(json::Path::new),
         ranges: loss.ranges.clone(),
         entries: loss.entries,
+        stream: loss.stream.as_deref().map(json::path_text),
     };
     let repaired = report.repaired.iter().map(|r| Repaired {
         original: r.original.id.to_string(),
@@ -401,6 +404,10 @@ fn snapshots_text(report: &RepairSnapshotsReport, dry_run: bool, globals: &Globa
 fn loss_text(loss: &Loss) -> String {
     let path = display_name(&loss.path);
     let kept = loss.kept_as.as_deref().map(display_name);
+    if let (Some(stream), Some(kept)) = (&loss.stream, &kept) {
+        let stream = stream_name(stream);
+        return format!("    {path}: its stream {stream} is lost; the rest is kept as {kept}\n");
+    }
     let bytes: u64 = loss.ranges.iter().map(|(start, end)| end - start).sum();
     let ranges: Vec<_> = loss.ranges.iter().map(|(start, end)| format!("{start}-{end}")).collect();
     match (loss.is_dir, kept, loss.entries) {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use tresor_engine::format::{Node, NodeKind, Time};
-use tresor_engine::source::{SourceDir, SourceFile};
+use tresor_engine::source::{Room, SourceDir, SourceFile};
 
 /// Directories of files, each with other bytes.
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +79,7 @@ impl SourceDir for Folder {
         Ok((found, 1))
     }
 
-    fn details(&self, _: &mut Node) -> io::Result<()> {
+    fn details(&self, _: &mut Node, _: &mut Room) -> io::Result<()> {
         Ok(())
     }
 

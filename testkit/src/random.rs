@@ -20,6 +20,19 @@ pub fn random_bytes(rng: &mut Rng, len: usize) -> Vec<u8> {
     bytes
 }
 
+/// Gives some entries an extended attribute that is too long for a node.
+pub fn add_streams(rng: &mut Rng, dir: &mut Item) {
+    for item in dir.entries_mut().values_mut() {
+        if rng.u8(..8) == 0 {
+            let len = rng.usize(66_000..200_000);
+            item.set_attribute("user.long", random_bytes(rng, len));
+        }
+        if let Body::Dir(_) = item.body {
+            add_streams(rng, item);
+        }
+    }
+}
+
 /// A tree with about `entries` entries.
 pub fn random_tree(rng: &mut Rng, entries: usize) -> Item {
     let mut root = Item::dir();

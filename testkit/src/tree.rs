@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use tresor_engine::format::{Node, NodeKind, Time};
-use tresor_engine::source::{SourceDir, SourceFile};
+use tresor_engine::format::{Node, NodeKind, Time, Xattr};
+use tresor_engine::source::{Bytes, Room, SourceDir, SourceFile};
 
 /// An entry: its metadata (the name is not used) and what it consists of.
 #[derive(Clone, Debug)]
@@ -98,6 +98,20 @@ impl Item {
         }
     }
 
+    /// The entry with an extended attribute more, which may be of any length.
+    pub fn with_attribute(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
+        let xattr = Xattr { name: name.into(), value: value.into() };
+        self.node.xattrs.get_or_insert_default().push(xattr);
+        self
+    }
+
+    /// Gives it other extended attributes, as a program would that sets them.
+    pub fn set_attribute(&mut self, name: &str, value: impl Into<Vec<u8>>) {
+        self.node.xattrs.get_or_insert_default().retain(|x| x.name != name.as_bytes());
+        *self = self.clone().with_attribute(name, value);
+        self.node.ctime.nanos += 1;
+    }
+
     /// Gives a file other bytes, as a program would that writes it.
     pub fn write(&mut self, bytes: impl Into<Vec<u8>>) {
         let (name, inode) = (self.node.name.clone(), self.node.inode);
@@ -140,11 +154,19 @@ impl SourceDir for MemoryDir {
         Ok((node, 1))
     }
 
-    fn details(&self, node: &mut Node) -> io::Result<()> {
+    fn details(&self, node: &mut Node, room: &mut Room) -> io::Result<()> {
         let full = &self.get(&node.name)?.node;
-        (node.xattrs, node.target) = (full.xattrs.clone(), full.target.clone());
+        node.target.clone_from(&full.target);
         (node.user, node.group) = (full.user.clone(), full.group.clone());
+        let mut xattrs = full.xattrs.clone();
+        xattrs.iter_mut().for_each(|all| all.retain(|x| room.keeps(&x.name, x.value.len() as u64)));
+        node.xattrs = xattrs.filter(|all| !all.is_empty() || full.xattrs().is_empty());
         Ok(())
+    }
+
+    fn open_stream(&self, node: &Node, name: &[u8]) -> io::Result<Box<dyn SourceFile>> {
+        let value = self.get(&node.name)?.node.xattr(name).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(Bytes(value.to_vec())))
     }
 
     fn open_dir(&self, name: &[u8]) -> io::Result<Arc<dyn SourceDir>> {

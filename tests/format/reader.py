@@ -342,17 +342,29 @@ class Repository:
         """§9, contents. (length, bytes, or None for a hole) for each extent of a file."""
         need(node.kind == FILE, "not a file")
         need(node.content is not None, "file without content")
-        variant, *fields = CONTENT(node.content)
+        yield from self.pieces(node.content, node.size)
+
+    def pieces(self, content, size=None):
+        variant, *fields = CONTENT(content)
         if variant == 0:
-            need(len(fields[0]) == node.size, "length is not the size")
-            yield node.size, fields[0]
+            need(size in (None, len(fields[0])), "length is not the size")
+            yield len(fields[0]), fields[0]
             return
         extents = list(fields[0] if variant == 1 else self.extents(*fields))
-        need(sum(extent.length for extent in extents) == node.size, "lengths don't add up to the size")
+        need(all(extent.length > 0 for extent in extents), "an extent of no length")
+        need(size in (None, sum(extent.length for extent in extents)), "lengths don't add up to the size")
         for extent in extents:
             data = self.blob(DATA, extent.id) if extent.id else None
             need(data is None or len(data) == extent.length, "length of a blob is not its extent's")
             yield extent.length, data
+
+    def attributes(self, node):
+        """§9. Name and value of each extended attribute, also of those that are streams."""
+        yield from ((attr.name, attr.value) for attr in node.xattrs or [])
+        for stream in node.streams or []:
+            need(stream.name not in {attr.name for attr in node.xattrs or []}, "a stream that is an attribute, too")
+            pieces = self.pieces(stream.content)
+            yield stream.name, b"".join(bytes(length) if data is None else data for length, data in pieces)
 
     def write(self, node, write):
         """The bytes of a file, holes too."""
@@ -386,8 +398,8 @@ class Repository:
             line["target"] = show(self.target(node))
         if node.device is not None:
             line["device"] = node.device
-        if node.xattrs:
-            line["xattrs"] = dict(sorted((show(attr.name), attr.value.hex()) for attr in node.xattrs))
+        if attributes := list(self.attributes(node)):
+            line["xattrs"] = dict(sorted((show(name), value.hex()) for name, value in attributes))
         if sha256 and node.kind == FILE:
             digest = hashlib.sha256()
             self.write(node, digest.update)
@@ -468,6 +480,8 @@ class Repository:
                     if node.kind == FILE:
                         for _ in self.content(node):
                             pass
+                    for _ in self.attributes(node):
+                        pass
         print(json.dumps({"slots": len(slots), "packs": len(packs), "blobs": blobs,
                           "unindexed": len(set(packs) - {id.hex() for id in self.packs}),
                           "marked": marked, "index": self.index_size[0], "replaced": self.index_size[1],

@@ -98,6 +98,15 @@ def name(value):
     return value
 
 
+def streams(value):
+    """§9, node key 18."""
+    found = list_of(array(name=instance(bytes), content=lambda content: content))(value)
+    names = [stream.name for stream in found]
+    need(names == sorted(set(names)) and len(names) <= 4096, "streams out of order, twice, or too many")
+    need(all(0 < len(name) <= 1024 and 0 not in name for name in names), "impossible name of a stream")
+    return found
+
+
 U32, U64 = (integer(0, 2**bits - 1) for bits in (32, 64))
 I32, I64 = (integer(-(2**bits), 2**bits - 1) for bits in (31, 63))
 bstr, bstr16, bstr32, tstr = instance(bytes), instance(bytes, 16), instance(bytes, 32), instance(str)
@@ -127,7 +136,8 @@ NODE = record(name=(0, name), kind=(1, integer(0, len(KINDS) - 1)), mode=(2, U32
               atime=(8, time), ctime=(9, time), inode=(10, U64), size=(11, U64), content=(12, raw),
               page=(13, optional(bstr32)), target=(14, optional(bstr)), device=(15, optional(U64)),
               link=(16, optional(array(device=U64, inode=U64, names=U32))),
-              xattrs=(17, optional(list_of(array(name=bstr, value=bstr)))))
+              xattrs=(17, optional(list_of(array(name=bstr, value=bstr)))),
+              streams=(18, optional(streams)))
 BRANCH = array(name=name, count=U64, page=bstr32)
 TREE_PAGE = enum([list_of(NODE)], [list_of(BRANCH)])
 EXTENTS = list_of(array(length=U64, id=optional(bstr32)))

@@ -73,6 +73,12 @@ def node():
     return cbor2.dumps(value).hex()
 
 
+def stream():
+    value = {18: [[b"u", [0, [b"hi"]]]]}
+    assert [stream.name for stream in structures.streams(value[18])] == [b"u"]
+    return cbor2.dumps(value)[1:].hex()
+
+
 COMPUTED = {
     "derive `data blob id`": lambda: reader.derive(MASTER, "data blob id").hex(),
     "derive `tree blob id`": lambda: reader.derive(MASTER, "tree blob id").hex(),
@@ -86,6 +92,7 @@ COMPUTED = {
     "wrapped master key": wrapped_master,
     "segment of the blob `abc`": segment,
     "text and tag of an empty index object": empty_index,
+    "the end of a node with the stream": stream,
     "padme of 9, 100, 1025, 65537, 5000000":
         lambda: ", ".join(str(padme(n)) for n in (9, 100, 1025, 65537, 5000000)),
     "extents: 5 bytes": extents,

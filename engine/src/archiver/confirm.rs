@@ -20,7 +20,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::format::{BlobId, BlobKind, ObjectId, ObjectKind, SnapshotData};
 use crate::index::{Found, Reliance, read_object};
-use crate::maintenance::{Reached, disown, walk_reachable};
+use crate::maintenance::{At, Reached, disown, walk_reachable};
 use crate::monitor::Monitor;
 use crate::pack::{Finished, NewSegment, PackWriter, Packed, missing_packs};
 use crate::repo::Repository;
@@ -219,7 +219,7 @@ struct Doomed<'a> {
 }
 
 impl Reached for Doomed<'_> {
-    fn blob(&mut self, kind: BlobKind, id: &BlobId, _: &[u8]) -> Result<bool> {
+    fn blob(&mut self, kind: BlobKind, id: &BlobId, _: At<'_>) -> Result<bool> {
         if !self.seen.insert(*id) {
             return Ok(false);
         }
@@ -239,7 +239,7 @@ impl Reached for Doomed<'_> {
         Ok(true)
     }
 
-    fn unreadable(&mut self, _: &BlobId, _: &[u8], error: Error) -> Result<()> {
+    fn unreadable(&mut self, _: &BlobId, _: At<'_>, error: Error) -> Result<()> {
         Err(removed(error))
     }
 }

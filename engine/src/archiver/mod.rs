@@ -8,6 +8,7 @@
 
 mod adopt;
 mod confirm;
+mod details;
 mod list;
 mod read;
 mod trees;
@@ -120,36 +121,6 @@ impl Shared {
         self.problem(path, &format!("{message}: {error}"));
         Ok(())
     }
-
-    /// Completes a node, which may be open; reports what can't be learnt.
-    fn details(
-        &self,
-        dir: &dyn SourceDir,
-        file: Option<&dyn SourceFile>,
-        node: &mut Node,
-        path: &[u8],
-    ) -> Result<Details> {
-        let begun = now();
-        let added = match file.map_or(Ok(false), |file| file.details(node)) {
-            Ok(false) => dir.details(node),
-            added => added.map(drop),
-        };
-        if let Err(e) = added {
-            let vanished = e.kind() == io::ErrorKind::NotFound;
-            self.unreadable(path, "can't read its attributes", e)?;
-            return Ok(if vanished { Details::Vanished } else { Details::Partial });
-        }
-        let len: usize = node.xattrs().iter().map(|x| x.name.len() + x.value.len()).sum();
-        if len > MOST_XATTR_BYTES {
-            self.problem(
-                path,
-                &format!("has {len} bytes of extended attributes, more than {MOST_XATTR_BYTES}; saved without them"),
-            );
-            node.xattrs = None;
-            return Ok(Details::Partial);
-        }
-        Ok(if is_racy(node, begun) { Details::Partial } else { Details::Complete })
-    }
 }
 
 /// Whether an entry might change once more within the same tick of the clock, unnoticed,
@@ -168,21 +139,11 @@ fn lacks_means(error: &io::Error) -> bool {
         || error.raw_os_error().is_some_and(|code| many.contains(&code))
 }
 
-/// What could be learnt about an entry.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Details {
-    Complete,
-    /// Not all, or what may be otherwise in a moment: the entry is saved so that the next
-    /// backup looks again.
-    Partial,
-    Vanished,
-}
-
-/// More would not fit a page of a directory.
-const MOST_XATTR_BYTES: usize = 4 << 20;
-
 /// Of distinct names, more are not listed in the snapshot.
 const MOST_XATTR_NAMES: usize = 32;
+
+/// Where new segments go, to be compressed.
+type Segments = crossbeam_channel::Sender<NewSegment>;
 
 const SEGMENT_QUEUE: usize = 8;
 const JOB_QUEUE: usize = 16;
@@ -195,8 +156,8 @@ pub fn backup(
     options: &BackupOptions,
     monitor: Arc<dyn Monitor>,
 ) -> Result<Outcome> {
-    run(repo, options, monitor, |shared, jobs, events| {
-        walk::walk(shared, root, options, jobs, events)
+    run(repo, options, monitor, |shared, jobs, events, segments| {
+        walk::walk(shared, root, options, (jobs, events), segments)
     })
 }
 
@@ -208,7 +169,7 @@ pub fn backup_stream(
     options: &BackupOptions,
     monitor: Arc<dyn Monitor>,
 ) -> Result<Outcome> {
-    run(repo, options, monitor, |shared, jobs, events| {
+    run(repo, options, monitor, |shared, jobs, events, _| {
         walk::single(shared, name, stream, jobs, events)
     })
 }
@@ -217,7 +178,7 @@ fn run(
     repo: &Arc<Repository>,
     options: &BackupOptions,
     monitor: Arc<dyn Monitor>,
-    walk: impl FnOnce(&Shared, walk::Jobs, walk::Events) -> Result<()> + Send,
+    walk: impl FnOnce(&Shared, walk::Jobs, walk::Events, &Segments) -> Result<()> + Send,
 ) -> Result<Outcome> {
     let (start, started) = (Instant::now(), now());
     // Also forgets what an earlier backup of this process stored and never published,
@@ -319,14 +280,15 @@ fn still_lost(repo: &Repository) -> Result<HashSet<ObjectId>> {
 /// Runs the stages; returns the root tree.
 fn pipeline(
     shared: &Shared,
-    walk: impl FnOnce(&Shared, walk::Jobs, walk::Events) -> Result<()> + Send,
+    walk: impl FnOnce(&Shared, walk::Jobs, walk::Events, &Segments) -> Result<()> + Send,
 ) -> Result<crate::format::BlobId> {
     let workers = std::thread::available_parallelism().map_or(2, |n| n.get()).max(2);
     let (jobs, job_queue) = bounded(JOB_QUEUE);
     let (events, event_queue) = bounded(EVENT_QUEUE);
     let (segments, segment_queue) = bounded::<NewSegment>(SEGMENT_QUEUE);
     std::thread::scope(|scope| {
-        let walker = scope.spawn(move || walk(shared, jobs, events));
+        let of_walker = segments.clone();
+        let walker = scope.spawn(move || walk(shared, jobs, events, &of_walker));
         let readers: Vec<_> = (0..workers)
             .map(|_| {
                 let (jobs, segments) = (job_queue.clone(), segments.clone());
@@ -377,14 +339,15 @@ impl Counts {
         if node.is_file() {
             self.bytes.fetch_add(node.size, Relaxed);
         }
-        if node.xattrs.is_some() {
+        if node.xattrs.is_some() || node.streams.is_some() {
             self.xattr_entries.fetch_add(1, Relaxed);
         }
-        if let [_, ..] = node.xattrs() {
+        let mut attributes = node.attributes().peekable();
+        if attributes.peek().is_some() {
             let mut names = self.xattr_names.lock().unwrap_or_else(|e| e.into_inner());
-            for xattr in node.xattrs() {
-                if names.len() <= MOST_XATTR_NAMES && !names.contains(&xattr.name) {
-                    names.insert(xattr.name.clone());
+            for (name, _) in attributes {
+                if names.len() <= MOST_XATTR_NAMES && !names.contains(name) {
+                    names.insert(name.to_vec());
                 }
             }
         }

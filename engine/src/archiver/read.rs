@@ -1,12 +1,13 @@
 //! Reads files: into chunks, into blobs that the repository doesn't have yet.
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::details::Details;
 use super::walk::{Job, Nodes, Work};
-use super::{Details, Shared};
+use super::{Segments, Shared};
 use crate::contents::ContentBuilder;
 use crate::error::{Error, Result};
 use crate::format::{BlobKind, Content, Extent, Node, NodeKind, display_name};
@@ -24,18 +25,8 @@ const OWN_SEGMENT: usize = 64 << 10;
 const READ: usize = 1 << 20;
 
 /// One reader thread: works off jobs until there are no more.
-pub(super) fn reader(
-    shared: &Shared,
-    jobs: &Receiver<Job>,
-    segments: &Sender<NewSegment>,
-) -> Result<()> {
-    let mut reader = Reader {
-        shared,
-        segments,
-        small: gathering(),
-        pages: TreeSink::new(&shared.repo, &shared.writer),
-        buffer: Vec::new(),
-    };
+pub(super) fn reader(shared: &Shared, jobs: &Receiver<Job>, segments: &Segments) -> Result<()> {
+    let mut reader = Reader::new(shared, segments);
     for job in jobs {
         shared.monitor.progress().check()?;
         match job {
@@ -44,14 +35,13 @@ pub(super) fn reader(
                 let _ = reply.send(nodes?);
             }
             Job::Stream { mut node, mut stream, reply } => {
-                let (content, size) = reader.stream(&mut *stream, &node.name)?;
+                let (content, size) = reader.input(&mut *stream, &node.name)?;
                 (node.content, node.size) = (Some(content), size);
                 let _ = reply.send(vec![Some(node)]);
             }
         }
     }
-    reader.send_small()?;
-    reader.pages.flush()
+    reader.finish()
 }
 
 /// A segment for small chunks.
@@ -59,16 +49,27 @@ fn gathering() -> NewSegment {
     NewSegment::with_room(BlobKind::Data, SEGMENT + OWN_SEGMENT)
 }
 
-struct Reader<'a> {
-    shared: &'a Shared,
-    segments: &'a Sender<NewSegment>,
+pub(super) struct Reader<'a> {
+    pub(super) shared: &'a Shared,
+    segments: &'a Segments,
     /// New small chunks that don't fill a segment yet.
     small: NewSegment,
     pages: TreeSink<'a>,
     buffer: Vec<u8>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    pub fn new(shared: &'a Shared, segments: &'a Segments) -> Self {
+        let pages = TreeSink::new(&shared.repo, &shared.writer);
+        Self { shared, segments, small: gathering(), pages, buffer: Vec::new() }
+    }
+
+    /// Stores what has been gathered.
+    pub fn finish(mut self) -> Result<()> {
+        self.send_small()?;
+        self.pages.flush()
+    }
+
     /// Completes a node; nothing if it can't be read.
     fn work(&mut self, work: Work) -> Result<Option<Box<Node>>> {
         let Work { dir, mut node, path, before } = work;
@@ -83,7 +84,7 @@ impl Reader<'_> {
                 }
             }
         }
-        let details = shared.details(&*dir, file.as_deref(), &mut node, &path)?;
+        let details = self.details(&*dir, file.as_deref(), &mut node, &path)?;
         let useless = node.kind == NodeKind::Symlink && node.target.is_none();
         if details == Details::Vanished || useless {
             return Ok(None);
@@ -143,13 +144,13 @@ impl Reader<'_> {
             }
             let (name, content) = (std::mem::take(&mut node.name), node.content.take());
             *node = Node { name, content, link: node.link, ..after };
-            details = self.shared.details(dir, Some(&*file), &mut node, path)?;
+            details = self.details(dir, Some(&*file), &mut node, path)?;
         }
         Ok(Some(node))
     }
 
     /// Content and length of a file. The outer error ends the backup, the inner one is the file's.
-    fn contents(
+    pub(super) fn contents(
         &mut self,
         file: &mut dyn SourceFile,
         size: u64,
@@ -283,7 +284,7 @@ impl Reader<'_> {
     }
 
     /// Reads a stream of unknown length.
-    fn stream(&mut self, stream: &mut dyn SourceFile, name: &[u8]) -> Result<(Content, u64)> {
+    fn input(&mut self, stream: &mut dyn SourceFile, name: &[u8]) -> Result<(Content, u64)> {
         self.endless(stream)?.map_err(|e| Error::io(format!("reading {}", display_name(name)), e))
     }
 }

@@ -7,8 +7,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
+use super::details::Details;
 use super::list::{Listed, list};
-use super::{BackupOptions, Details, Shared};
+use super::read::Reader;
+use super::{BackupOptions, Segments, Shared};
 use crate::contents;
 use crate::error::{Error, Result};
 use crate::format::{BlobId, Content, Node, extend_path, is_valid_name};
@@ -81,17 +83,20 @@ struct Walker<'a> {
     batch_bytes: u64,
     /// Where the nodes of the batch go.
     reply: Option<Sender<Nodes>>,
+    /// For the streams of directories.
+    reader: Reader<'a>,
 }
 
 pub(super) fn walk(
     shared: &Shared,
     root: Arc<dyn SourceDir>,
     options: &BackupOptions,
-    jobs: Jobs,
-    events: Events,
+    (jobs, events): (Jobs, Events),
+    segments: &Segments,
 ) -> Result<()> {
     let (batch, path, batch_bytes, reply) = Default::default();
-    let mut walker = Walker { shared, path, jobs, events, batch, batch_bytes, reply };
+    let reader = Reader::new(shared, segments);
+    let mut walker = Walker { shared, path, jobs, events, batch, batch_bytes, reply, reader };
     let parent = options.parent.as_ref().map(|p| &p.data.tree);
     let first = walker.frame(root.clone(), parent);
     let (to, listed) = bounded(AHEAD);
@@ -100,7 +105,8 @@ pub(super) fn walk(
         let walked = walker.all(first, listed);
         // A lister that stops makes the walk end too early, and one that the walk has left stops.
         walked.and(super::join(lister))
-    })
+    })?;
+    walker.reader.finish()
 }
 
 /// The walk of a backup of one stream.
@@ -180,12 +186,13 @@ impl<'a> Walker<'a> {
         extend_path(&mut self.path, frame.path, &node.name);
         let mut same = None;
         match &before {
-            Some(before) if node.is_unchanged_since(before) => {
+            Some(before) if node.is_unchanged_since(before) && is_stored(&shared.repo, before) => {
                 same = Some(before).filter(|before| is_same(&node, before)).cloned();
                 keep_details(&mut node, before);
             }
             _ => {
-                if shared.details(&*frame.dir, None, &mut node, &self.path)? != Details::Complete {
+                let details = self.reader.details(&*frame.dir, None, &mut node, &self.path)?;
+                if details != Details::Complete {
                     node.ctime = Node::LOOK_AGAIN;
                 }
             }
@@ -278,16 +285,16 @@ impl Frame<'_> {
     }
 }
 
-/// Whether the repository has what the parent says a file consists of, and
-/// won't drop it; if not, the file is read again.
+/// Whether the repository has what the parent says an entry consists of, and
+/// won't drop it; if not, the entry is read again.
 fn is_stored(repo: &Repository, before: &Node) -> bool {
     let known = |id: &BlobId| repo.index().can_rely_on(id);
-    match &before.content {
-        None => !before.is_file(),
-        Some(Content::Inline(_)) => true,
-        Some(Content::Extents(extents)) => extents.iter().filter_map(|e| e.id).all(|id| known(&id)),
-        Some(content @ Content::Pages { .. }) => all_known(repo, content).is_ok_and(|all| all),
-    }
+    let is_known = |content: &Content| match content {
+        Content::Inline(_) => true,
+        Content::Extents(extents) => extents.iter().filter_map(|e| e.id).all(|id| known(&id)),
+        Content::Pages { .. } => all_known(repo, content).is_ok_and(|all| all),
+    };
+    before.is_file() == before.content.is_some() && before.contents().all(|(_, c)| is_known(c))
 }
 
 /// Looks up every page and chunk of a long chunk list.
@@ -320,5 +327,6 @@ fn keep_details(node: &mut Node, before: &Node) {
     node.user.clone_from(&before.user);
     node.group.clone_from(&before.group);
     node.xattrs.clone_from(&before.xattrs);
+    node.streams.clone_from(&before.streams);
     node.target.clone_from(&before.target);
 }

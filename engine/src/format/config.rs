@@ -12,6 +12,8 @@ use crate::error::{Error, Result};
 use crate::format::ObjectName;
 
 pub const FORMAT_VERSION: u32 = 1;
+/// Nodes may have streams that are stored as contents are, which a prune must know.
+const STREAMS_FEATURE: &str = "streams";
 const PRODUCT: &str = "tresor";
 
 /// The plain part of a repository's config.
@@ -69,6 +71,13 @@ pub struct ConfigSecret {
     pub parity: Option<u32>,
 }
 
+impl ConfigSecret {
+    /// Whether extended attributes that are too long for a node are stored as contents are.
+    pub fn has_streams(&self) -> bool {
+        self.write_features.iter().any(|feature| feature == STREAMS_FEATURE)
+    }
+}
+
 /// Parameters of the chunker, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
@@ -95,7 +104,8 @@ impl Config {
         chunks: ChunkSizes,
     ) -> Result<Self> {
         let repository = crate::crypto::random()?;
-        let write_features: Vec<_> = parity.iter().map(|_| PARITY_FEATURE.to_owned()).collect();
+        let features = parity.map(|_| PARITY_FEATURE).into_iter().chain([STREAMS_FEATURE]);
+        let write_features: Vec<_> = features.map(str::to_owned).collect();
         let parity = parity.map(ParityShare::thousandths);
         let secret = ConfigSecret {
             version: FORMAT_VERSION,
@@ -129,13 +139,14 @@ impl Config {
         }
         let config: Self = minicbor::decode(bytes).map_err(damaged)?;
         // This version writes to whatever it opens, so it must know both lists.
-        let unknown = |feature: &&String| *feature != PARITY_FEATURE;
+        let known = [PARITY_FEATURE, STREAMS_FEATURE];
+        let unknown = |feature: &&String| !known.contains(&feature.as_str());
         if let Some(feature) =
             config.features.iter().chain(config.write_features.iter().filter(unknown)).next()
         {
             return Err(unsupported(format!("the feature {feature:?}")));
         }
-        let has_parity = !config.write_features.is_empty();
+        let has_parity = config.write_features.iter().any(|feature| feature == PARITY_FEATURE);
         if has_parity != config.parity_share().is_some() || config.parity.is_some() != has_parity {
             return Err(Error::damaged(ObjectName::CONFIG, "what it says of parity is impossible"));
         }

@@ -1,5 +1,6 @@
 //! Bytes only: how each thing is written down (see docs/format.md). No I/O here.
 
+mod attributes;
 mod config;
 mod forgotten;
 mod ids;
@@ -12,11 +13,12 @@ mod snapshot;
 mod tree;
 pub mod windows;
 
+pub use attributes::{MOST_STREAM_NAME, MOST_STREAMS, Stream, Value, Xattr, stream_name};
 pub use config::{ChunkSizes, Config, ConfigSecret, FORMAT_VERSION, KeySlot, SlotInfo};
 pub use forgotten::{Forgotten, ForgottenData};
 pub use ids::{BlobId, NotAnId, ObjectId, ObjectKind, ObjectName};
 pub use node::{
-    Content, Extent, ExtentPage, FileIdentity, LinkId, Node, NodeKind, Time, Xattr, is_valid_name,
+    Content, Extent, ExtentPage, FileIdentity, LinkId, Node, NodeKind, Time, is_valid_name,
 };
 pub use pack::{
     BLOB_ENTRY, BlobKind, DOOMED, IndexData, MAX_PACK, MAX_PACK_BLOBS, MAX_SEGMENT,

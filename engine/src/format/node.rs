@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use minicbor::{Decode, Decoder, Encode};
 
+use super::attributes::{Stream, Xattr};
 use super::ids::BlobId;
 
 /// A point in time: seconds since 1970 (UTC) and nanoseconds within the second.
@@ -91,15 +92,6 @@ impl LinkId {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-pub struct Xattr {
-    #[cbor(n(0), with = "minicbor::bytes")]
-    pub name: Vec<u8>,
-    #[cbor(n(1), with = "minicbor::bytes")]
-    pub value: Vec<u8>,
-}
-
 /// A run of a file: `len` bytes of the blob `id`, or a hole when there is no id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
@@ -143,6 +135,15 @@ pub enum Content {
 impl Content {
     pub fn empty() -> Self {
         Self::Inline(Vec::new())
+    }
+
+    /// About how many bytes it has where it is written down.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Inline(bytes) => bytes.len(),
+            Self::Extents(extents) => extents.len() * 40,
+            Self::Pages { pages, .. } => pages.len() * 42,
+        }
     }
 
     /// Length in bytes, holes included. `None` if that can't be: it is more than
@@ -210,6 +211,10 @@ pub struct Node {
     pub link: Option<LinkId>,
     #[n(17)]
     pub xattrs: Option<Vec<Xattr>>,
+    /// Extended attributes, alternate streams among them, that are stored as contents are;
+    /// in repositories with the feature `streams`.
+    #[n(18)]
+    pub streams: Option<Vec<Stream>>,
 }
 
 /// What names of the same file have in common, see [`Node::identity`].
@@ -240,6 +245,7 @@ impl Node {
             device: None,
             link: None,
             xattrs: None,
+            streams: None,
         }
     }
 
@@ -271,15 +277,6 @@ impl Node {
         (same.content, same.target) = (self.content.clone(), self.target.clone());
         let bytes = minicbor::to_vec(&same).ok()?;
         Some(*blake3::hash(&bytes).as_bytes())
-    }
-
-    pub fn xattrs(&self) -> &[Xattr] {
-        self.xattrs.as_deref().unwrap_or_default()
-    }
-
-    /// The value of one extended attribute.
-    pub fn xattr(&self, name: &[u8]) -> Option<&[u8]> {
-        self.xattrs().iter().find(|x| x.name == name).map(|x| x.value.as_slice())
     }
 
     /// Whether nothing has changed since `before` was saved, as far as the system tells.

@@ -48,6 +48,9 @@ impl TreePage {
                 if !nodes.iter().all(|n| is_valid_name(&n.name)) {
                     return Err("an entry has an impossible name".into());
                 }
+                if !nodes.iter().all(Node::has_valid_streams) {
+                    return Err("the streams of an entry have impossible names".into());
+                }
                 nodes.is_sorted_by(|a, b| a.name < b.name)
             }
             Self::Branch(pages) => pages.is_sorted_by(|a, b| a.first < b.first),

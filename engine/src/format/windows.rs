@@ -1,6 +1,7 @@
 //! What Windows keeps about an entry beyond what a node has fields for: extended
 //! attributes of these names, so that other systems can carry them (see docs/format.md).
 
+use super::attributes::Value;
 use super::node::{Node, Time};
 use crate::naming::{to_utf16, windows_name};
 
@@ -88,9 +89,8 @@ impl Node {
     }
 
     /// Names (WTF-8) and contents of alternate streams.
-    pub fn windows_streams(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let streams = self.xattrs().iter();
-        streams.filter_map(|x| Some((x.name.strip_prefix(STREAM)?, x.value.as_slice())))
+    pub fn windows_streams(&self) -> impl Iterator<Item = (&[u8], Value<'_>)> {
+        self.attributes().filter_map(|(name, value)| Some((name.strip_prefix(STREAM)?, value)))
     }
 }
 

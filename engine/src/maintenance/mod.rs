@@ -20,7 +20,7 @@ pub(crate) use index_writer::disown;
 pub use plan::{PruneOptions, PrunePlan, plan_prune, plan_prune_without};
 pub(crate) use prune::mark_lost;
 pub use prune::{PruneOutcome, prune};
-pub use reach::{Reached, walk_reachable};
+pub use reach::{At, Reached, walk_reachable};
 pub use repair_index::{RepairIndexOptions, RepairIndexReport, repair_index};
 pub use repair_objects::{RepairObjectsOptions, RepairObjectsReport, repair_objects};
 pub use repair_snapshots::{

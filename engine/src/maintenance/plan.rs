@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use super::reach::{Reached, walk_reachable};
+use super::reach::{At, Reached, walk_reachable};
 use super::used::{Inserted, Packs, UsedBlobs};
 use super::workers::{for_each, size_of};
 use crate::archiver::FRESH_MARK;
@@ -286,7 +286,7 @@ struct Needed<'a> {
 }
 
 impl Reached for Needed<'_> {
-    fn blob(&mut self, _: BlobKind, id: &BlobId, _: &[u8]) -> Result<bool> {
+    fn blob(&mut self, _: BlobKind, id: &BlobId, _: At<'_>) -> Result<bool> {
         self.monitor.progress().check()?;
         match self.used.insert(id) {
             Inserted::New(_) => Ok(true),
@@ -459,7 +459,7 @@ struct Late<'a> {
 }
 
 impl Reached for Late<'_> {
-    fn blob(&mut self, _: BlobKind, id: &BlobId, _: &[u8]) -> Result<bool> {
+    fn blob(&mut self, _: BlobKind, id: &BlobId, _: At<'_>) -> Result<bool> {
         self.monitor.progress().check()?;
         let is_known = match self.used.insert(id) {
             Inserted::Before => return Ok(false),

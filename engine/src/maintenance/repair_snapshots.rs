@@ -4,7 +4,7 @@
 //! `NAME.damaged`, with a hole where each lost part was, so that the rest stays at its
 //! place. A file of which nothing is left is left out. A directory that can't be read is
 //! saved empty as `NAME.damaged`; one that has lost some of its entries keeps its name,
-//! as all that is below is whole.
+//! as all that is below is whole. So does what has lost only a stream, which is left out.
 
 mod salvage;
 
@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use self::salvage::Salvage;
 use super::check::{CheckOptions, Findings, Lost, View, look};
-use super::reach::{Reached, walk_reachable};
+use super::reach::{At, Reached, walk_reachable};
 use super::workers::{must_stay, stops};
 use crate::archiver::{disown_lost, save_confirmed};
 use crate::error::{Error, Result};
@@ -68,6 +68,8 @@ pub struct Loss {
     pub ranges: Vec<(u64, u64)>,
     /// Of a directory: how many entries are lost, if that is known.
     pub entries: Option<u64>,
+    /// The stream that is lost, and nothing else of the entry.
+    pub stream: Option<Vec<u8>>,
 }
 
 pub fn repair_snapshots(
@@ -275,22 +277,22 @@ impl Reached for Touched<'_> {
         true
     }
 
-    fn blob(&mut self, _: BlobKind, id: &BlobId, path: &[u8]) -> Result<bool> {
+    fn blob(&mut self, _: BlobKind, id: &BlobId, at: At<'_>) -> Result<bool> {
         self.monitor.progress().check()?;
         self.needs_not_now |= self.not_now.contains(id);
         let is_lost = self.lost.contains_key(id);
         if is_lost {
-            self.add(path);
+            self.add(at.path);
         }
         Ok(!is_lost)
     }
 
-    fn unreadable(&mut self, _: &BlobId, path: &[u8], error: Error) -> Result<()> {
+    fn unreadable(&mut self, _: &BlobId, at: At<'_>, error: Error) -> Result<()> {
         if stops(&error) {
             return Err(error);
         }
         self.needs_not_now |= error.is_unreadable_now();
-        self.add(path);
+        self.add(at.path);
         Ok(())
     }
 }

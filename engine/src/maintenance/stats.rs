@@ -1,6 +1,6 @@
 //! How much there is.
 
-use super::reach::{Reached, walk_reachable};
+use super::reach::{At, Reached, walk_reachable};
 use super::used::{Inserted, UsedBlobs};
 use crate::error::{Error, Result};
 use crate::format::{BlobId, BlobKind, Node, ObjectKind};
@@ -68,7 +68,7 @@ struct Walk<'a> {
 }
 
 impl Reached for Walk<'_> {
-    fn blob(&mut self, _: BlobKind, id: &BlobId, _: &[u8]) -> Result<bool> {
+    fn blob(&mut self, _: BlobKind, id: &BlobId, _: At<'_>) -> Result<bool> {
         match self.used.insert(id) {
             Inserted::New(_) => {
                 self.stats.blobs += 1;

@@ -8,7 +8,7 @@ use super::Shared;
 use super::extents::Extents;
 use crate::contents;
 use crate::error::{Error, Result};
-use crate::format::{BlobId, BlobKind, Content, Node};
+use crate::format::{BlobId, BlobKind, Content, Node, Value};
 use crate::index::{Location, SegmentAddr};
 use crate::repo::Repository;
 
@@ -242,13 +242,29 @@ fn runs(mut pieces: Vec<Piece>) -> Vec<Run> {
 
 /// Writes a file's bytes in order, holes as zeros.
 pub fn read_file(repo: &Repository, node: &Node, out: &mut dyn Write) -> Result<()> {
-    let bad = |e| Error::io("can't write", e);
     contents::check(node)?;
-    let Some(content) = &node.content else { return Ok(()) };
+    node.content.as_ref().map_or(Ok(()), |content| read_content(repo, content, node.size, out))
+}
+
+/// The same for an extended attribute.
+pub fn read_attribute(repo: &Repository, value: Value<'_>, out: &mut dyn Write) -> Result<()> {
+    match value {
+        Value::Here(bytes) => out.write_all(bytes).map_err(|e| Error::io("can't write", e)),
+        Value::Stored(content) => read_content(repo, content, contents::size_of(content)?, out),
+    }
+}
+
+fn read_content(
+    repo: &Repository,
+    content: &Content,
+    size: u64,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let bad = |e| Error::io("can't write", e);
     if let Content::Inline(bytes) = content {
         return out.write_all(bytes).map_err(bad);
     }
-    for next in Extents::new(repo, content, node.size) {
+    for next in Extents::new(repo, content, size) {
         let (_, extent) = next?;
         match extent.id {
             Some(id) => {

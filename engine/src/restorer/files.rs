@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::extents::Extents;
 use super::fetch::{self, Failure, Target};
 use super::place::in_the_way;
+use super::streams::with_streams;
 use super::{Counts, Shared};
 use crate::contents;
 use crate::error::{Error, Result};
@@ -106,7 +107,8 @@ fn file(shared: &Shared<'_>, job: &FileJob, told: &mut u64) -> Result<Done, Fail
         |there: &Node| there.size == node.size && there.mtime == node.mtime && is_ours(there);
     if there.as_ref().is_some_and(looks_same) && (shared.trusts || holds(shared, &**dir, node)?) {
         if !options.dry_run {
-            shared.metadata_problems(path, &dir.set_metadata(node)?);
+            let problems = with_streams(shared, node, |s| dir.set_metadata(node, s))??;
+            shared.metadata_problems(path, &problems);
         }
         return Ok(Done::Unchanged);
     }
@@ -137,7 +139,9 @@ fn holds(shared: &Shared<'_>, dir: &dyn SinkDir, node: &Node) -> Result<bool, Fa
 
 /// Compares what was restored with the snapshot.
 fn verify(shared: &Shared<'_>, dir: &dyn SinkDir, node: &Node, path: &[u8]) -> Result<()> {
-    let message = match is_right(shared, dir, node) {
+    let all_right = is_right(shared, dir, node)
+        .and_then(|right| Ok(right && are_streams_right(shared, dir, node)?));
+    let message = match all_right {
         Ok(true) => {
             shared.counts.verified.fetch_add(1, Relaxed);
             return Ok(());
@@ -172,7 +176,7 @@ fn write(
     // Not every system replaces what is open.
     drop(old);
     // A directory that has come meanwhile stays.
-    file.finish(node).map_err(|e| match e.kind() {
+    with_streams(shared, node, |s| file.finish(node, s))?.map_err(|e| match e.kind() {
         io::ErrorKind::IsADirectory => in_the_way().into(),
         _ => e.into(),
     })
@@ -236,22 +240,46 @@ fn has_chunk(
 /// Reads a file of the target and compares it with the snapshot.
 fn is_right(shared: &Shared<'_>, dir: &dyn SinkDir, node: &Node) -> Result<bool, Failure> {
     let mut file = dir.open_file(&node.name)?;
-    if file.stat()?.size != node.size {
+    match &node.content {
+        Some(content) => has_content(shared, &mut *file, content, node.size),
+        None => Ok(file.stat()?.size == node.size),
+    }
+}
+
+/// The same for its streams. One that isn't there was reported.
+fn are_streams_right(shared: &Shared<'_>, dir: &dyn SinkDir, node: &Node) -> Result<bool, Failure> {
+    for stream in node.streams() {
+        let Ok(mut there) = dir.open_stream(node, &stream.name) else { continue };
+        let size = contents::size_of(&stream.content)?;
+        if !has_content(shared, &mut *there, &stream.content, size)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether a file, or stream, of the target has this content.
+pub(super) fn has_content(
+    shared: &Shared<'_>,
+    file: &mut dyn SourceFile,
+    content: &Content,
+    size: u64,
+) -> Result<bool, Failure> {
+    if file.stat()?.size != size {
         return Ok(false);
     }
-    let Some(content) = &node.content else { return Ok(true) };
     let mut buffer = Vec::new();
     if let Content::Inline(bytes) = content {
         buffer.resize(bytes.len() + 1, 0);
-        let read = read_full(&mut *file, &mut buffer, 0)?;
+        let read = read_full(file, &mut buffer, 0)?;
         return Ok(buffer[..read] == **bytes);
     }
-    for next in Extents::new(shared.repo, content, node.size) {
+    for next in Extents::new(shared.repo, content, size) {
         shared.monitor.progress().check()?;
         let (at, extent) = next?;
         let right = match extent.id {
-            Some(id) => has_chunk(shared, &mut *file, at, extent.len, &id, &mut buffer),
-            None => is_zero(shared, &mut *file, at, extent.len)?,
+            Some(id) => has_chunk(shared, file, at, extent.len, &id, &mut buffer),
+            None => is_zero(shared, file, at, extent.len)?,
         };
         if !right {
             return Ok(false);

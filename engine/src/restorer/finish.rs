@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::clash::Alike;
 use super::files::{self, Done, FileJob};
 use super::place;
+use super::streams::with_streams;
 use super::walk::Walked;
 use super::{Shared, What};
 use crate::error::Result;
@@ -81,8 +82,9 @@ pub(super) fn finish(
                 }
             }
             None => {
-                let done = stack.pop();
-                done.into_iter().for_each(|done| finisher.leave(&done, stack.last()));
+                if let Some(done) = stack.pop() {
+                    finisher.leave(&done, stack.last())?;
+                }
             }
         }
     }
@@ -196,7 +198,7 @@ impl<'a> Finisher<'a> {
         if job.node.is_file() {
             files::restore(shared, &job)?;
         } else {
-            place::special(shared, job.dir.as_deref(), &job.node, &job.path);
+            place::special(shared, job.dir.as_deref(), &job.node, &job.path)?;
         }
         // If that went well, the names to come are linked to this one.
         self.walked.links.insert(identity, job.path);
@@ -215,7 +217,7 @@ impl<'a> Finisher<'a> {
         Ok(Done::Restored)
     }
 
-    fn leave(&mut self, done: &Frame<'_>, above: Option<&Frame<'_>>) {
+    fn leave(&mut self, done: &Frame<'_>, above: Option<&Frame<'_>>) -> Result<()> {
         let shared = self.shared;
         self.path.truncate(done.path);
         // What isn't known, or belongs to another directory, can't be told from
@@ -225,11 +227,12 @@ impl<'a> Finisher<'a> {
             self.path.truncate(done.path);
         }
         if let (Some(node), Some(above)) = (&done.node, above) {
-            match above.dir.set_metadata(node) {
+            match with_streams(shared, node, |s| above.dir.set_metadata(node, s))? {
                 Ok(problems) => shared.metadata_problems(&self.path, &problems),
                 Err(e) => shared.problem(&self.path, &format!("can't set its metadata: {e}")),
             }
         }
+        Ok(())
     }
 
     fn delete_others(&mut self, frame: &Frame<'_>) {

@@ -15,6 +15,7 @@ mod files;
 mod finish;
 mod place;
 mod segments;
+mod streams;
 mod walk;
 
 use std::collections::HashSet;
@@ -23,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crossbeam_channel::bounded;
 
-pub use fetch::{read_file, runs_of};
+pub use fetch::{read_attribute, read_file, runs_of};
 use segments::{Segments, Turns};
 
 use crate::error::{Error, Result};

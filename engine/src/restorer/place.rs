@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shared;
+use super::streams::with_streams;
+use crate::error::Result;
 use crate::format::{Node, display_name};
-use crate::sink::SinkDir;
+use crate::sink::{MetadataProblem, SinkDir, Streams};
 
 /// A directory of the target that is made when something goes into it.
 #[derive(Clone)]
@@ -83,10 +85,16 @@ pub(super) fn open_above<'p>(
 
 /// Makes a symlink, FIFO, socket or device, and reports how that went. `dir` is
 /// `None` in a dry run if the directory isn't there.
-pub(super) fn special(shared: &Shared<'_>, dir: Option<&dyn SinkDir>, node: &Node, path: &[u8]) {
+pub(super) fn special(
+    shared: &Shared<'_>,
+    dir: Option<&dyn SinkDir>,
+    node: &Node,
+    path: &[u8],
+) -> Result<()> {
     shared.counts.others.fetch_add(1, Relaxed);
     shared.monitor.progress().add(1, 0);
-    match dir.map(|dir| make_special(shared, dir, node)).transpose() {
+    let made = dir.map(|dir| with_streams(shared, node, |s| make_special(shared, dir, node, s)));
+    match made.transpose()?.transpose() {
         Ok(problems) => {
             shared.metadata_problems(path, &problems.unwrap_or_default());
             shared.monitor.entry("restored", &|| display_name(path));
@@ -96,20 +104,22 @@ pub(super) fn special(shared: &Shared<'_>, dir: Option<&dyn SinkDir>, node: &Nod
             shared.fail(node, path);
         }
     }
+    Ok(())
 }
 
 fn make_special(
     shared: &Shared<'_>,
     dir: &dyn SinkDir,
     node: &Node,
-) -> io::Result<Vec<crate::sink::MetadataProblem>> {
+    streams: &mut dyn Streams,
+) -> io::Result<Vec<MetadataProblem>> {
     if !shared.options.delete && dir.stat(&node.name)?.is_some_and(|there| there.is_dir()) {
         return Err(in_the_way());
     }
     if shared.options.dry_run {
         return Ok(Vec::new());
     }
-    replace(shared, dir, &node.name, || dir.make_special(node))
+    replace(shared, dir, &node.name, || dir.make_special(node, streams))
 }
 
 /// Puts something under a name. A directory there is removed only if that was

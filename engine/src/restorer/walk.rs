@@ -267,8 +267,7 @@ impl<'a> Walker<'a> {
             }
         }
         if !node.is_file() {
-            place::special(shared, dir.as_deref(), &node, &self.path);
-            return Ok(());
+            return place::special(shared, dir.as_deref(), &node, &self.path);
         }
         self.add(FileJob { dir, new, node, path: self.path.clone(), ours: None })
     }

@@ -2,7 +2,7 @@
 
 use super::reader::NodeAt;
 use crate::error::{Error, Result};
-use crate::format::{BlobId, Branch, Content, Node, TreePage, display_name, is_valid_name};
+use crate::format::{BlobId, Branch, Node, TreePage, display_name, is_valid_name};
 
 /// Takes the plaintext of tree blobs and gives their ids.
 pub trait BlobSink {
@@ -143,12 +143,8 @@ fn is_cut(name: &[u8], every: u32) -> bool {
 
 /// About how many bytes the encoded node has.
 fn weight(node: &Node) -> usize {
-    let content = match &node.content {
-        Some(Content::Inline(bytes)) => bytes.len(),
-        Some(Content::Extents(extents)) => extents.len() * 40,
-        Some(Content::Pages { pages, .. }) => pages.len() * 42,
-        None => 0,
-    };
+    let contents: usize =
+        node.contents().map(|(name, c)| name.map_or(0, |name| name.len() + 6) + c.weight()).sum();
     let xattrs: usize = node.xattrs().iter().map(|x| x.name.len() + x.value.len() + 4).sum();
-    80 + node.name.len() + content + xattrs + node.target.as_ref().map_or(0, Vec::len)
+    80 + node.name.len() + contents + xattrs + node.target.as_ref().map_or(0, Vec::len)
 }

@@ -24,7 +24,7 @@ use tresor_engine::pack::{NewSegment, PackWriter, Packed};
 use tresor_engine::repo::{InitOptions, OpenOptions, Repository, Snapshot, now};
 use tresor_engine::restorer::read_file;
 use tresor_engine::store::{MemoryStore, ObjectStore, Store, StoreError};
-use tresor_testkit::{Body, Call, HookedStore, Item, options, password, random_bytes};
+use tresor_testkit::{Body, Call, HookedStore, Item, attributes, options, password, random_bytes};
 
 pub const DAY: i64 = 24 * 3600;
 
@@ -347,6 +347,8 @@ pub fn holds(repo: &Repository, snapshot: &Snapshot, tree: &Item, what: &str) {
             read_file(repo, node, &mut out).unwrap();
             assert!(out == **bytes, "{what}: {path:?} differs");
         }
+        let same = attributes(repo, node).unwrap() == item.node.xattrs();
+        assert!(same, "{what}: attributes of {path:?} differ");
         Ok(true)
     })
     .unwrap();
@@ -401,9 +403,14 @@ pub fn join_index(store: &Store) {
     }
 }
 
-/// A tree of a few files.
+/// The extended attribute that some entries have, which is too long for a node.
+pub const LONG: &str = "user.long";
+
+/// A tree of a few files. One of them has a long stream, and so has a directory.
 pub fn some_tree(rng: &mut Rng, files: usize) -> Item {
-    let mut tree = Item::dir().with("sub", Item::dir().with("empty", Item::file("")));
+    let empty = Item::file("").with_attribute(LONG, random_bytes(rng, 70_000));
+    let sub = Item::dir().with("empty", empty);
+    let mut tree = Item::dir().with("sub", sub.with_attribute(LONG, random_bytes(rng, 70_000)));
     for i in 0..files {
         let len = if rng.u8(..8) == 0 { rng.usize(..400_000) } else { rng.usize(..20_000) };
         tree.entries_mut().insert(format!("f{i}").into_bytes(), Item::file(random_bytes(rng, len)));
@@ -424,6 +431,12 @@ pub fn change(rng: &mut Rng, tree: &Item) -> Item {
             }
             _ => {}
         }
+    }
+    if rng.bool() {
+        let len = rng.usize(66_000..90_000);
+        let sub = tree.entries_mut().get_mut(&b"sub"[..]).unwrap();
+        let changed = if rng.bool() { sub } else { sub.entries_mut().values_mut().next().unwrap() };
+        changed.set_attribute(LONG, random_bytes(rng, len));
     }
     for _ in 0..3 {
         let (n, bytes) = (rng.u16(..), random_bytes(rng, 9_000));

@@ -1,5 +1,6 @@
 //! Repositories made by hand, folders to restore into, and targets with quirks.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -18,8 +19,8 @@ use tresor_engine::monitor::{Monitor, Quiet};
 use tresor_engine::pack::{NewSegment, PackWriter, Packed};
 use tresor_engine::repo::Repository;
 use tresor_engine::restorer::{RestoreOptions, Restored, restore};
-use tresor_engine::sink::{MetadataProblem, SinkDir, SinkFile};
-use tresor_engine::source::{SourceDir, SourceFile};
+use tresor_engine::sink::{MetadataProblem, NoStreams, SinkDir, SinkFile, Streams};
+use tresor_engine::source::{Bytes, Room, SourceDir, SourceFile};
 use tresor_engine::store::{MemoryStore, Store};
 use tresor_testkit::{Body, Item, init, open};
 
@@ -165,7 +166,7 @@ pub fn fit(item: &mut Item) {
     }
 }
 
-fn has_xattrs() -> bool {
+pub fn has_xattrs() -> bool {
     let file = tempfile::NamedTempFile::new().unwrap();
     let flags = rustix::fs::XattrFlags::empty();
     rustix::fs::setxattr(file.path(), "user.test", b"x", flags).is_ok()
@@ -175,7 +176,7 @@ fn makes_devices() -> bool {
     let target = Target::new();
     let mut node = node("null", NodeKind::CharDevice);
     node.device = Some(0x0103);
-    target.sink().make_special(&node).is_ok()
+    target.sink().make_special(&node, &mut NoStreams).is_ok()
 }
 
 /// Asserts that a folder holds the tree with everything that belongs to it.
@@ -190,7 +191,7 @@ fn compare(dir: &dyn SourceDir, item: &Item, path: &str) {
     for (name, item) in item.entries() {
         let path = format!("{path}/{}", name.escape_ascii());
         let (mut now, _) = dir.stat(name).unwrap();
-        dir.details(&mut now).unwrap();
+        dir.details(&mut now, &mut Room::with_streams()).unwrap();
         let mut wanted = item.node.clone();
         wanted.name.clone_from(name);
         if wanted.kind == NodeKind::Symlink {
@@ -356,6 +357,8 @@ pub struct Quirks {
     pub told: Arc<Mutex<Vec<&'static str>>>,
     /// How often it was asked for an entry.
     pub stats: Arc<AtomicU64>,
+    /// The streams of its entries, by the names of both, if it has such of any length.
+    pub streams: Option<Arc<Mutex<BTreeMap<(Vec<u8>, Vec<u8>), Vec<u8>>>>>,
     /// Called when a file got its name.
     pub after_file: Arc<AfterFile>,
 }
@@ -371,6 +374,7 @@ impl Quirks {
             forces: true,
             told: Arc::default(),
             stats: Arc::default(),
+            streams: None,
             after_file: Arc::new(|_| {}),
         }
     }
@@ -388,7 +392,38 @@ impl Quirks {
     }
 
     fn node(&self, node: &Node) -> Node {
-        Node { name: self.name(&node.name), ..node.clone() }
+        let mut own = Node { name: self.name(&node.name), ..node.clone() };
+        if self.streams.is_some() {
+            own.streams = None;
+        }
+        own
+    }
+
+    /// Takes streams as a system does that has them: what is right already is left alone.
+    fn take(&self, node: &Node, streams: &mut dyn Streams, problems: &mut Vec<MetadataProblem>) {
+        let Some(all) = &self.streams else { return };
+        let mut all = all.lock().unwrap();
+        for stream in node.streams() {
+            let key = (node.name.clone(), stream.name.clone());
+            if let Some(there) = all.get(&key)
+                && streams.is_right(&stream.name, &mut Bytes(there.clone())).unwrap_or(false)
+            {
+                continue;
+            }
+            self.told.lock().unwrap().push("stream");
+            let mut bytes = vec![0; stream.content.size().unwrap_or(0) as usize];
+            let written = streams.write(&stream.name, &mut |piece, at| {
+                bytes[at as usize..at as usize + piece.len()].copy_from_slice(piece);
+                Ok(())
+            });
+            match written {
+                Ok(()) => drop(all.insert(key, bytes)),
+                Err(error) => {
+                    all.remove(&key);
+                    problems.push(MetadataProblem { what: "stream".into(), error });
+                }
+            }
+        }
     }
 }
 
@@ -422,8 +457,22 @@ impl SinkDir for Quirks {
         Ok(Box::new(QuirkFile { inner, quirks: self.clone() }))
     }
 
-    fn make_special(&self, node: &Node) -> io::Result<Vec<MetadataProblem>> {
-        self.inner.make_special(&self.node(node))
+    fn open_stream(&self, node: &Node, name: &[u8]) -> io::Result<Box<dyn SourceFile>> {
+        let Some(streams) = &self.streams else {
+            return self.inner.open_stream(&self.node(node), name);
+        };
+        let there = streams.lock().unwrap().get(&(node.name.clone(), name.to_vec())).cloned();
+        Ok(Box::new(Bytes(there.ok_or(io::ErrorKind::NotFound)?)))
+    }
+
+    fn make_special(
+        &self,
+        node: &Node,
+        streams: &mut dyn Streams,
+    ) -> io::Result<Vec<MetadataProblem>> {
+        let mut problems = self.inner.make_special(&self.node(node), streams)?;
+        self.take(node, streams, &mut problems);
+        Ok(problems)
     }
 
     fn link(&self, name: &[u8], target: &dyn SinkDir, target_name: &[u8]) -> io::Result<()> {
@@ -434,9 +483,15 @@ impl SinkDir for Quirks {
         self.inner.link(&self.name(name), &*target.inner, &self.name(target_name))
     }
 
-    fn set_metadata(&self, node: &Node) -> io::Result<Vec<MetadataProblem>> {
+    fn set_metadata(
+        &self,
+        node: &Node,
+        streams: &mut dyn Streams,
+    ) -> io::Result<Vec<MetadataProblem>> {
         self.told.lock().unwrap().push("metadata");
-        self.inner.set_metadata(&self.node(node))
+        let mut problems = self.inner.set_metadata(&self.node(node), streams)?;
+        self.take(node, streams, &mut problems);
+        Ok(problems)
     }
 
     fn remove(&self, name: &[u8]) -> io::Result<()> {
@@ -480,8 +535,13 @@ impl SinkFile for QuirkFile {
         self.inner.write_at(data, offset)
     }
 
-    fn finish(self: Box<Self>, node: &Node) -> io::Result<Vec<MetadataProblem>> {
-        let problems = self.inner.finish(&self.quirks.node(node))?;
+    fn finish(
+        self: Box<Self>,
+        node: &Node,
+        streams: &mut dyn Streams,
+    ) -> io::Result<Vec<MetadataProblem>> {
+        let mut problems = self.inner.finish(&self.quirks.node(node), streams)?;
+        self.quirks.take(node, streams, &mut problems);
         self.quirks.told.lock().unwrap().push("file");
         (self.quirks.after_file)(node);
         Ok(problems)

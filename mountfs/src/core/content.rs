@@ -49,6 +49,17 @@ impl SnapshotFs {
         }
     }
 
+    /// Reads a stream, as `read_at` and `read_ahead` together do it for a file.
+    pub fn read_stream(
+        &self,
+        stream: &Arc<FileReader>,
+        offset: u64,
+        len: usize,
+    ) -> FsResult<Vec<u8>> {
+        FileReader::read_ahead(stream, &self.prefetcher, offset, len);
+        Ok(stream.read_at(&self.blocks, offset, len)?)
+    }
+
     /// The next data (or hole) at or after `offset`; `None` if there is none.
     pub fn seek(&self, ino: Ino, offset: u64, hole: bool) -> FsResult<Option<u64>> {
         if let Some(text) = self.own_text(ino)? {

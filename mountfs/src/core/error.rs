@@ -12,6 +12,9 @@ pub enum FsError {
     Invalid,
     #[error("no such extended attribute")]
     NoAttribute,
+    /// Longer than the system can show.
+    #[error("the extended attribute is too long")]
+    AttributeTooLong,
     /// An ACL or security label, of which nothing on the drive has one.
     #[error("the drive has none of these attributes")]
     NoSuchAttributes,

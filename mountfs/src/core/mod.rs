@@ -19,7 +19,7 @@ use std::sync::atomic::AtomicU64;
 use jiff::tz::TimeZone;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use tresor_engine::format::{BlobId, NodeKind, SnapshotData, Time, display_name};
+use tresor_engine::format::{BlobId, NodeKind, SnapshotData, Time, Value, display_name};
 use tresor_engine::repo::{Repository, Snapshot};
 use tresor_engine::select::SnapshotFilter;
 use tresor_engine::tree::{self, NodeAt};
@@ -33,7 +33,7 @@ pub use namespace::Layout;
 pub use status::NAME as STATUS_FILE;
 pub use windows::{WindowsEntry, WindowsMeta};
 
-use crate::read::{BlockCache, Prefetcher};
+use crate::read::{BlockCache, FileReader, Prefetcher};
 use ahead::Ahead;
 use content::Files;
 use dir::Listing;
@@ -215,13 +215,19 @@ impl SnapshotFs {
         }
     }
 
-    pub fn xattr(&self, ino: Ino, name: &[u8]) -> FsResult<Vec<u8>> {
+    /// An extended attribute, if it has at most so many bytes.
+    pub fn xattr(&self, ino: Ino, name: &[u8], most: u64) -> FsResult<Vec<u8>> {
         let Place::Node { page, number } = self.inode(ino)?.place else {
             return Err(FsError::NoAttribute);
         };
         let node = NodeAt::load(&self.repo, &page, number)?;
-        match node.xattr(name) {
-            Some(value) => Ok(value.to_vec()),
+        match node.attribute(name) {
+            Some(Value::Here(bytes)) if bytes.len() as u64 <= most => Ok(bytes.to_vec()),
+            Some(value) => {
+                let stream = FileReader::of_attribute(value)?;
+                let len = usize::try_from(stream.size()).ok().filter(|_| stream.size() <= most);
+                Ok(stream.read_at(&self.blocks, 0, len.ok_or(FsError::AttributeTooLong)?)?)
+            }
             None if ASKED_OF_ALL.contains(&name) && self.namespace.lacks_xattr(name) => {
                 Err(FsError::NoSuchAttributes)
             }
@@ -229,10 +235,14 @@ impl SnapshotFs {
         }
     }
 
-    pub fn xattr_names(&self, ino: Ino) -> FsResult<Vec<Vec<u8>>> {
+    /// Names of the extended attributes that have at most so many bytes: who copies a file
+    /// would stumble over others.
+    pub fn xattr_names(&self, ino: Ino, most: u64) -> FsResult<Vec<Vec<u8>>> {
         let Place::Node { page, number } = self.inode(ino)?.place else { return Ok(Vec::new()) };
         let node = NodeAt::load(&self.repo, &page, number)?;
-        Ok(node.xattrs().iter().map(|x| x.name.clone()).collect())
+        let fits = |value: Value<'_>| value.size().is_some_and(|size| size <= most);
+        let names = node.attributes().filter(|(_, value)| fits(*value));
+        Ok(names.map(|(name, _)| name.to_vec()).collect())
     }
 
     pub fn volume(&self) -> Volume {

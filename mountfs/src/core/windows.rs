@@ -7,11 +7,12 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use moka::sync::Cache;
-use tresor_engine::format::{Node, NodeKind, Time};
+use tresor_engine::format::{Node, NodeKind, Time, Value};
 use tresor_engine::naming::{node_name, respelled, to_utf16, windows_name};
 use tresor_engine::tree::NodeAt;
 
 use super::{Attr, FsError, FsResult, Ino, LookUp, Place, SnapshotFs};
+use crate::read::FileReader;
 
 /// What all indexes of directories may take.
 const MOST: u64 = 64 << 20;
@@ -184,19 +185,23 @@ impl SnapshotFs {
     pub fn windows_streams(&self, ino: Ino) -> FsResult<Vec<(Vec<u8>, u64)>> {
         let Place::Node { page, number } = self.inode(ino)?.place else { return Ok(Vec::new()) };
         let node = NodeAt::load(&self.repo, &page, number)?;
-        Ok(node
-            .windows_streams()
-            .map(|(name, value)| (name.to_vec(), value.len() as u64))
-            .collect())
+        // Of one that isn't what it says, reading tells.
+        let length = |(name, value): (&[u8], Value<'_>)| (name.to_vec(), value.size().unwrap_or(0));
+        Ok(node.windows_streams().map(length).collect())
     }
 
     /// An alternate stream, whatever the case of its name: how it is called, and its content.
-    pub fn windows_stream(&self, ino: Ino, name: &[u8]) -> FsResult<Option<(Vec<u8>, Vec<u8>)>> {
+    pub fn windows_stream(
+        &self,
+        ino: Ino,
+        name: &[u8],
+    ) -> FsResult<Option<(Vec<u8>, Arc<FileReader>)>> {
         let Place::Node { page, number } = self.inode(ino)?.place else { return Ok(None) };
         let node = NodeAt::load(&self.repo, &page, number)?;
         let folded = fold(name);
         let found = node.windows_streams().find(|(other, _)| fold(other) == folded);
-        Ok(found.map(|(name, value)| (name.to_vec(), value.to_vec())))
+        let Some((name, value)) = found else { return Ok(None) };
+        Ok(Some((name.to_vec(), Arc::new(FileReader::of_attribute(value)?))))
     }
 
     fn virtual_link(&self, ino: Ino) -> FsResult<Node> {

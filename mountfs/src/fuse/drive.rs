@@ -21,6 +21,8 @@ pub const FOR_GOOD: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Virtual folders do. With the time between looks at the store less than a second.
 const FOR_NOW: Duration = Duration::from_millis(400);
 pub const BLOCK: u32 = 4096;
+/// Linux takes no extended attribute that is longer. macOS asks for a resource fork as a whole.
+const MOST_XATTR: u64 = if cfg!(target_os = "linux") { 64 << 10 } else { 4 << 20 };
 pub const LONGEST_NAME: u32 = 255;
 
 /// What is needed to answer, on any thread.
@@ -132,7 +134,7 @@ pub fn look_up(fs: &SnapshotFs, parent: Ino, name: &[u8]) -> FsResult<Option<Att
 
 /// An extended attribute, or nothing if nothing on the drive has one of that name.
 pub fn xattr(fs: &SnapshotFs, ino: Ino, name: &[u8]) -> FsResult<Option<Vec<u8>>> {
-    match fs.xattr(ino, name) {
+    match fs.xattr(ino, name, MOST_XATTR) {
         Err(FsError::NoSuchAttributes) => Ok(None),
         other => other.map(Some),
     }
@@ -140,7 +142,7 @@ pub fn xattr(fs: &SnapshotFs, ino: Ino, name: &[u8]) -> FsResult<Option<Vec<u8>>
 
 /// The names of an entry's extended attributes, each with a NUL behind it.
 pub fn xattr_names(fs: &SnapshotFs, ino: Ino) -> FsResult<Vec<u8>> {
-    let names = fs.xattr_names(ino)?;
+    let names = fs.xattr_names(ino, MOST_XATTR)?;
     Ok(names.into_iter().flat_map(|name| [name, vec![0]].concat()).collect())
 }
 

@@ -11,6 +11,7 @@ pub(super) fn errno(error: &FsError) -> Errno {
         FsError::IsADirectory => Errno::EISDIR,
         FsError::Invalid => Errno::EINVAL,
         FsError::NoAttribute => Errno::NO_XATTR,
+        FsError::AttributeTooLong => Errno::E2BIG,
         FsError::NoSuchAttributes => Errno::EOPNOTSUPP,
         FsError::Stale => Errno::ESTALE,
         FsError::Io(_) | FsError::WouldFetch => Errno::EIO,

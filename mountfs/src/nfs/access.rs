@@ -12,6 +12,8 @@ const ALL: u32 = 7;
 const ANYBODY: u32 = 0o111;
 
 const ACL: &[u8] = b"system.posix_acl_access";
+/// Linux has none that are longer.
+const MOST_ACL: u64 = 64 << 10;
 const ACL_VERSION: u32 = 2;
 
 /// Who may read a drive.
@@ -74,7 +76,7 @@ fn acl(fs: &SnapshotFs, attr: &Attr) -> FsResult<Option<Vec<u8>>> {
     if attr.changes != Changes::Never {
         return Ok(None);
     }
-    match fs.xattr(attr.ino, ACL) {
+    match fs.xattr(attr.ino, ACL, MOST_ACL) {
         Ok(value) => Ok(Some(value)),
         Err(FsError::NoAttribute | FsError::NoSuchAttributes) => Ok(None),
         Err(e) => Err(e),

@@ -36,7 +36,9 @@ pub fn status(problem: &Problem) -> nfsstat3 {
             FsError::NotADirectory => nfsstat3::NFS3ERR_NOTDIR,
             FsError::IsADirectory => nfsstat3::NFS3ERR_ISDIR,
             FsError::Invalid => nfsstat3::NFS3ERR_INVAL,
-            FsError::NoAttribute | FsError::NoSuchAttributes => nfsstat3::NFS3ERR_NOTSUPP,
+            FsError::AttributeTooLong | FsError::NoAttribute | FsError::NoSuchAttributes => {
+                nfsstat3::NFS3ERR_NOTSUPP
+            }
             FsError::Stale => nfsstat3::NFS3ERR_STALE,
             FsError::Io(_) | FsError::WouldFetch => nfsstat3::NFS3ERR_IO,
         },

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use tresor_engine::contents::{self, extents_in};
-use tresor_engine::format::{BlobId, Content, Extent, Node};
+use tresor_engine::format::{BlobId, Content, Extent, Node, Value};
 use tresor_engine::repo::Repository;
 use tresor_engine::{Error, Result};
 
@@ -49,6 +49,20 @@ impl FileReader {
         contents::check(node)?;
         let content = node.content.clone().unwrap_or_else(Content::empty);
         Ok(Self { content, size: node.size, streams: Mutex::default() })
+    }
+
+    /// The same for an extended attribute.
+    pub fn of_attribute(value: Value<'_>) -> Result<Self> {
+        let content = match value {
+            Value::Here(bytes) => Content::Inline(bytes.to_vec()),
+            Value::Stored(content) => content.clone(),
+        };
+        let size = contents::size_of(&content)?;
+        Ok(Self { content, size, streams: Mutex::default() })
+    }
+
+    pub fn size(&self) -> u64 {
+        self.size
     }
 
     /// Bytes it takes in memory.

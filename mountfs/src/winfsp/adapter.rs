@@ -146,15 +146,15 @@ impl FileSystemContext for Adapter {
         if offset >= found.size() {
             return Err(END_OF_FILE);
         }
-        if let Some(content) = &found.stream {
-            let rest = &content[offset as usize..];
-            let len = rest.len().min(buffer.len());
-            buffer[..len].copy_from_slice(&rest[..len]);
-            return Ok(len as u32);
-        }
         let ino = found.attr.ino;
-        self.fs.read_ahead(ino, offset, buffer.len());
-        let bytes = self.fs.read_at(ino, offset, buffer.len()).map_err(|e| self.fail(ino, &e))?;
+        let read = match &found.stream {
+            Some(stream) => self.fs.read_stream(stream, offset, buffer.len()),
+            None => {
+                self.fs.read_ahead(ino, offset, buffer.len());
+                self.fs.read_at(ino, offset, buffer.len())
+            }
+        };
+        let bytes = read.map_err(|e| self.fail(ino, &e))?;
         buffer[..bytes.len()].copy_from_slice(&bytes);
         Ok(bytes.len() as u32)
     }

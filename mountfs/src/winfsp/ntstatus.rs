@@ -21,6 +21,7 @@ pub(super) fn ntstatus(error: &FsError) -> FspError {
         FsError::NotADirectory => 0xc000_0103,
         FsError::IsADirectory => 0xc000_00ba,
         FsError::Invalid => 0xc000_0010,
+        FsError::AttributeTooLong => 0xc000_0904,
         FsError::NoAttribute | FsError::NoSuchAttributes => 0xc000_0052,
         FsError::Stale => 0xc000_0128,
         FsError::Io(_) | FsError::WouldFetch => 0xc000_009c,

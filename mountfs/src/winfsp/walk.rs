@@ -6,6 +6,7 @@ use tresor_engine::format::NodeKind;
 use tresor_engine::naming::{from_utf16, to_utf16};
 
 use crate::core::{Attr, FsError, FsResult, Ino, SnapshotFs, WindowsMeta};
+use crate::read::FileReader;
 
 const SEPARATOR: u16 = b'\\' as u16;
 const STREAM: u16 = b':' as u16;
@@ -18,8 +19,8 @@ pub(super) struct Found {
     pub meta: WindowsMeta,
     /// The path as the entries on it are called.
     pub path: Vec<u16>,
-    /// Content of the stream, if the path names one.
-    pub stream: Option<Vec<u8>>,
+    /// The stream, if the path names one.
+    pub stream: Option<Arc<FileReader>>,
 }
 
 impl Drop for Found {
@@ -69,18 +70,18 @@ impl Found {
     }
 
     fn open_stream(&mut self, name: &[u16]) -> FsResult<()> {
-        let (own, content) =
+        let (own, stream) =
             self.fs.windows_stream(self.attr.ino, &from_utf16(name))?.ok_or(FsError::NotFound)?;
         self.path.push(STREAM);
         self.path.extend(to_utf16(&own).ok_or(FsError::NotFound)?);
-        self.stream = Some(content);
+        self.stream = Some(stream);
         Ok(())
     }
 
     /// Length of what is read from it.
     pub fn size(&self) -> u64 {
         match &self.stream {
-            Some(content) => content.len() as u64,
+            Some(stream) => stream.size(),
             None if self.attr.kind == NodeKind::File => self.attr.size,
             None => 0,
         }

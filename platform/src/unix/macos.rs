@@ -1,16 +1,19 @@
 //! What macOS has beyond attributes, modes and times: flags, times of creation and its own
 //! access control lists. Other systems have `own.rs`.
 
+use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Stat, statat};
+use rustix::fs::{self, AtFlags, Stat, statat};
 use rustix::io::Errno;
 use tresor_engine::format::macos::{
     ACL, CREATED, FLAGS, KEPT_FLAGS, LOCKING_FLAGS, PREFIX, SYSTEM_FLAGS, created_value,
 };
-use tresor_engine::format::{Node, Time, Xattr};
-use tresor_engine::sink::MetadataProblem;
+use tresor_engine::format::{Node, NodeKind, Time, Xattr};
+use tresor_engine::sink::{MetadataProblem, Streams};
+use tresor_engine::source::SourceFile;
 
 use super::handle::Handle;
 use super::{acl, stat};
@@ -18,6 +21,100 @@ use super::{acl, stat};
 /// Whether attributes of this name are kept by other calls than those for attributes.
 pub(super) fn has_own_calls(name: &[u8]) -> bool {
     name.starts_with(PREFIX)
+}
+
+/// Whether an attribute is one of any length that can be read and written in parts.
+pub(super) fn is_fork(name: &[u8]) -> bool {
+    name == b"com.apple.ResourceFork"
+}
+
+/// Most that is read or written at once.
+const PIECE: usize = 1 << 20;
+
+/// A resource fork of what is open.
+struct Fork {
+    fd: OwnedFd,
+    name: CString,
+}
+
+pub(super) fn open_fork(fd: OwnedFd, name: &[u8]) -> io::Result<Box<dyn SourceFile>> {
+    let mut fork = Fork { fd, name: CString::new(name)? };
+    if fork.len()? == 0 {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    Ok(Box::new(fork))
+}
+
+impl Fork {
+    fn get(&self, buf: *mut libc::c_void, len: usize, at: u32) -> io::Result<usize> {
+        let (fd, name) = (self.fd.as_raw_fd(), self.name.as_ptr());
+        // SAFETY: the buffer has this length, and the name ends with a NUL.
+        let got = unsafe { libc::fgetxattr(fd, name, buf, len, at, 0) };
+        match usize::try_from(got) {
+            Ok(got) => Ok(got),
+            Err(_) if last_error() == Errno::NOATTR => Ok(0),
+            Err(_) => Err(io::Error::last_os_error()),
+        }
+    }
+
+    fn len(&mut self) -> io::Result<u64> {
+        Ok(self.get(std::ptr::null_mut(), 0, 0)? as u64)
+    }
+}
+
+impl SourceFile for Fork {
+    fn read_at(&mut self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let Ok(at) = u32::try_from(offset) else { return Ok(0) };
+        let left = self.len()?.saturating_sub(offset);
+        let len = buf.len().min(PIECE).min(left as usize);
+        if len == 0 { Ok(0) } else { self.get(buf[..len].as_mut_ptr().cast(), len, at) }
+    }
+
+    fn next_data(&mut self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        Ok(Some(offset..u64::MAX))
+    }
+
+    fn stat(&mut self) -> io::Result<Node> {
+        let mut node = Node::new("", NodeKind::File);
+        node.size = self.len()?;
+        Ok(node)
+    }
+}
+
+/// Makes a resource fork what the snapshot has of it.
+pub(super) fn put_fork(
+    fd: BorrowedFd<'_>,
+    name: &[u8],
+    size: u64,
+    streams: &mut dyn Streams,
+) -> io::Result<()> {
+    let mut there = Fork { fd: fd.try_clone_to_owned()?, name: CString::new(name)? };
+    if there.len()? == size && streams.is_right(name, &mut there)? {
+        return Ok(());
+    }
+    match fs::fremovexattr(fd, name) {
+        Ok(()) | Err(Errno::NOATTR) => {}
+        Err(e) => return Err(e.into()),
+    }
+    let set = |bytes: &[u8], at: u64| {
+        let too_long = |_| io::Error::from(io::ErrorKind::FileTooLarge);
+        for (number, piece) in bytes.chunks(PIECE).enumerate() {
+            let at = u32::try_from(at + (number * PIECE) as u64).map_err(too_long)?;
+            let (fd, name) = (fd.as_raw_fd(), there.name.as_ptr());
+            // SAFETY: the bytes are of this length, and the name ends with a NUL.
+            let code =
+                unsafe { libc::fsetxattr(fd, name, piece.as_ptr().cast(), piece.len(), at, 0) };
+            if code != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // As long as it shall be, so that what isn't given is zeros.
+    if let Some(last) = size.checked_sub(1) {
+        set(&[0], last)?;
+    }
+    streams.write(name, &mut |bytes, at| set(bytes, at))
 }
 
 /// The attributes of an entry, and what else there is, in order of their names.

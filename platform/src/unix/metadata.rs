@@ -9,8 +9,8 @@
 use std::io;
 
 use rustix::fs::{Gid, Stat, Timespec, Timestamps, Uid};
-use tresor_engine::format::{Node, NodeKind, Time, Xattr, macos, windows};
-use tresor_engine::sink::MetadataProblem;
+use tresor_engine::format::{Node, NodeKind, Time, macos, windows};
+use tresor_engine::sink::{MetadataProblem, Streams};
 
 use super::handle::Handle;
 use super::xattr::{self, is_acl};
@@ -18,8 +18,12 @@ use super::{own, stat};
 
 /// Sets all that can be set, and tells what can't. What is right already is not touched. Once
 /// the entry has its name, `own::seal` follows.
-pub(super) fn apply(handle: &Handle<'_>, node: &Node) -> io::Result<Vec<MetadataProblem>> {
-    let mut setter = Setter { handle, node, problems: Vec::new() };
+pub(super) fn apply(
+    handle: &Handle<'_>,
+    node: &Node,
+    streams: &mut dyn Streams,
+) -> io::Result<Vec<MetadataProblem>> {
+    let mut setter = Setter { handle, node, streams, problems: Vec::new() };
     let before = handle.stat()?;
     if stat::kind(&before)? != node.kind {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "is of another kind now"));
@@ -27,7 +31,7 @@ pub(super) fn apply(handle: &Handle<'_>, node: &Node) -> io::Result<Vec<Metadata
     own::unlock(handle, &before);
     setter.owner(&before);
     let there = setter.xattr_names();
-    let has_any = !there.is_empty() || !node.xattrs().is_empty();
+    let has_any = !there.is_empty() || node.attributes().next().is_some();
     if has_any {
         setter.open_up()?;
         setter.xattrs(&there);
@@ -44,6 +48,7 @@ pub(super) fn apply(handle: &Handle<'_>, node: &Node) -> io::Result<Vec<Metadata
 struct Setter<'a> {
     handle: &'a Handle<'a>,
     node: &'a Node,
+    streams: &'a mut dyn Streams,
     problems: Vec<MetadataProblem>,
 }
 
@@ -141,20 +146,24 @@ impl Setter<'_> {
     fn xattrs(&mut self, there: &[Vec<u8>]) {
         let node = self.node;
         let Some(holder) = self.handle.holder() else {
-            for x in node.xattrs().iter().filter(|x| !own::has_own_calls(&x.name)) {
-                self.problem(shown(&x.name), io::Error::from(io::ErrorKind::Unsupported));
+            for (name, _) in node.attributes().filter(|(name, _)| !own::has_own_calls(name)) {
+                self.problem(shown(name), io::Error::from(io::ErrorKind::Unsupported));
             }
             return;
         };
-        let is_superfluous = |name: &&Vec<u8>| {
-            xattr::is_removable(name) && node.xattrs().iter().all(|x| x.name != **name)
-        };
+        let is_superfluous =
+            |name: &&Vec<u8>| xattr::is_removable(name) && node.attribute(name).is_none();
         for name in there.iter().filter(is_superfluous) {
             if let Err(e) = holder.remove(name) {
                 self.problem(format!("{} (to be removed)", shown(name)), e);
             }
         }
-        let wanted = node.xattrs().iter().filter(|x| can_have(node, x));
+        for stream in node.streams().iter().filter(|s| can_have(node, &s.name)) {
+            if let Err(e) = holder.put(stream, self.streams) {
+                self.problem(shown(&stream.name), e);
+            }
+        }
+        let wanted = node.xattrs().iter().filter(|x| can_have(node, &x.name));
         let (acls, others): (Vec<_>, Vec<_>) = wanted.partition(|x| is_acl(&x.name));
         for x in others.into_iter().chain(acls) {
             let is_right = there.contains(&x.name)
@@ -168,9 +177,9 @@ impl Setter<'_> {
 
 /// Linux keeps no such attributes of symlinks, and what other systems keep of one means
 /// nothing here.
-fn can_have(node: &Node, xattr: &Xattr) -> bool {
-    let is_foreign = [windows::PREFIX, macos::PREFIX].iter().any(|p| xattr.name.starts_with(p));
-    !own::has_own_calls(&xattr.name) && (node.kind != NodeKind::Symlink || !is_foreign)
+fn can_have(node: &Node, name: &[u8]) -> bool {
+    let is_foreign = [windows::PREFIX, macos::PREFIX].iter().any(|p| name.starts_with(p));
+    !own::has_own_calls(name) && (node.kind != NodeKind::Symlink || !is_foreign)
 }
 
 fn shown(name: &[u8]) -> String {

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use rustix::fs::{AtFlags, Mode, OFlags, linkat, mkdirat, openat, symlinkat, unlinkat};
 use rustix::io::Errno;
 use tresor_engine::format::{Node, NodeKind};
-use tresor_engine::sink::{MetadataProblem, SinkDir, SinkFile};
+use tresor_engine::sink::{MetadataProblem, SinkDir, SinkFile, Streams};
 use tresor_engine::source::SourceFile;
 
 use super::handle::{self, Handle};
@@ -98,6 +98,10 @@ impl SinkDir for Directory {
         super::source::open_file(self.fd(), name)
     }
 
+    fn open_stream(&self, node: &Node, name: &[u8]) -> io::Result<Box<dyn SourceFile>> {
+        super::xattr::open(self.fd(), node, name)
+    }
+
     fn create_file(&self, node: &Node) -> io::Result<Box<dyn SinkFile>> {
         check(&node.name)?;
         let flags =
@@ -108,12 +112,16 @@ impl SinkDir for Directory {
         Ok(Box::new(NewFile { file: fd.into(), temp, len: 0 }))
     }
 
-    fn make_special(&self, node: &Node) -> io::Result<Vec<MetadataProblem>> {
+    fn make_special(
+        &self,
+        node: &Node,
+        streams: &mut dyn Streams,
+    ) -> io::Result<Vec<MetadataProblem>> {
         check(&node.name)?;
         let (temp, ()) = self.passing(|temp| special(self.fd(), temp, node))?;
         let passing = temp.name().to_vec();
         let handle = Handle::open(self.fd(), &passing, node.kind)?;
-        let mut problems = metadata::apply(&handle, node)?;
+        let mut problems = metadata::apply(&handle, node, streams)?;
         let handle = handle.called(&node.name);
         temp.rename_to(&node.name)?;
         own::seal(&handle, node, &mut problems);
@@ -133,9 +141,13 @@ impl SinkDir for Directory {
         temp.rename_link_to(name)
     }
 
-    fn set_metadata(&self, node: &Node) -> io::Result<Vec<MetadataProblem>> {
+    fn set_metadata(
+        &self,
+        node: &Node,
+        streams: &mut dyn Streams,
+    ) -> io::Result<Vec<MetadataProblem>> {
         let handle = Handle::open(self.fd(), &node.name, node.kind)?;
-        let mut problems = metadata::apply(&handle, node)?;
+        let mut problems = metadata::apply(&handle, node, streams)?;
         own::seal(&handle, node, &mut problems);
         Ok(problems)
     }
@@ -189,14 +201,18 @@ impl SinkFile for NewFile {
         Ok(())
     }
 
-    fn finish(self: Box<Self>, node: &Node) -> io::Result<Vec<MetadataProblem>> {
+    fn finish(
+        self: Box<Self>,
+        node: &Node,
+        streams: &mut dyn Streams,
+    ) -> io::Result<Vec<MetadataProblem>> {
         let Self { file, temp, len } = *self;
         check(&node.name)?;
         if len != node.size {
             file.set_len(node.size)?;
         }
         let handle = Handle::Open(file.into());
-        let mut problems = metadata::apply(&handle, node)?;
+        let mut problems = metadata::apply(&handle, node, streams)?;
         temp.rename_to(&node.name)?;
         own::seal(&handle, node, &mut problems);
         Ok(problems)

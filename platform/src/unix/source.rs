@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustix::fs::{FileType, OFlags, SeekFrom, Stat, fstat, readlinkat, seek};
 use rustix::io::Errno;
 use tresor_engine::format::{Node, NodeKind};
-use tresor_engine::source::{SourceDir, SourceFile};
+use tresor_engine::source::{Room, SourceDir, SourceFile};
 
 use super::{owners, stat, xattr};
 
@@ -38,7 +38,7 @@ impl SourceDir for Directory {
         Ok((stat::node(name, &stat)?, stat::device(&stat)))
     }
 
-    fn details(&self, node: &mut Node) -> io::Result<()> {
+    fn details(&self, node: &mut Node, room: &mut Room) -> io::Result<()> {
         super::check(&node.name)?;
         owners::name(node);
         if node.kind == NodeKind::Symlink {
@@ -46,8 +46,12 @@ impl SourceDir for Directory {
             node.size = target.len() as u64;
             node.target = Some(target);
         }
-        node.xattrs = xattr::read(self.fd.as_fd(), node)?;
+        node.xattrs = xattr::read(self.fd.as_fd(), node, room)?;
         Ok(())
+    }
+
+    fn open_stream(&self, node: &Node, name: &[u8]) -> io::Result<Box<dyn SourceFile>> {
+        xattr::open(self.fd.as_fd(), node, name)
     }
 
     fn open_dir(&self, name: &[u8]) -> io::Result<Arc<dyn SourceDir>> {
@@ -131,9 +135,9 @@ impl SourceFile for RegularFile {
 
     /// By a name, attributes are reached through `/proc`, which takes ten times as long.
     #[cfg(target_os = "linux")]
-    fn details(&self, node: &mut Node) -> io::Result<bool> {
+    fn details(&self, node: &mut Node, room: &mut Room) -> io::Result<bool> {
         owners::name(node);
-        node.xattrs = xattr::read_open(self.file.as_fd())?;
+        node.xattrs = xattr::read_open(self.file.as_fd(), room)?;
         Ok(true)
     }
 }

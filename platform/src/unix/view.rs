@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use tresor_engine::format::Node;
-use tresor_engine::source::{SourceDir, SourceFile};
+use tresor_engine::source::{Room, SourceDir, SourceFile};
 
 /// The numbers of a file system: in the snapshot, and that of the volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,13 +67,18 @@ impl SourceDir for View {
         Ok((node, device))
     }
 
-    fn details(&self, node: &mut Node) -> io::Result<()> {
+    fn details(&self, node: &mut Node, room: &mut Room) -> io::Result<()> {
         let name = node.name.clone();
         let (dir, there, _) = self.place(&name);
         node.name = there.to_vec();
-        let told = dir.details(node);
+        let told = dir.details(node, room);
         node.name = name;
         told
+    }
+
+    fn open_stream(&self, node: &Node, name: &[u8]) -> io::Result<Box<dyn SourceFile>> {
+        let (dir, there, _) = self.place(&node.name);
+        dir.open_stream(&Node { name: there.to_vec(), ..node.clone() }, name)
     }
 
     fn open_dir(&self, name: &[u8]) -> io::Result<Arc<dyn SourceDir>> {
@@ -140,14 +145,14 @@ mod tests {
         assert_eq!(view.stat(b"else").unwrap().1, number);
         let (mut node, device) = view.stat(b"users").unwrap();
         assert_eq!((node.name.as_slice(), device), (b"users".as_slice(), 7));
-        view.details(&mut node).unwrap();
+        view.details(&mut node, &mut Room::with_streams()).unwrap();
         assert_eq!(node.name, b"users");
         let anna = view.open_dir(b"users").unwrap().open_dir(b"anna").unwrap();
         assert_eq!(read(&*anna, "file"), "old");
         let (node, device) = anna.stat(b"file").unwrap();
         assert_eq!((node.link.unwrap().device, device), (7, 7));
         let (mut node, _) = anna.stat(b"symlink").unwrap();
-        anna.details(&mut node).unwrap();
+        anna.details(&mut node, &mut Room::with_streams()).unwrap();
         assert_eq!(node.target.as_deref(), Some(b"file".as_slice()));
         let mut names = anna.names().unwrap();
         names.sort();

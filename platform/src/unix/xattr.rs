@@ -6,7 +6,10 @@ use std::os::fd::BorrowedFd;
 
 use rustix::fs::{self, XattrFlags};
 use rustix::io::Errno;
-use tresor_engine::format::{Node, Xattr};
+use tresor_engine::contents::size_of;
+use tresor_engine::format::{Node, Stream, Xattr};
+use tresor_engine::sink::Streams;
+use tresor_engine::source::{Bytes, Room, SourceFile};
 
 use super::handle::Handle;
 
@@ -95,48 +98,131 @@ impl Holder<'_> {
         Ok(names)
     }
 
-    fn all(&self) -> Result<Vec<Xattr>> {
+    /// Those that the room keeps.
+    fn all(&self, room: &mut Room) -> Result<Vec<Xattr>> {
         let mut all = Vec::new();
         for name in self.names()? {
             // One that vanished since is passed over.
-            if let Some(value) = self.get(&name)? {
+            if let Some(value) = self.get_kept(&name, room)? {
                 all.push(Xattr { name, value });
             }
         }
         Ok(all)
     }
+
+    fn get_kept(&self, name: &[u8], room: &mut Room) -> Result<Option<Vec<u8>>> {
+        // Mostly one call does it.
+        let mut small = [0; 1 << 10];
+        let len = match self.get_into(name, &mut small) {
+            Ok(len) if len < small.len() => {
+                return Ok(room.keeps(name, len as u64).then(|| small[..len].to_vec()));
+            }
+            Ok(_) | Err(Errno::RANGE) => self.get_into(name, &mut []),
+            Err(e) => Err(e),
+        };
+        match len {
+            Ok(len) if room.keeps(name, len as u64) => self.get(name),
+            Ok(_) | Err(NO_SUCH) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Makes a stream what the snapshot has of it. If that can't be done, it is not there.
+    pub fn put(&self, stream: &Stream, streams: &mut dyn Streams) -> io::Result<()> {
+        let put = self.try_put(stream, streams);
+        if put.is_err() {
+            let _ = self.remove(&stream.name);
+        }
+        put
+    }
+
+    fn try_put(&self, stream: &Stream, streams: &mut dyn Streams) -> io::Result<()> {
+        let size = size_of(&stream.content).map_err(io::Error::other)?;
+        #[cfg(target_os = "macos")]
+        if let (Self::Open(fd), true) = (self, super::own::is_fork(&stream.name)) {
+            return super::own::put_fork(*fd, &stream.name, size, streams);
+        }
+        if size > MOST_SET as u64 {
+            let message = format!("has {size} bytes, and this system has {MOST_SET} at most");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+        }
+        if let Some(now) = self.get(&stream.name)?
+            && streams.is_right(&stream.name, &mut Bytes(now))?
+        {
+            return Ok(());
+        }
+        let mut value = vec![0; size as usize];
+        streams.write(&stream.name, &mut |bytes, at| {
+            let place = value.get_mut(at as usize..at as usize + bytes.len());
+            place.ok_or(io::ErrorKind::InvalidData)?.copy_from_slice(bytes);
+            Ok(())
+        })?;
+        Ok(self.set(&stream.name, &value)?)
+    }
 }
 
-/// Attributes of an entry of `dir`, in order of their names; `None` rather than none.
-pub(super) fn read(dir: BorrowedFd<'_>, node: &Node) -> io::Result<Option<Vec<Xattr>>> {
-    Ok(some(read_all(dir, node)?))
+/// Attributes of an entry of `dir` that the room keeps, in order of their names; `None`
+/// rather than none.
+pub(super) fn read(
+    dir: BorrowedFd<'_>,
+    node: &Node,
+    room: &mut Room,
+) -> io::Result<Option<Vec<Xattr>>> {
+    Ok(some(read_all(dir, node, room)?))
 }
 
 /// The same of an open file.
 #[cfg(target_os = "linux")]
-pub(super) fn read_open(file: BorrowedFd<'_>) -> io::Result<Option<Vec<Xattr>>> {
-    Ok(some(Holder::Open(file).all()?))
+pub(super) fn read_open(file: BorrowedFd<'_>, room: &mut Room) -> io::Result<Option<Vec<Xattr>>> {
+    Ok(some(Holder::Open(file).all(room)?))
 }
 
 fn some(all: Vec<Xattr>) -> Option<Vec<Xattr>> {
     if all.is_empty() { None } else { Some(all) }
 }
 
-fn read_all(dir: BorrowedFd<'_>, node: &Node) -> io::Result<Vec<Xattr>> {
+fn read_all(dir: BorrowedFd<'_>, node: &Node, room: &mut Room) -> io::Result<Vec<Xattr>> {
     // There are no calls relative to a directory, but a path through `/proc`
     // to the directory does it, in one call for the many files without any.
     #[cfg(target_os = "linux")]
-    if super::handle::has_proc() {
-        let mut path = super::handle::proc_path(dir);
-        path.push(b'/');
-        path.extend_from_slice(&node.name);
-        return Ok(Holder::Named(&path).all()?);
+    if let Some(path) = proc_path(dir, node) {
+        return Ok(Holder::Named(&path).all(room)?);
     }
     let handle = Handle::open(dir, &node.name, node.kind)?;
-    let all = handle.holder().map_or(Ok(Vec::new()), |holder| holder.all())?;
+    let all = handle.holder().map_or(Ok(Vec::new()), |holder| holder.all(room))?;
     #[cfg(target_os = "macos")]
     let all = super::own::with_rest(&handle, all)?;
     Ok(all)
+}
+
+/// Opens an attribute of an entry of `dir`.
+pub(super) fn open(
+    dir: BorrowedFd<'_>,
+    node: &Node,
+    name: &[u8],
+) -> io::Result<Box<dyn SourceFile>> {
+    super::check(&node.name)?;
+    let absent = || io::Error::from(io::ErrorKind::NotFound);
+    #[cfg(target_os = "linux")]
+    if let Some(path) = proc_path(dir, node) {
+        let value = Holder::Named(&path).get(name)?;
+        return Ok(Box::new(Bytes(value.ok_or_else(absent)?)));
+    }
+    let handle = Handle::open(dir, &node.name, node.kind)?;
+    #[cfg(target_os = "macos")]
+    let handle = match handle {
+        Handle::Open(fd) if super::own::is_fork(name) => return super::own::open_fork(fd, name),
+        handle => handle,
+    };
+    let value = handle.holder().map(|holder| holder.get(name)).transpose()?.flatten();
+    Ok(Box::new(Bytes(value.ok_or_else(absent)?)))
+}
+
+/// The path through `/proc` to an entry.
+#[cfg(target_os = "linux")]
+fn proc_path(dir: BorrowedFd<'_>, node: &Node) -> Option<Vec<u8>> {
+    let path = || [&super::handle::proc_path(dir), &b"/"[..], &node.name].concat();
+    super::handle::has_proc().then(path)
 }
 
 /// What macOS notes of a file for its own protection, and lets nobody set.
@@ -193,7 +279,10 @@ fn growing(mut read: impl FnMut(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> 
     }
 }
 
-/// No attribute is read that is longer; `128 << 10` times a power of 4.
+/// No attribute is set that is longer.
+const MOST_SET: usize = if cfg!(target_os = "linux") { 64 << 10 } else { MOST };
+
+/// No attribute is read that is longer, but for macOS' resource forks; `128 << 10` times a power of 4.
 const MOST: usize = 128 << 20;
 
 #[cfg(test)]

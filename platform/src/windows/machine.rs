@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tresor_engine::format::Node;
-use tresor_engine::source::{SourceDir, SourceFile};
+use tresor_engine::source::{Room, SourceDir, SourceFile};
 use windows_sys::Win32::Storage::FileSystem::{GetDriveTypeW, GetLogicalDrives, READ_CONTROL};
 use windows_sys::Win32::System::WindowsProgramming::DRIVE_FIXED;
 
-use super::{READ_DIR, metadata, open_root, source, stat};
+use super::{READ_DIR, metadata, open_root, source, stat, streams};
 
 #[derive(Default)]
 pub(super) struct Machine {
@@ -58,9 +58,13 @@ impl SourceDir for Machine {
         stat::node(name, &self.open(name, 0)?)
     }
 
-    fn details(&self, node: &mut Node) -> io::Result<()> {
+    fn details(&self, node: &mut Node, room: &mut Room) -> io::Result<()> {
         let file = metadata::with_audit(|audit| self.open(&node.name, READ_CONTROL | audit))?;
-        metadata::read_root(&file, node)
+        metadata::read_root(&file, node, room)
+    }
+
+    fn open_stream(&self, node: &Node, name: &[u8]) -> io::Result<Box<dyn SourceFile>> {
+        streams::open_to_read(&self.open(&node.name, 0)?, name)
     }
 
     fn open_dir(&self, name: &[u8]) -> io::Result<Arc<dyn SourceDir>> {

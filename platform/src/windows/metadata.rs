@@ -5,7 +5,8 @@ use std::io;
 
 use tresor_engine::format::windows::{ATTRIBUTES, CREATED, PREFIX, REPARSE, SECURITY};
 use tresor_engine::format::{Node, NodeKind, Xattr};
-use tresor_engine::sink::MetadataProblem;
+use tresor_engine::sink::{MetadataProblem, Streams};
+use tresor_engine::source::Room;
 use windows_sys::Wdk::Storage::FileSystem::{FILE_BASIC_INFORMATION, FileBasicInformation};
 use windows_sys::Win32::Storage::FileSystem::{
     FILE_ATTRIBUTE_ARCHIVE, FILE_ATTRIBUTE_COMPRESSED, FILE_ATTRIBUTE_DIRECTORY,
@@ -40,19 +41,23 @@ pub(super) fn with_audit(open: impl Fn(u32) -> io::Result<File>) -> io::Result<F
 }
 
 /// Adds to an entry of a directory what `stat` hasn't told.
-pub(super) fn read_in(dir: &File, node: &mut Node) -> io::Result<()> {
+pub(super) fn read_in(dir: &File, node: &mut Node, room: &mut Room) -> io::Result<()> {
     let open = |audit| nt::Open::existing(READ_CONTROL | audit);
     let file = with_audit(|audit| super::open_existing(dir, &node.name, open(audit), false))?;
     if !reparse::is_mount_point(&file)? {
-        return read(&file, node);
+        return read(&file, node, room);
     }
-    read_root(&with_audit(|audit| super::open_existing(dir, &node.name, open(audit), true))?, node)
+    read_root(
+        &with_audit(|audit| super::open_existing(dir, &node.name, open(audit), true))?,
+        node,
+        room,
+    )
 }
 
 /// The same of the root of a volume. Windows hides all of these, but not the drive or folder that
 /// it is seen in; a folder that it is restored to would be hidden.
-pub(super) fn read_root(file: &File, node: &mut Node) -> io::Result<()> {
-    let result = read(file, node);
+pub(super) fn read_root(file: &File, node: &mut Node, room: &mut Room) -> io::Result<()> {
+    let result = read(file, node, room);
     let shown = !(FILE_ATTRIBUTE_HIDDEN | FILE_ATTRIBUTE_SYSTEM);
     for xattr in node.xattrs.iter_mut().flatten().filter(|xattr| xattr.name == ATTRIBUTES) {
         if let Ok(attributes) = <[u8; 4]>::try_from(&*xattr.value) {
@@ -62,7 +67,7 @@ pub(super) fn read_root(file: &File, node: &mut Node) -> io::Result<()> {
     result
 }
 
-pub(super) fn read(file: &File, node: &mut Node) -> io::Result<()> {
+pub(super) fn read(file: &File, node: &mut Node, room: &mut Room) -> io::Result<()> {
     let basic = stat::basic(file)?;
     let mut all = vec![
         Xattr { name: ATTRIBUTES.into(), value: basic.FileAttributes.to_le_bytes().into() },
@@ -79,7 +84,7 @@ pub(super) fn read(file: &File, node: &mut Node) -> io::Result<()> {
     let rights = security::read(file).map(|descriptor| {
         all.push(Xattr { name: SECURITY.into(), value: descriptor });
     });
-    let streams = streams::read(file, &mut all);
+    let streams = streams::read(file, &mut all, room);
     all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     node.xattrs = Some(all);
     rights.and(streams)
@@ -107,13 +112,16 @@ pub(super) fn open(dir: &File, name: &[u8]) -> io::Result<File> {
 
 /// Sets all that can be set, and tells what can't. Streams come first, since writing them
 /// changes times; attributes and times come last, since a file may be closed by them.
-pub(super) fn apply(file: &File, node: &Node) -> io::Result<Vec<MetadataProblem>> {
+pub(super) fn apply(
+    file: &File,
+    node: &Node,
+    streams: &mut dyn Streams,
+) -> io::Result<Vec<MetadataProblem>> {
     let mut problems = Vec::new();
     let mut problem =
         |what: &str, error: io::Error| problems.push(MetadataProblem { what: what.into(), error });
-    let foreign = node.xattrs().iter().filter(|x| !x.name.starts_with(PREFIX));
-    for xattr in foreign {
-        let what = format!("extended attribute {}", xattr.name.escape_ascii());
+    for (name, _) in node.attributes().filter(|(name, _)| !name.starts_with(PREFIX)) {
+        let what = format!("extended attribute {}", name.escape_ascii());
         problem(&what, io::Error::new(io::ErrorKind::Unsupported, "Windows has nothing like it"));
     }
     let now = stat::basic(file)?;
@@ -132,7 +140,7 @@ pub(super) fn apply(file: &File, node: &Node) -> io::Result<Vec<MetadataProblem>
         problem("security descriptor", e);
     }
     if recorded.is_some() && node.kind != NodeKind::Symlink {
-        streams::write(file, node, &mut problems);
+        streams::write(file, node, streams, &mut problems);
     }
     if let Err(error) = set_basic(file, node, now.FileAttributes) {
         problems.push(MetadataProblem { what: "attributes and times".into(), error });

@@ -7,7 +7,7 @@ use std::os::windows::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tresor_engine::format::{Content, Node, NodeKind};
-use tresor_engine::sink::{MetadataProblem, SinkDir, SinkFile};
+use tresor_engine::sink::{MetadataProblem, SinkDir, SinkFile, Streams};
 use tresor_engine::source::SourceFile;
 use windows_sys::Wdk::Storage::FileSystem::{
     FILE_DIRECTORY_FILE, FILE_NON_DIRECTORY_FILE, FILE_OPEN_IF, FileLinkInformation,
@@ -76,6 +76,10 @@ impl SinkDir for Directory {
         source::open_file(&self.file, name)
     }
 
+    fn open_stream(&self, node: &Node, name: &[u8]) -> io::Result<Box<dyn SourceFile>> {
+        source::open_stream(&self.file, &node.name, name)
+    }
+
     fn create_file(&self, node: &Node) -> io::Result<Box<dyn SinkFile>> {
         wide(&node.name)?;
         let access = NEW | FILE_READ_DATA | FILE_WRITE_DATA;
@@ -89,7 +93,11 @@ impl SinkDir for Directory {
         Ok(Box::new(file))
     }
 
-    fn make_special(&self, node: &Node) -> io::Result<Vec<MetadataProblem>> {
+    fn make_special(
+        &self,
+        node: &Node,
+        streams: &mut dyn Streams,
+    ) -> io::Result<Vec<MetadataProblem>> {
         wide(&node.name)?;
         if node.kind != NodeKind::Symlink {
             let message = "Windows has no FIFOs, sockets and devices in folders";
@@ -109,7 +117,7 @@ impl SinkDir for Directory {
         };
         let temp = Temp::make(&self.file, new(NEW, kind))?;
         reparse::write(&temp.file, &link)?;
-        let problems = metadata::apply(&temp.file, node)?;
+        let problems = metadata::apply(&temp.file, node, streams)?;
         temp.rename_to(&node.name)?;
         Ok(problems)
     }
@@ -126,12 +134,16 @@ impl SinkDir for Directory {
         nt::set_name(&file, FileLinkInformation, 1, &self.file, &name)
     }
 
-    fn set_metadata(&self, node: &Node) -> io::Result<Vec<MetadataProblem>> {
+    fn set_metadata(
+        &self,
+        node: &Node,
+        streams: &mut dyn Streams,
+    ) -> io::Result<Vec<MetadataProblem>> {
         let file = metadata::open(&self.file, &node.name)?;
         if stat::node(&node.name, &file)?.0.kind != node.kind {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "is of another kind now"));
         }
-        metadata::apply(&file, node)
+        metadata::apply(&file, node, streams)
     }
 
     fn remove(&self, name: &[u8]) -> io::Result<()> {
@@ -199,12 +211,16 @@ impl SinkFile for NewFile {
         Ok(())
     }
 
-    fn finish(self: Box<Self>, node: &Node) -> io::Result<Vec<MetadataProblem>> {
+    fn finish(
+        self: Box<Self>,
+        node: &Node,
+        streams: &mut dyn Streams,
+    ) -> io::Result<Vec<MetadataProblem>> {
         let Self { temp, len, .. } = *self;
         if len != node.size {
             temp.file.set_len(node.size)?;
         }
-        let problems = metadata::apply(&temp.file, node)?;
+        let problems = metadata::apply(&temp.file, node, streams)?;
         temp.rename_to(&node.name)?;
         Ok(problems)
     }

@@ -7,12 +7,12 @@ use std::os::windows::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tresor_engine::format::Node;
-use tresor_engine::source::{SourceDir, SourceFile};
+use tresor_engine::source::{Room, SourceDir, SourceFile};
 use windows_sys::Wdk::Storage::FileSystem::FILE_NON_DIRECTORY_FILE;
 use windows_sys::Win32::Storage::FileSystem::{FILE_ATTRIBUTE_SPARSE_FILE, FILE_READ_DATA};
 use windows_sys::Win32::System::Ioctl::FSCTL_QUERY_ALLOCATED_RANGES;
 
-use super::{READ_DIR, metadata, nt, reparse, stat};
+use super::{READ_DIR, metadata, nt, reparse, stat, streams};
 
 pub(super) struct Directory {
     file: File,
@@ -59,8 +59,12 @@ impl SourceDir for Directory {
         Ok((node, volume))
     }
 
-    fn details(&self, node: &mut Node) -> io::Result<()> {
-        metadata::read_in(&self.file, node)
+    fn details(&self, node: &mut Node, room: &mut Room) -> io::Result<()> {
+        metadata::read_in(&self.file, node, room)
+    }
+
+    fn open_stream(&self, node: &Node, name: &[u8]) -> io::Result<Box<dyn SourceFile>> {
+        open_stream(&self.file, &node.name, name)
     }
 
     fn open_dir(&self, name: &[u8]) -> io::Result<Arc<dyn SourceDir>> {
@@ -88,6 +92,15 @@ pub(super) fn open_file(dir: &File, name: &[u8]) -> io::Result<Box<dyn SourceFil
         attributes & windows_sys::Win32::Storage::FileSystem::FILE_ATTRIBUTE_REPARSE_POINT != 0;
     let file = if is_unusual { super::open_existing(dir, name, open, true)? } else { file };
     Ok(Box::new(RegularFile { file, is_sparse }))
+}
+
+pub(super) fn open_stream(
+    dir: &File,
+    entry: &[u8],
+    name: &[u8],
+) -> io::Result<Box<dyn SourceFile>> {
+    let file = super::open_existing(dir, entry, nt::Open::existing(0), false)?;
+    streams::open_to_read(&file, name)
 }
 
 struct RegularFile {

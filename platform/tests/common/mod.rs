@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tresor_engine::format::{LinkId, Node, NodeKind, Time, Xattr};
-use tresor_engine::sink::{MetadataProblem, SinkDir};
-use tresor_engine::source::{SourceDir, SourceFile};
+use tresor_engine::sink::{MetadataProblem, NoStreams, SinkDir};
+use tresor_engine::source::{Room, SourceDir, SourceFile};
 
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -40,7 +40,7 @@ pub fn write(sink: &dyn SinkDir, node: &Node, data: &[u8]) -> std::io::Result<()
     node.size = data.len() as u64;
     let mut file = sink.create_file(&node)?;
     file.write_at(data, 0)?;
-    assert_eq!(told(&file.finish(&node)?), [""; 0]);
+    assert_eq!(told(&file.finish(&node, &mut NoStreams)?), [""; 0]);
     Ok(())
 }
 
@@ -67,7 +67,7 @@ pub fn add_xattr(node: &mut Node, name: &str, value: &[u8]) {
 /// The entry with everything about it.
 pub fn look(dir: &dyn SourceDir, name: &[u8]) -> Node {
     let (mut node, _) = dir.stat(name).unwrap();
-    dir.details(&mut node).unwrap();
+    dir.details(&mut node, &mut Room::with_streams()).unwrap();
     node
 }
 
@@ -112,11 +112,11 @@ impl Copier {
         let problems = if node.is_dir() {
             let below = to.make_dir(&node.name).unwrap();
             self.tree(&*from.open_dir(&node.name).unwrap(), &below);
-            to.set_metadata(node).unwrap()
+            to.set_metadata(node, &mut NoStreams).unwrap()
         } else if node.is_file() {
             copy_file(from, &**to, node)
         } else {
-            to.make_special(node).unwrap()
+            to.make_special(node, &mut NoStreams).unwrap()
         };
         self.problems.extend(told(&problems));
     }
@@ -140,7 +140,7 @@ fn copy_file(from: &dyn SourceDir, to: &dyn SinkDir, node: &Node) -> Vec<Metadat
             at += read as u64;
         }
     }
-    copy.finish(node).unwrap()
+    copy.finish(node, &mut NoStreams).unwrap()
 }
 
 pub fn data_runs(file: &mut dyn SourceFile, size: u64) -> Vec<std::ops::Range<u64>> {

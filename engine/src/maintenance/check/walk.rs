@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::{CheckProblem, CheckReport, MOST_FILES, View};
 use crate::cache::Cache;
 use crate::error::{Error, Result};
-use crate::format::{BlobId, BlobKind, ObjectId, ObjectKind, ObjectName, display_name};
+use crate::format::{BlobId, BlobKind, ObjectId, ObjectKind, ObjectName};
 use crate::index::SegmentAddr;
-use crate::maintenance::reach::{Reached, walk_reachable};
+use crate::maintenance::reach::{At, Reached, walk_reachable};
 use crate::maintenance::used::{Inserted, UsedBlobs};
 use crate::maintenance::workers::{reason, stops};
 use crate::monitor::Monitor;
@@ -134,7 +134,7 @@ impl Walk<'_> {
 }
 
 impl Reached for Walk<'_> {
-    fn blob(&mut self, kind: BlobKind, id: &BlobId, _: &[u8]) -> Result<bool> {
+    fn blob(&mut self, kind: BlobKind, id: &BlobId, _: At<'_>) -> Result<bool> {
         self.monitor.progress().check()?;
         match self.used.insert(id) {
             Inserted::New(_) => self.report.blobs += 1,
@@ -153,7 +153,7 @@ impl Reached for Walk<'_> {
         Ok(true)
     }
 
-    fn unreadable(&mut self, id: &BlobId, _: &[u8], error: Error) -> Result<()> {
+    fn unreadable(&mut self, id: &BlobId, _: At<'_>, error: Error) -> Result<()> {
         if stops(&error) {
             return Err(error);
         }
@@ -174,7 +174,7 @@ pub(super) fn name_files<'s>(
     monitor: &dyn Monitor,
 ) -> Result<()> {
     for snapshot in snapshots {
-        let last = (Vec::new(), usize::MAX);
+        let last = (String::new(), usize::MAX);
         let mut naming = Naming { lost, report, monitor, snapshot: snapshot.id, last };
         walk_reachable(repo, &snapshot.data.tree, &mut naming)?;
     }
@@ -186,8 +186,8 @@ struct Naming<'a> {
     report: &'a mut CheckReport,
     monitor: &'a dyn Monitor,
     snapshot: ObjectId,
-    /// The file named last: a file of many lost chunks is named once.
-    last: (Vec<u8>, usize),
+    /// What was named last: a file of many lost chunks is named once.
+    last: (String, usize),
 }
 
 impl Reached for Naming<'_> {
@@ -195,18 +195,18 @@ impl Reached for Naming<'_> {
         true
     }
 
-    fn blob(&mut self, _: BlobKind, id: &BlobId, path: &[u8]) -> Result<bool> {
+    fn blob(&mut self, _: BlobKind, id: &BlobId, at: At<'_>) -> Result<bool> {
         self.monitor.progress().check()?;
         let Some(&number) = self.lost.get(id) else { return Ok(true) };
-        if self.last.1 != number || self.last.0 != path {
-            self.last = (path.to_vec(), number);
+        let name = at.shown();
+        if self.last != (name.clone(), number) {
+            self.last = (name.clone(), number);
             let problem = &mut self.report.problems[number];
             if problem.snapshots.last() != Some(&self.snapshot) {
                 problem.snapshots.push(self.snapshot);
             }
             if problem.files.len() < MOST_FILES {
-                let path = if path.is_empty() { b"/" } else { path };
-                problem.files.push(format!("{}:{}", self.snapshot.short(), display_name(path)));
+                problem.files.push(format!("{}:{name}", self.snapshot.short()));
             } else {
                 problem.more_files += 1;
             }
@@ -214,7 +214,7 @@ impl Reached for Naming<'_> {
         Ok(false)
     }
 
-    fn unreadable(&mut self, _: &BlobId, _: &[u8], error: Error) -> Result<()> {
+    fn unreadable(&mut self, _: &BlobId, _: At<'_>, error: Error) -> Result<()> {
         if stops(&error) { Err(error) } else { Ok(()) }
     }
 }

@@ -1,9 +1,10 @@
 //! A tree without what is lost.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::Loss;
-use crate::contents::ContentBuilder;
+use crate::contents::{ContentBuilder, for_each_blob};
 use crate::error::Result;
 use crate::format::{
     BlobId, BlobKind, Content, ContentPage, Extent, ExtentPage, Node, Time, TreePage,
@@ -109,8 +110,9 @@ impl<'a> Salvage<'a> {
         if missing > 0 {
             let shown = if path.is_empty() { b"/".to_vec() } else { path.clone() };
             let kept_as = Some(shown.clone());
-            let entries = Some(missing);
-            self.losses.push(Loss { path: shown, is_dir: true, kept_as, ranges: vec![], entries });
+            let (ranges, entries) = (Vec::new(), Some(missing));
+            let loss = Loss { path: shown, is_dir: true, kept_as, ranges, entries, stream: None };
+            self.losses.push(loss);
         }
         let names = entries.iter().map(|n| n.name.clone()).collect();
         entries.reverse();
@@ -126,7 +128,36 @@ impl<'a> Salvage<'a> {
     }
 
     fn lose(&mut self, path: Vec<u8>, is_dir: bool, kept_as: Option<Vec<u8>>) {
-        self.losses.push(Loss { path, is_dir, kept_as, ranges: Vec::new(), entries: None });
+        let ranges = Vec::new();
+        self.losses.push(Loss { path, is_dir, kept_as, ranges, entries: None, stream: None });
+    }
+
+    /// Takes the streams out of a node that have lost something; their names.
+    fn take_lost_streams(&self, node: &mut Node) -> Result<Vec<Vec<u8>>> {
+        let mut lost = Vec::new();
+        for stream in node.streams.take().unwrap_or_default() {
+            if self.has_lost(&stream.content)? {
+                lost.push(stream.name);
+            } else {
+                node.streams.get_or_insert_default().push(stream);
+            }
+        }
+        Ok(lost)
+    }
+
+    fn has_lost(&self, content: &Content) -> Result<bool> {
+        let found = Cell::new(false);
+        let look = |id: &BlobId| {
+            found.set(found.get() || self.lost.contains_key(id));
+            Ok(!found.get())
+        };
+        let mut unreadable = |_: &BlobId, e| {
+            found.set(true);
+            if stops(&e) { Err(e) } else { Ok(()) }
+        };
+        let (mut page, mut chunk) = (look, |id: &BlobId| look(id).map(drop));
+        for_each_blob(self.repo, content, &mut page, &mut chunk, &mut unreadable)?;
+        Ok(found.get())
     }
 
     /// Puts an entry, or what is left of it, into its directory; or gives a directory to
@@ -137,26 +168,56 @@ impl<'a> Salvage<'a> {
             dir.done.insert(node.name.clone(), node);
             return Ok(None);
         }
-        if let Some(tree) = node.tree {
-            if let Some(below) = self.open(Some(node.clone()), path.clone(), &tree)? {
-                return Ok(Some(below));
-            }
-            node.tree = Some(DirWriter::default().finish(&mut self.sink)?);
-            let kept_as = dir.add_damaged(node);
-            self.lose(path, true, Some(kept_as));
-            return Ok(None);
+        let (lost, is_dir) = (self.take_lost_streams(&mut node)?, node.tree.is_some());
+        if !lost.is_empty() {
+            // A backup shall not take it for unchanged.
+            node.ctime = Node::LOOK_AGAIN;
         }
-        let Some(content) = node.content.take() else {
+        let (kept_as, below) = match node.tree {
+            Some(tree) => self.directory(dir, node, &path, &tree)?,
+            None => (self.file(dir, node, &path)?, None),
+        };
+        // What is wholly lost was told.
+        for stream in lost.into_iter().filter(|_| kept_as.is_some()) {
+            let (path, kept_as, ranges) = (path.clone(), kept_as.clone(), Vec::new());
+            let stream = Some(stream);
+            self.losses.push(Loss { path, is_dir, kept_as, ranges, entries: None, stream });
+        }
+        Ok(below)
+    }
+
+    /// The path that the directory has now; and itself, to be dealt with first, if it can be read.
+    fn directory(
+        &mut self,
+        dir: &mut Open,
+        mut node: Node,
+        path: &[u8],
+        tree: &BlobId,
+    ) -> Result<(Option<Vec<u8>>, Option<Open>)> {
+        if let Some(below) = self.open(Some(node.clone()), path.to_vec(), tree)? {
+            return Ok((Some(path.to_vec()), Some(below)));
+        }
+        node.tree = Some(DirWriter::default().finish(&mut self.sink)?);
+        let kept_as = dir.add_damaged(node);
+        self.lose(path.to_vec(), true, Some(kept_as.clone()));
+        Ok((Some(kept_as), None))
+    }
+
+    /// The path that what is left has now, if anything is.
+    fn file(&mut self, dir: &mut Open, mut node: Node, path: &[u8]) -> Result<Option<Vec<u8>>> {
+        let has_lost = node.content.as_ref().map(|content| self.has_lost(content)).transpose()?;
+        let Some(content) = node.content.take_if(|_| has_lost == Some(true)) else {
             dir.done.insert(node.name.clone(), node);
-            return Ok(None);
+            return Ok(Some(path.to_vec()));
         };
         let mut parts = Parts { at: 0, kept: 0, lost: Vec::new() };
         node.content = Some(self.content(&content, &mut parts)?);
         // If nothing but holes is left, it says nothing.
         let kept_as = (parts.kept > 0).then(|| dir.add_damaged(node));
-        let ranges = parts.lost;
-        self.losses.push(Loss { path, is_dir: false, kept_as, ranges, entries: None });
-        Ok(None)
+        let (path, kept, ranges) = (path.to_vec(), kept_as.clone(), parts.lost);
+        let (is_dir, entries, stream) = (false, None, None);
+        self.losses.push(Loss { path, is_dir, kept_as: kept, ranges, entries, stream });
+        Ok(kept_as)
     }
 
     /// The content with holes where parts are lost.
