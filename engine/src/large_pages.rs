@@ -7,6 +7,10 @@ use memmap2::MmapMut;
 
 use crate::error::{Error, Result};
 
+/// The beginning is in small pages: for a few kilobytes, a large one would be much to clear.
+#[cfg(target_os = "linux")]
+const IN_SMALL: usize = 2 << 20;
+
 /// Bytes that are added at the end.
 pub struct LargePages {
     map: MmapMut,
@@ -22,7 +26,9 @@ impl LargePages {
         })?;
         // Where there are no large pages, small ones do.
         #[cfg(target_os = "linux")]
-        let _ = map.advise(memmap2::Advice::HugePage);
+        if room > IN_SMALL {
+            let _ = map.advise_range(memmap2::Advice::HugePage, IN_SMALL, room - IN_SMALL);
+        }
         Ok(Self { map, len: 0 })
     }
 
