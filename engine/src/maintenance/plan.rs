@@ -85,6 +85,8 @@ pub struct PrunePlan {
     pub(super) now: Time,
     /// Index objects in force.
     pub(super) objects: HashSet<ObjectId>,
+    /// Those that this prune has replaced.
+    pub(super) replaced: Vec<ObjectId>,
     /// Snapshots looked at.
     pub(super) seen: HashSet<ObjectId>,
     /// Packs to rewrite, and how many blobs of each are needed.

@@ -166,6 +166,7 @@ pub(super) fn publish(
     let Some(Written { doomed, kept, replaced }) = rewrite.finish()? else { return Ok(None) };
     plan.objects.retain(|id| !replaced.contains(id));
     plan.objects.extend(kept.iter().chain(&doomed.objects));
+    plan.replaced.extend(replaced);
     Ok(Some(doomed))
 }
 
@@ -331,7 +332,12 @@ impl Rewrite<'_> {
     fn finish(mut self) -> Result<Option<Written>> {
         let repo = self.repo;
         self.dooms.flush(Vec::new())?;
-        self.kept.flush(self.replaces.clone())?;
+        let mut replaces = self.replaces.clone();
+        if !replaces.is_empty() {
+            // Another prune may be storing one of them again, as it found it before.
+            replaces.extend(&self.plan.replaced);
+        }
+        self.kept.flush(replaces)?;
         repo.store().settle()?;
         if !self.replaces.is_empty() && self.gives_way()? {
             return Ok(None);
