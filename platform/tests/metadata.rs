@@ -244,7 +244,7 @@ fn streams_are_attributes_as_far_as_linux_has_them() {
         );
     }
 
-    // One that can't be had, or that is too long for Linux, is told, and is not there.
+    // One that can't be had, or that is too long for Linux, is told, and what is there stays.
     for (len, mut streams) in
         [(2000, Box::new(Lost) as Box<dyn Streams>), (65_537, Box::new(Given(value)))]
     {

@@ -275,6 +275,7 @@ impl Node {
         same.link = Some(LinkId { names: 0, ..link });
         (same.size, same.mtime, same.device) = (self.size, self.mtime, self.device);
         (same.content, same.target) = (self.content.clone(), self.target.clone());
+        same.streams = self.streams.clone();
         let bytes = minicbor::to_vec(&same).ok()?;
         Some(*blake3::hash(&bytes).as_bytes())
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::reach::{At, Reached, walk_reachable};
 use super::used::{Inserted, Packs, UsedBlobs};
@@ -83,6 +83,9 @@ pub struct PrunePlan {
     pub packs_unindexed: u64,
     /// The time it was made for.
     pub(super) now: Time,
+    /// When it was made, and how long looking at all snapshots took.
+    pub(super) made: Option<Instant>,
+    pub(super) took: Duration,
     /// Index objects in force.
     pub(super) objects: HashSet<ObjectId>,
     /// Those that this prune has replaced.
@@ -223,6 +226,7 @@ impl PrunePlan {
         let mut listed: HashMap<ObjectId, u64> = HashMap::new();
         listed.extend(repo.store().list(ObjectKind::Pack)?.iter().map(|(n, size)| (n.id, *size)));
         monitor.phase("finding what snapshots need");
+        let made = Instant::now();
         let rotten = rotten(repo, &listed, monitor)?;
         // What is gone, cut off or damaged is no reason to drop another copy.
         let is_bad =
@@ -238,6 +242,8 @@ impl PrunePlan {
         let mut plan = Self {
             snapshots: snapshots.len() as u64,
             now,
+            made: Some(made),
+            took: made.elapsed(),
             objects: objects.clone(),
             seen: snapshots.iter().map(|s| s.id).collect(),
             rotten,

@@ -26,7 +26,7 @@ mod rewrite;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::damaged::still_damaged;
 use self::rewrite::{Doomed, is_outdated, publish};
@@ -208,8 +208,9 @@ fn repack(
     monitor.progress().expect(plan.packs_repack, plan.bytes_repack);
     let index: u64 = repo.store().list(ObjectKind::Index)?.iter().map(|(_, size)| size).sum();
     let batch = options.batch_bytes.max(index.saturating_mul(BATCH_PER_INDEX));
+    let enough = Batch { bytes: batch, until: Instant::now() + time_between_batches(plan) };
     let mut writer = PackWriter::new(repo.clone());
-    let stored = copy_batch(repo, &writer, plan, batch, outcome, monitor)
+    let stored = copy_batch(repo, &writer, plan, &enough, outcome, monitor)
         .and_then(|copied| Ok((copied, writer.finish()?)));
     let (copied, finished) = match stored {
         Ok(stored) => stored,
@@ -233,19 +234,33 @@ fn repack(
     Ok(finished.index)
 }
 
-/// Takes packs out of the plan until so many bytes of blobs are copied; returns those of which
+/// What is copied before the index is written: at least so many bytes, and until then.
+struct Batch {
+    bytes: u64,
+    until: Instant,
+}
+
+/// A backup that ends looks at all that it relies on again whenever a batch has changed the index,
+/// and must get to the end of that in between.
+fn time_between_batches(plan: &PrunePlan) -> Duration {
+    const SHORT: Duration = Duration::from_secs(1);
+    const LOOKS: u32 = 8;
+    if plan.took < SHORT { Duration::ZERO } else { plan.took.saturating_mul(LOOKS) }
+}
+
+/// Takes packs out of the plan until a batch of blobs is copied; returns those of which
 /// all was.
 fn copy_batch(
     repo: &Repository,
     writer: &PackWriter,
     plan: &mut PrunePlan,
-    batch: u64,
+    batch: &Batch,
     outcome: &mut PruneOutcome,
     monitor: &dyn Monitor,
 ) -> Result<HashSet<ObjectId>> {
     let (mut copied, mut bytes) = (HashSet::new(), 0);
     let Some(used) = &plan.used else { return Ok(copied) };
-    while bytes < batch
+    while (bytes < batch.bytes || Instant::now() < batch.until)
         && let Some((id, blobs)) = plan.repack.pop_first()
     {
         monitor.progress().check()?;

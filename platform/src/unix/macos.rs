@@ -81,7 +81,7 @@ impl SourceFile for Fork {
     }
 }
 
-/// Makes a resource fork what the snapshot has of it.
+/// Makes a resource fork what the snapshot has of it. What is there is left alone until it is known to be otherwise.
 pub(super) fn put_fork(
     fd: BorrowedFd<'_>,
     name: &[u8],
@@ -111,10 +111,13 @@ pub(super) fn put_fork(
         Ok(())
     };
     // As long as it shall be, so that what isn't given is zeros.
-    if let Some(last) = size.checked_sub(1) {
-        set(&[0], last)?;
+    let longest = size.checked_sub(1).map_or(Ok(()), |last| set(&[0], last));
+    let put = longest.and_then(|()| streams.write(name, &mut |bytes, at| set(bytes, at)));
+    if put.is_err() {
+        // A half of it is worse than nothing.
+        let _ = fs::fremovexattr(fd, name);
     }
-    streams.write(name, &mut |bytes, at| set(bytes, at))
+    put
 }
 
 /// The attributes of an entry, and what else there is, in order of their names.

@@ -127,16 +127,8 @@ impl Holder<'_> {
         }
     }
 
-    /// Makes a stream what the snapshot has of it. If that can't be done, it is not there.
+    /// Makes a stream what the snapshot has of it. If that can't be read, what is there stays.
     pub fn put(&self, stream: &Stream, streams: &mut dyn Streams) -> io::Result<()> {
-        let put = self.try_put(stream, streams);
-        if put.is_err() {
-            let _ = self.remove(&stream.name);
-        }
-        put
-    }
-
-    fn try_put(&self, stream: &Stream, streams: &mut dyn Streams) -> io::Result<()> {
         let size = size_of(&stream.content).map_err(io::Error::other)?;
         #[cfg(target_os = "macos")]
         if let (Self::Open(fd), true) = (self, super::own::is_fork(&stream.name)) {

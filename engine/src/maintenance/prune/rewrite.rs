@@ -283,8 +283,10 @@ impl Rewrite<'_> {
         self.kept.add(pack).map(drop)
     }
 
+    /// Now, by the clock of the plan: copying may have taken longer than the grace.
     fn mark(&self) -> Time {
-        Time::new(self.plan.now.seconds.max(DOOMED.seconds + 1), 0)
+        let passed = self.plan.made.map_or(0, |made| made.elapsed().as_secs() as i64);
+        Time::new(self.plan.now.seconds.saturating_add(passed).max(DOOMED.seconds + 1), 0)
     }
 
     fn doom(&mut self, mut pack: PackEntry) -> Result<()> {
