@@ -1,6 +1,7 @@
 //! Takes the kernel's requests and has them answered.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use fuser::Errno;
@@ -49,8 +50,14 @@ impl Server {
             // What can't even be answered is passed over.
             let Some(request) = request else { continue };
             let ends = request.call == Call::End;
-            follow::asked(request.who, waits(&request.call));
-            self.handle(Reply::new(device.clone(), request.unique), request);
+            match &request.call {
+                // Comes from the kernel itself, whatever else is asked.
+                Call::Forget(_) | Call::ForgetAll(_) => {}
+                call => follow::asked(request.who, waits(call)),
+            }
+            let reply = Reply::new(device.clone(), request.unique);
+            // A reply that is dropped by a panic answers EIO; the thread lives on.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.handle(reply, request)));
             if ends {
                 return Ok(());
             }
@@ -204,7 +211,6 @@ impl Server {
 fn waits(call: &Call<'_>) -> bool {
     match call {
         Call::Read(range) => range.size <= LONG_READ,
-        Call::Forget(_) | Call::ForgetAll(_) => false,
         _ => true,
     }
 }
