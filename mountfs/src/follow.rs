@@ -75,6 +75,8 @@ impl Follow {
 
     fn settle(&mut self) {
         if let (Some(on), false) = (self.with, self.stays) {
+            // It may have been changed from outside.
+            self.anywhere = sched_getaffinity(None).ok().or(self.anywhere);
             let mut only = CpuSet::new();
             only.set(on);
             self.stays = sched_setaffinity(None, &only).is_ok();

@@ -109,7 +109,8 @@ impl Item {
     pub fn set_attribute(&mut self, name: &str, value: impl Into<Vec<u8>>) {
         self.node.xattrs.get_or_insert_default().retain(|x| x.name != name.as_bytes());
         *self = self.clone().with_attribute(name, value);
-        self.node.ctime.nanos += 1;
+        // Of every change its own: trees have several successors.
+        self.node.ctime = new_node(self.node.kind, 0).ctime;
     }
 
     /// Gives a file other bytes, as a program would that writes it.

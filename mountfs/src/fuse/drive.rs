@@ -24,6 +24,7 @@ pub const BLOCK: u32 = 4096;
 /// Linux takes no extended attribute that is longer. macOS asks for a resource fork as a whole.
 const MOST_XATTR: u64 = if cfg!(target_os = "linux") { 64 << 10 } else { 4 << 20 };
 pub const LONGEST_NAME: u32 = 255;
+const LONGEST_XATTR_NAME: usize = if cfg!(target_os = "linux") { 255 } else { 127 };
 
 /// What is needed to answer, on any thread.
 pub struct Drive {
@@ -142,7 +143,9 @@ pub fn xattr(fs: &SnapshotFs, ino: Ino, name: &[u8]) -> FsResult<Option<Vec<u8>>
 
 /// The names of an entry's extended attributes, each with a NUL behind it.
 pub fn xattr_names(fs: &SnapshotFs, ino: Ino) -> FsResult<Vec<u8>> {
-    let names = fs.xattr_names(ino, MOST_XATTR)?;
+    let mut names = fs.xattr_names(ino, MOST_XATTR)?;
+    // Whoever copies the entry would ask for them in vain.
+    names.retain(|name| name.len() <= LONGEST_XATTR_NAME);
     Ok(names.into_iter().flat_map(|name| [name, vec![0]].concat()).collect())
 }
 

@@ -56,7 +56,7 @@ impl Device {
         }
     }
 
-    /// Tells the kernel not to keep the listing of a directory any more. It waits for nothing that is ours to answer.
+    /// Tells the kernel not to keep the listing of a directory any more. It waits for those who are reading that.
     pub fn take_back(&self, listing: Ino) {
         // Fails if it doesn't know the directory any more.
         let _ = rustix::io::write(&self.0, &listing_is_old(listing));
@@ -84,7 +84,7 @@ impl Reply {
         Self { device, unique, is_done: false }
     }
 
-    pub fn device(&self) -> &Device {
+    pub fn device(&self) -> &Arc<Device> {
         &self.device
     }
 

@@ -58,7 +58,8 @@ impl Habits {
             .get(&who)
             .map_or((0, 0), |lister| (lister.bare.load(Relaxed), lister.looked_up.load(Relaxed)));
         let pays = looked_up.saturating_mul(REQUEST) > bare;
-        if pays || offset > 0 && bare < KNOWN { LookUp::Everything } else { LookUp::Directories }
+        // A piece may end after `.` and `..`.
+        if pays || offset > 2 && bare < KNOWN { LookUp::Everything } else { LookUp::Directories }
     }
 
     /// A directory was listed, so many of its entries without attributes.

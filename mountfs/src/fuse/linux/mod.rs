@@ -62,7 +62,8 @@ pub(super) fn serve(
     let handshake = Handshake { check_permissions: options.allow_other, opens: opens.clone() };
     let mounted = connect(handshake, point, options)?;
     let opens = *opens.lock().unwrap_or_else(|e| e.into_inner());
-    let server = Arc::new(Server::new(drive, opens));
+    let only = (!options.allow_other).then(|| rustix::process::geteuid().as_raw());
+    let server = Arc::new(Server::new(drive, opens, only));
     let threads = start(&server, &mounted)
         .map_err(|e| MountError::Io(format!("can't serve {}", point.display()), e))?;
     let guard = std::thread::spawn(move || {
@@ -82,7 +83,9 @@ fn start(
 ) -> io::Result<Vec<JoinHandle<io::Result<()>>>> {
     let mut devices = vec![Device::new(mounted.as_fd())?];
     while devices.len() < THREADS {
-        devices.push(devices[0].another()?);
+        // Who may not open it, as fusermount3 may, takes requests from the one with all threads.
+        let another = devices[0].another().or_else(|_| Device::new(mounted.as_fd()))?;
+        devices.push(another);
     }
     let start = |device| {
         let server = server.clone();

@@ -21,6 +21,8 @@ pub struct Request<'a> {
     /// What its answer refers to.
     pub unique: u64,
     pub ino: Ino,
+    /// The user who asks.
+    pub uid: u32,
     /// The thread that asks.
     pub who: u32,
     pub call: Call<'a>,
@@ -79,11 +81,11 @@ impl<'a> Request<'a> {
         let mut fields = Fields(bytes);
         let (_len, code, unique) = (fields.u32()?, fields.u32()?, fields.u64()?);
         let ino = Ino(fields.u64()?);
-        let (_uid, _gid, who) = (fields.u32()?, fields.u32()?, fields.u32()?);
+        let (uid, _gid, who) = (fields.u32()?, fields.u32()?, fields.u32()?);
         // How much of it are extensions, which nothing that is asked here has.
         fields.u32()?;
         let call = Call::decode(code, fields).unwrap_or(Call::Malformed);
-        Some(Self { unique, ino, who, call })
+        Some(Self { unique, ino, uid, who, call })
     }
 }
 
@@ -375,7 +377,7 @@ mod tests {
     fn requests_are_taken_apart() {
         let bytes = request(code::LOOKUP, b"name\0");
         let lookup = Request::decode(&bytes).unwrap();
-        assert_eq!((lookup.unique, lookup.ino, lookup.who), (7, Ino(100), 4321));
+        assert_eq!((lookup.unique, lookup.ino, lookup.uid, lookup.who), (7, Ino(100), 1000, 4321));
         assert_eq!(lookup.call, Call::Lookup(b"name"));
         let read = numbers(&[9, 5 << 30, 4096, 0, 0]);
         let range = Range { offset: 5 << 30, size: 4096 };

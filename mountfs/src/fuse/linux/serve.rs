@@ -2,7 +2,8 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use fuser::Errno;
 use rustix::io::Errno as DeviceError;
@@ -17,6 +18,9 @@ use crate::fuse::drive::{Drive, FOR_GOOD, look_up, seeks_hole, valid, xattr, xat
 /// Longer reads are mostly the kernel's readahead: nobody waits for each of them.
 const LONG_READ: u32 = 64 << 10;
 
+/// It takes a millisecond or two.
+const TAKING_BACK: Duration = Duration::from_millis(100);
+
 /// What need not be opened, since there are no handles.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Opens {
@@ -27,12 +31,14 @@ pub struct Opens {
 pub struct Server {
     drive: Arc<Drive>,
     opens: Opens,
+    only: Option<u32>,
     habits: Arc<Habits>,
 }
 
 impl Server {
-    pub fn new(drive: Arc<Drive>, opens: Opens) -> Self {
-        Self { drive, opens, habits: Arc::default() }
+    /// With `only`, no other user is on the drive.
+    pub fn new(drive: Arc<Drive>, opens: Opens, only: Option<u32>) -> Self {
+        Self { drive, opens, only, habits: Arc::default() }
     }
 
     /// Until the drive is gone.
@@ -65,8 +71,12 @@ impl Server {
     }
 
     fn handle(&self, reply: Reply, request: Request<'_>) {
-        let Request { ino, who, call, .. } = request;
+        let Request { ino, uid, who, call, .. } = request;
         match call {
+            // Of the drive's own folder everybody may ask for these, as far as the kernel goes.
+            Call::Xattr { .. } if self.only.is_some_and(|only| only != uid) => {
+                reply.error(Errno::EACCES)
+            }
             Call::Lookup(name) => self.look_up(reply, ino, who, name),
             Call::Forget(count) => self.forget(reply, &[(ino, count)]),
             Call::ForgetAll(all) => self.forget(reply, &all),
@@ -116,10 +126,9 @@ impl Server {
                 Some(attr) => answer.entry(attr, valid(attr)),
                 None => answer.no_entry(FOR_GOOD),
             };
-            // Before the answer, so that who asks doesn't go through the next one.
-            if let Some(attr) = found {
-                let old = habits.looked_up(who, parent, attr.kind);
-                old.into_iter().for_each(|listing| reply.device().take_back(listing));
+            let old = found.map(|attr| habits.looked_up(who, parent, attr.kind));
+            if let Some(old) = old.filter(|old| !old.is_empty()) {
+                take_back(reply.device(), old);
             }
             reply.answer(&answer);
         });
@@ -204,6 +213,22 @@ impl Server {
             Some(at) => reply.answer(Answer::default().offset(at)),
             None => reply.error(Errno::ENXIO),
         });
+    }
+}
+
+/// Has the kernel forget listings, on a thread of its own: the kernel waits for pages of listings that
+/// are being read, and whoever reads them into what he has mapped from a drive that doesn't answer
+/// would hold up those who answer here. Mostly that is done before who asks goes through the next one.
+fn take_back(device: &Arc<Device>, listings: Vec<Ino>) {
+    follow::free();
+    let (device, (done, wait)) = (device.clone(), mpsc::channel());
+    let work = move || {
+        listings.into_iter().for_each(|listing| device.take_back(listing));
+        let _ = done.send(());
+    };
+    // Without a thread they stay as they are, which is slower and nothing more.
+    if std::thread::Builder::new().name("listings".into()).spawn(work).is_ok() {
+        let _ = wait.recv_timeout(TAKING_BACK);
     }
 }
 

@@ -47,7 +47,7 @@ fn server() -> Server {
         on_error: Arc::new(|_| {}),
     };
     let drive = Drive::new(Arc::new(fs.unwrap()), Arc::new(Activity::new()), &options);
-    Server::new(Arc::new(drive), Opens::default())
+    Server::new(Arc::new(drive), Opens::default(), None)
 }
 
 impl Asker {
