@@ -10,6 +10,7 @@ use crate::contents;
 use crate::error::{Error, Result};
 use crate::format::{BlobId, BlobKind, Content, Node, Value};
 use crate::index::{Location, SegmentAddr};
+use crate::pack::Segment;
 use crate::repo::Repository;
 
 /// Why a file could not be fetched.
@@ -70,6 +71,8 @@ pub(super) const PARALLEL: u64 = 2 << 20;
 /// Longest read of the store, and most that it may become decompressed.
 const RUN: u64 = 2 << 20;
 const RUN_RAW: u64 = 8 << 20;
+/// Segments that a thread holds at most while another one writes.
+const MOST_READY: usize = 8;
 /// Reads under way at once: as many fill a line of 100 Mbit/s that answers after 0.2 s.
 const READS: usize = 4;
 
@@ -159,23 +162,41 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn put_run(repo: &Repository, run: &Run, target: &Mutex<&mut dyn Target>) -> Result<(), Failure> {
     let mut segments = repo.fetch_segments(&run.segments).ok();
+    let mut ready: Vec<Ready<'_>> = Vec::new();
     for pieces in run.pieces.chunk_by(|one, next| one.1 == next.1) {
         let segment = segments.as_mut().and_then(Iterator::next).and_then(Result::ok);
-        for (piece, _) in pieces {
-            let blob = segment
-                .as_ref()
-                .and_then(|s| s.blob(BlobKind::Data, &piece.id, &piece.location).ok());
-            match blob {
-                Some(bytes) => piece.put(bytes, &mut **lock(target))?,
-                // Perhaps there is another, intact copy; if not, this gives the error.
-                None => {
-                    let bytes = repo.read_blob(BlobKind::Data, &piece.id)?;
-                    piece.put(&bytes, &mut **lock(target))?;
-                }
-            }
+        let is_right = |segment: &Segment| {
+            pieces.iter().all(|(p, _)| segment.blob(BlobKind::Data, &p.id, &p.location).is_ok())
+        };
+        ready.push(Ready { pieces, segment: segment.filter(is_right) });
+        // While another thread writes, there is more to decode.
+        let free =
+            if ready.len() < MOST_READY { target.try_lock().ok() } else { Some(lock(target)) };
+        if let Some(mut target) = free {
+            ready.drain(..).try_for_each(|ready| ready.put(repo, &mut **target))?;
         }
     }
-    Ok(())
+    let mut target = lock(target);
+    ready.drain(..).try_for_each(|ready| ready.put(repo, &mut **target))
+}
+
+/// Chunks of one segment, to be written.
+struct Ready<'a> {
+    pieces: &'a [(Piece, usize)],
+    /// Nothing if it isn't intact.
+    segment: Option<Segment>,
+}
+
+impl Ready<'_> {
+    fn put(&self, repo: &Repository, target: &mut dyn Target) -> Result<(), Failure> {
+        self.pieces.iter().try_for_each(|(piece, _)| match &self.segment {
+            Some(segment) => {
+                piece.put(segment.blob(BlobKind::Data, &piece.id, &piece.location)?, target)
+            }
+            // Perhaps there is another, intact copy; if not, this gives the error.
+            None => piece.put(&repo.read_blob(BlobKind::Data, &piece.id)?, target),
+        })
+    }
 }
 
 /// What one read gives.
