@@ -52,6 +52,17 @@ impl Holder<'_> {
         }
     }
 
+    /// Length of an attribute.
+    fn len(&self, name: &[u8]) -> Result<usize> {
+        match self {
+            Self::Open(fd) => fs::fgetxattr_query(fd, name),
+            #[cfg(target_os = "linux")]
+            Self::Named(path) => fs::lgetxattr_query(*path, name),
+            #[cfg(target_os = "linux")]
+            Self::Followed(path) => fs::getxattr_query(*path, name),
+        }
+    }
+
     pub fn set(&self, name: &[u8], value: &[u8]) -> Result<()> {
         let flags = XattrFlags::empty();
         match self {
@@ -117,7 +128,7 @@ impl Holder<'_> {
             Ok(len) if len < small.len() => {
                 return Ok(room.keeps(name, len as u64).then(|| small[..len].to_vec()));
             }
-            Ok(_) | Err(Errno::RANGE) => self.get_into(name, &mut []),
+            Ok(_) | Err(Errno::RANGE) => self.len(name),
             Err(e) => Err(e),
         };
         match len {
