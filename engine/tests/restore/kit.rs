@@ -340,6 +340,9 @@ pub fn chunk_of(node: &Node) -> BlobId {
 
 type AfterFile = dyn Fn(&Node) + Send + Sync;
 
+/// By paths and names of streams.
+pub type Given = BTreeMap<(Vec<u8>, Vec<u8>), Vec<u8>>;
+
 /// A target with quirks.
 #[derive(Clone)]
 pub struct Quirks {
@@ -358,7 +361,7 @@ pub struct Quirks {
     /// How often it was asked for an entry.
     pub stats: Arc<AtomicU64>,
     /// The streams of its entries, by the names of both, if it has such of any length.
-    pub streams: Option<Arc<Mutex<BTreeMap<(Vec<u8>, Vec<u8>), Vec<u8>>>>>,
+    pub streams: Option<Arc<Mutex<Given>>>,
     /// Called when a file got its name.
     pub after_file: Arc<AfterFile>,
 }
