@@ -22,7 +22,9 @@ fn interrupted_at_every_call() {
             let volatile = Volatile::new(&before);
             let store: Store = volatile.clone();
             let repo = open_over(&store, |s| hooked(s, n, |_| Err(HookedStore::broken())).0);
-            prune_at(&repo, &options, 0).unwrap_err();
+            // Packs are filled at random, so that it may take a few calls more or less.
+            let ended = prune_at(&repo, &options, 0).is_ok();
+            assert!(!ended || n + 12 > total, "{what}");
             let whole = copy(&store);
             kept.verify(&whole, &what);
             // What was unindexed can be marked only now.
