@@ -92,10 +92,10 @@ COMPUTED = {
     "wrapped master key": wrapped_master,
     "segment of the blob `abc`": segment,
     "text and tag of an empty index object": empty_index,
-    "the end of a node with the stream": stream,
     "padme of 9, 100, 1025, 65537, 5000000":
         lambda: ", ".join(str(padme(n)) for n in (9, 100, 1025, 65537, 5000000)),
     "extents: 5 bytes": extents,
+    "the end of a node with the stream": stream,
     "file `a`, mode 0644": node,
 }
 
