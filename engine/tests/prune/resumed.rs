@@ -1,7 +1,8 @@
 //! A prune that is interrupted while it copies: the next one goes on from there.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tresor_engine::Result;
 use tresor_engine::format::ChunkSizes;
@@ -159,4 +160,34 @@ fn garbage_is_deleted_before_anything_is_copied() {
     let deleted = calls.iter().take_while(|stores| !**stores).count() as u64;
     assert!(deleted > 0 && deleted == outcome.packs_deleted, "{deleted} of {outcome:?}");
     kept.verify(&store, "afterwards");
+}
+
+/// A backup that ends looks at all that it relies on again for each batch, and would never get to
+/// the end of that if the next batch came before.
+#[test]
+fn where_looking_takes_long_batches_are_long_too() {
+    let (base, kept) = half_used();
+    let batches = |look: Duration| {
+        let store = copy(&base);
+        let (slow, seen) = (AtomicBool::new(true), Arc::new(AtomicU64::new(0)));
+        let counted = seen.clone();
+        let repo = open_over(&store, |store| {
+            let hook = move |call: &Call| {
+                match call {
+                    Call::GetRange(..) if slow.swap(false, SeqCst) => std::thread::sleep(look),
+                    Call::Delete(name) if name.kind == ObjectKind::Index => {
+                        counted.fetch_add(1, SeqCst);
+                    }
+                    _ => {}
+                }
+                Ok(())
+            };
+            hooked(store, 0, hook).0
+        });
+        prune_at(&repo, &PruneOptions { batch_bytes: 1, ..all() }, 0).unwrap();
+        kept.verify(&store, "afterwards");
+        seen.load(SeqCst)
+    };
+    let (many, few) = (batches(Duration::ZERO), batches(Duration::from_millis(1100)));
+    assert!(few * 3 < many, "{few} index objects replaced, and {many} if looking is quick");
 }
