@@ -17,6 +17,7 @@ use tresor_engine::repo::{OpenOptions, Repository, now};
 use tresor_engine::store::{Store, StoreError, StoreErrorKind};
 use tresor_testkit::{Call, HookedStore, Item, password, random_bytes};
 
+use super::world::stores::Volatile;
 use super::world::*;
 use super::{busy, finish};
 

@@ -4,6 +4,7 @@ use fastrand::Rng;
 use tresor_engine::store::Store;
 use tresor_testkit::HookedStore;
 
+use super::world::stores::Volatile;
 use super::world::*;
 use super::{busy, calls_of_a_prune, finish, rounds};
 

@@ -8,27 +8,11 @@ use super::*;
 /// last one nearly all is needed.
 fn partly_used() -> (Store, Kept) {
     let mut rng = Rng::with_seed(51);
-    let store = new_store();
-    let repo = open(&store);
-    let mut kept = Kept::default();
-    let mut needed = Item::dir();
-    for round in 0..10 {
-        let mut tree = Item::dir();
-        for n in 0..10 {
-            let len = 5_000 + rng.usize(..20_000);
-            let (name, file) = (format!("f{round}-{n}"), Item::file(random_bytes(&mut rng, len)));
-            if n >= 10 - round {
-                needed = needed.with(name.as_str(), file.clone());
-            }
-            tree = tree.with(name.as_str(), file);
-        }
-        kept.add(&repo, &tree);
-    }
-    kept.add(&repo, &needed);
-    while kept.0.len() > 1 {
-        kept.forget(&repo, 0);
-    }
-    (store, kept)
+    let file = || {
+        let len = 5_000 + rng.usize(..20_000);
+        Item::file(random_bytes(&mut rng, len))
+    };
+    partly_needed(new_store(), (10, 10), file, |round, n| n >= 10 - round)
 }
 
 #[test]

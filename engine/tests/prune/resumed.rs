@@ -24,25 +24,7 @@ fn half_used() -> (Store, Kept) {
     let mut rng = Rng::with_seed(21);
     // So that the index is small.
     let store = new_store_of(None, ChunkSizes::default());
-    let repo = open(&store);
-    let mut kept = Kept::default();
-    let mut needed = Item::dir();
-    for round in 0..12 {
-        let mut tree = Item::dir();
-        for n in 0..8 {
-            let (name, file) = (format!("f{round}-{n}"), Item::file(noise(&mut rng, 250_000)));
-            if n % 2 == 0 {
-                needed = needed.with(name.as_str(), file.clone());
-            }
-            tree = tree.with(name.as_str(), file);
-        }
-        kept.add(&repo, &tree);
-    }
-    kept.add(&repo, &needed);
-    while kept.0.len() > 1 {
-        kept.forget(&repo, 0);
-    }
-    (store, kept)
+    partly_needed(store, (12, 8), || Item::file(noise(&mut rng, 250_000)), |_, n| n % 2 == 0)
 }
 
 /// Once a prune has stored so many bytes of packs, it can read no more of them, or it dies.

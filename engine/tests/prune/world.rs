@@ -1,5 +1,7 @@
 //! A repository in memory that is used, interrupted, and looked at with fresh eyes.
 
+pub mod stores;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
@@ -23,8 +25,10 @@ use tresor_engine::monitor::Quiet;
 use tresor_engine::pack::{NewSegment, PackWriter, Packed};
 use tresor_engine::repo::{InitOptions, OpenOptions, Repository, Snapshot, now};
 use tresor_engine::restorer::read_file;
-use tresor_engine::store::{MemoryStore, ObjectStore, Store, StoreError};
+use tresor_engine::store::{MemoryStore, Store, StoreError};
 use tresor_testkit::{Body, Call, HookedStore, Item, attributes, options, password, random_bytes};
+
+use stores::Gate;
 
 pub const DAY: i64 = 24 * 3600;
 
@@ -99,9 +103,9 @@ pub fn at_call(store: &Store, n: usize, work: impl FnOnce() + Send + 'static) ->
 /// An open repository over another view of its store: it knows what was known
 /// when it was opened, and counts calls from then on.
 pub fn open_over(store: &Store, wrap: impl FnOnce(&Store) -> Store) -> Arc<Repository> {
-    let gate: Arc<Gate> = Arc::new(Gate(Mutex::new(store.clone())));
+    let gate = Gate::new(store.clone());
     let repo = open(&(gate.clone() as Store));
-    *gate.0.lock().unwrap() = wrap(store);
+    gate.exchange(wrap(store));
     repo
 }
 
@@ -140,144 +144,6 @@ pub fn crossed<A>(
         thread.join().unwrap();
     }
     result
-}
-
-/// A store that can be exchanged.
-struct Gate(Mutex<Store>);
-
-impl Gate {
-    fn inner(&self) -> Store {
-        self.0.lock().unwrap().clone()
-    }
-}
-
-impl ObjectStore for Gate {
-    fn put(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
-        self.inner().put(name, data)
-    }
-    fn replace(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
-        self.inner().replace(name, data)
-    }
-    fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StoreError> {
-        self.inner().get(name)
-    }
-    fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
-        self.inner().get_range(name, offset, len)
-    }
-    fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
-        self.inner().size(name)
-    }
-    fn list(&self, kind: ObjectKind) -> Result<Vec<(ObjectName, u64)>, StoreError> {
-        self.inner().list(kind)
-    }
-    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        self.inner().delete(name)
-    }
-    fn settle(&self) -> Result<(), StoreError> {
-        self.inner().settle()
-    }
-    fn settle_all(&self) -> Result<(), StoreError> {
-        self.inner().settle_all()
-    }
-    fn added_since(&self, kind: ObjectKind, time: Time) -> Result<Vec<ObjectName>, StoreError> {
-        self.inner().added_since(kind, time)
-    }
-    fn clock(&self) -> Option<Time> {
-        self.inner().clock()
-    }
-    fn sweep(&self, age: Duration) -> Result<(u64, u64), StoreError> {
-        self.inner().sweep(age)
-    }
-    fn create(&self) -> Result<(), StoreError> {
-        self.inner().create()
-    }
-    fn describe(&self) -> String {
-        self.inner().describe()
-    }
-}
-
-/// A store that may forget, when the power fails, what was not settled.
-pub struct Volatile {
-    now: Store,
-    changes: Mutex<Vec<(ObjectName, Option<Vec<u8>>)>>,
-    durable: Store,
-}
-
-impl Volatile {
-    pub fn new(objects: &BTreeMap<ObjectName, Vec<u8>>) -> Arc<Self> {
-        let (now, durable) = (store_of(objects), store_of(objects));
-        Arc::new(Self { now, durable, changes: Mutex::default() })
-    }
-
-    /// What is there after the power failed, if of the last changes only the very last survives.
-    pub fn after_losing_all_but_the_last(&self) -> Store {
-        if let Some((name, bytes)) = self.changes.lock().unwrap().drain(..).next_back() {
-            apply(&self.durable, &name, bytes);
-        }
-        self.durable.clone()
-    }
-
-    /// What is there after the power failed: of the last changes any may be lost.
-    pub fn after_power_loss(&self, rng: &mut Rng) -> Store {
-        for (name, bytes) in self.changes.lock().unwrap().drain(..) {
-            if rng.bool() {
-                apply(&self.durable, &name, bytes);
-            }
-        }
-        self.durable.clone()
-    }
-}
-
-fn apply(store: &Store, name: &ObjectName, bytes: Option<Vec<u8>>) {
-    match bytes {
-        Some(bytes) => store.replace(name, &bytes).unwrap(),
-        None => store.delete(name).unwrap(),
-    }
-}
-
-impl ObjectStore for Volatile {
-    fn put(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
-        self.now.put(name, data)?;
-        self.changes.lock().unwrap().push((*name, Some(data.to_vec())));
-        Ok(())
-    }
-    fn replace(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
-        self.now.replace(name, data)?;
-        self.changes.lock().unwrap().push((*name, Some(data.to_vec())));
-        Ok(())
-    }
-    fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StoreError> {
-        self.now.get(name)
-    }
-    fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
-        self.now.get_range(name, offset, len)
-    }
-    fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
-        self.now.size(name)
-    }
-    fn list(&self, kind: ObjectKind) -> Result<Vec<(ObjectName, u64)>, StoreError> {
-        self.now.list(kind)
-    }
-    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        self.now.delete(name)?;
-        self.changes.lock().unwrap().push((*name, None));
-        Ok(())
-    }
-    fn settle(&self) -> Result<(), StoreError> {
-        for (name, bytes) in self.changes.lock().unwrap().drain(..) {
-            apply(&self.durable, &name, bytes);
-        }
-        Ok(())
-    }
-    fn sweep(&self, age: Duration) -> Result<(u64, u64), StoreError> {
-        self.now.sweep(age)
-    }
-    fn create(&self) -> Result<(), StoreError> {
-        self.now.create()
-    }
-    fn describe(&self) -> String {
-        "a volatile store".into()
-    }
 }
 
 /// Snapshots and the trees they must hold.
@@ -405,6 +271,35 @@ pub fn join_index(store: &Store) {
 
 /// The extended attribute that some entries have, which is too long for a node.
 pub const LONG: &str = "user.long";
+
+/// What was backed up in several trees of `rounds` with as many `files` each, of which one snapshot
+/// of the needed ones is left.
+pub fn partly_needed(
+    store: Store,
+    (rounds, files): (usize, usize),
+    mut file: impl FnMut() -> Item,
+    is_needed: impl Fn(usize, usize) -> bool,
+) -> (Store, Kept) {
+    let repo = open(&store);
+    let mut kept = Kept::default();
+    let mut needed = Item::dir();
+    for round in 0..rounds {
+        let mut tree = Item::dir();
+        for n in 0..files {
+            let (name, file) = (format!("f{round}-{n}"), file());
+            if is_needed(round, n) {
+                needed = needed.with(name.as_str(), file.clone());
+            }
+            tree = tree.with(name.as_str(), file);
+        }
+        kept.add(&repo, &tree);
+    }
+    kept.add(&repo, &needed);
+    while kept.0.len() > 1 {
+        kept.forget(&repo, 0);
+    }
+    (store, kept)
+}
 
 /// A tree of a few files. One of them has a long stream, and so has a directory.
 pub fn some_tree(rng: &mut Rng, files: usize) -> Item {

@@ -411,11 +411,10 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use fuser::{Config, Session};
-    use tresor_testkit::{Item, backup, options, repository};
+    use tresor_testkit::Item;
 
     use super::*;
-    use crate::idle::Activity;
-    use crate::{DriveOptions, Layout, MountOptions};
+    use crate::fuse::drive::tests::drive_of;
 
     #[test]
     fn times_before_1970() {
@@ -427,28 +426,8 @@ mod tests {
     /// On macOS this is all there is; here it is at least called by some kernel.
     #[test]
     fn a_kernel_is_answered() {
-        let repo = repository();
         let file = Item::file(vec![7; 300_000]);
-        let tree = Item::dir().with("folder", Item::dir().with("file", file));
-        let (snapshot, _) = backup(&repo, &tree, &options(None));
-        let shown = DriveOptions {
-            snapshot: Some(snapshot),
-            filter: Default::default(),
-            time_zone: jiff::tz::TimeZone::UTC,
-            layout: Layout::Folders,
-            cache_size: 4 << 20,
-        };
-        let fs = Arc::new(SnapshotFs::new(repo, shown).unwrap());
-        let options = MountOptions {
-            allow_other: false,
-            reader: None,
-            source: "test".into(),
-            repository: None,
-            idle_exit: None,
-            own: Default::default(),
-            on_error: Arc::new(|_| {}),
-        };
-        let drive = Arc::new(Drive::new(fs, Arc::new(Activity::new()), &options));
+        let drive = drive_of(&Item::dir().with("folder", Item::dir().with("file", file)));
         let point = tempfile::tempdir().unwrap();
         let session = Session::new(Adapter::new(drive), point.path(), &Config::default()).unwrap();
         let session = session.spawn().unwrap();

@@ -173,8 +173,37 @@ pub fn rdev((major, minor): (u32, u32)) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
+    use jiff::tz::TimeZone;
+    use tresor_engine::select::SnapshotFilter;
+    use tresor_testkit::{Item, backup, options, repository};
+
     use super::*;
+    use crate::{DriveOptions, Layout, OwnDrive};
+
+    /// A drive that shows this tree.
+    pub fn drive_of(tree: &Item) -> Arc<Drive> {
+        let repo = repository();
+        let (snapshot, _) = backup(&repo, tree, &options(None));
+        let shown = DriveOptions {
+            snapshot: Some(snapshot),
+            filter: SnapshotFilter::default(),
+            time_zone: TimeZone::UTC,
+            layout: Layout::Folders,
+            cache_size: 4 << 20,
+        };
+        let options = MountOptions {
+            allow_other: false,
+            reader: None,
+            source: "test".into(),
+            repository: None,
+            idle_exit: None,
+            own: OwnDrive::default(),
+            on_error: Arc::new(|_| {}),
+        };
+        let fs = Arc::new(SnapshotFs::new(repo, shown).unwrap());
+        Arc::new(Drive::new(fs, Arc::new(Activity::new()), &options))
+    }
 
     #[test]
     fn device_numbers() {

@@ -1,21 +1,16 @@
 //! The server without a kernel: whatever is asked, it answers, and goes on.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use fastrand::Rng;
-use jiff::tz::TimeZone;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair, sockopt};
-use tresor_engine::select::SnapshotFilter;
-use tresor_testkit::{Item, backup, options, repository};
+use tresor_testkit::Item;
 
 use super::device::Device;
 use super::serve::{Opens, Server};
-use crate::fuse::drive::Drive;
-use crate::idle::Activity;
-use crate::{DriveOptions, Layout, MountOptions, SnapshotFs};
+use crate::fuse::drive::tests::drive_of;
 
 /// Asks as the kernel does.
 struct Asker {
@@ -24,30 +19,8 @@ struct Asker {
 }
 
 fn server() -> Server {
-    let repo = repository();
     let tree = Item::dir().with("file", Item::file(vec![7; 300_000]));
-    let (snapshot, _) = backup(&repo, &tree, &options(None));
-    let fs = SnapshotFs::new(
-        repo,
-        DriveOptions {
-            snapshot: Some(snapshot),
-            filter: SnapshotFilter::default(),
-            time_zone: TimeZone::UTC,
-            layout: Layout::Folders,
-            cache_size: 4 << 20,
-        },
-    );
-    let options = MountOptions {
-        allow_other: false,
-        reader: None,
-        source: "test".into(),
-        repository: None,
-        idle_exit: None,
-        own: Default::default(),
-        on_error: Arc::new(|_| {}),
-    };
-    let drive = Drive::new(Arc::new(fs.unwrap()), Arc::new(Activity::new()), &options);
-    Server::new(Arc::new(drive), Opens::default(), None)
+    Server::new(drive_of(&tree), Opens::default(), None)
 }
 
 impl Asker {
