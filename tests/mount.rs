@@ -163,6 +163,8 @@ fn attributes_holes_and_sizes_are_shown() {
         };
         assert_eq!(told(&shown), told(&source));
     }
+    let place = format!("latest:{}", w.inside("src/file"));
+    assert_eq!(w.ok(&format!("cat --attribute user.note {place}")), "a note");
     let mut value = [0; 10];
     let missing = rustix::fs::getxattr(&shown, "user.missing", &mut value[..]);
     assert_eq!(missing, Err(Errno::NODATA));

@@ -67,7 +67,8 @@ pub trait SinkDir: Send + Sync {
     }
 
     /// Notes here, and on the disk before this returns, that the restore `job` is under way.
-    /// Says whether there was a note already: a restore, perhaps another one, did not end.
+    /// Says whether there was a note already, here or, as far as the system lets it look, in a directory
+    /// above: a restore, perhaps another one, did not end.
     fn begin(&self, _job: u32) -> io::Result<bool> {
         Ok(false)
     }
@@ -102,7 +103,8 @@ pub trait SinkFile: Send {
 }
 
 /// What the streams of a node hold (see `Node::streams`). They are set with the rest of its
-/// extended attributes; one that can't be had is a `MetadataProblem`, and is not there then.
+/// extended attributes; one that can't be had is a `MetadataProblem`; then it is as it
+/// was before or not there, but never a part of it.
 pub trait Streams {
     /// Whether a stream of the target is as it shall be.
     fn is_right(&mut self, name: &[u8], there: &mut dyn SourceFile) -> io::Result<bool>;

@@ -7,6 +7,11 @@ use crate::error::{Error, Result};
 use crate::format::{ObjectId, ObjectKind};
 use crate::store::Store;
 
+/// Also what a thread has held that panicked.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
 /// Does `work` for each item, on up to so many threads. Ends with the first error.
 pub(crate) fn for_each<T: Sync>(
     items: &[T],
@@ -61,7 +66,7 @@ pub(crate) fn map<T: Sync, R: Send>(
     let done = Mutex::new(Vec::with_capacity(items.len()));
     for_each_within(items, most, room, |item| {
         let result = work(item)?;
-        done.lock().unwrap_or_else(|e| e.into_inner()).push(result);
+        lock(&done).push(result);
         Ok(())
     })?;
     Ok(done.into_inner().unwrap_or_else(|e| e.into_inner()))
@@ -93,7 +98,7 @@ struct State {
 
 impl<'a, T> Queue<'a, T> {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|e| e.into_inner())
+        lock(&self.state)
     }
 
     fn take(&self) -> Option<Taken<'_, 'a, T>> {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use fastrand::Rng;
 use tresor_engine::crypto::KdfCost;
-use tresor_engine::format::{BlobKind, IndexData, ObjectKind, ObjectName, PackEntry, Time};
+use tresor_engine::format::{IndexData, ObjectKind, ObjectName, PackEntry, Time};
 use tresor_engine::index::read_object;
 use tresor_engine::maintenance::{
     CheckOptions, CheckProblem, CheckReport, RepairIndexOptions, Subset, check, repair_index,
@@ -553,12 +553,8 @@ fn a_share_of_the_packs_is_read() {
     let packs = names(&store, ObjectKind::Pack);
     assert_eq!(packs.len(), 100);
     // A byte of a chunk.
-    let runs = open(&store).index().runs();
-    let entries =
-        runs.iter().flat_map(|run| (0..run.len()).map(move |i| (run, run.entry(i).unwrap())));
-    let mut chunks = entries.filter(|(_, entry)| entry.kind == BlobKind::Data);
-    let (run, entry) = chunks.next().unwrap();
-    let damaged = ObjectName::new(ObjectKind::Pack, run.pack(entry.pack).unwrap().id);
+    let (pack, entry) = chunks(&store)[0];
+    let damaged = ObjectName::new(ObjectKind::Pack, pack);
     let mut bytes = store.get(&damaged).unwrap();
     bytes[entry.offset as usize] ^= 1;
     store.replace(&damaged, &bytes).unwrap();

@@ -71,5 +71,5 @@ fn what_changed_in_this_moment_is_looked_at_again() {
 /// That time is the sign of an entry that shall be looked at again; it is no stamp.
 #[test]
 fn what_has_no_change_time_is_looked_at_again() {
-    assert_eq!(second_backup(&repository(), Time::new(0, 0)), ["new"; 4]);
+    assert_eq!(second_backup(&repository(), Node::LOOK_AGAIN), ["new"; 4]);
 }

@@ -180,7 +180,7 @@ fn check_retention(forged: &Snapshot) {
         ] {
             let decisions = retention::apply(&policy, &group, &OddSnapshots::new(), now);
             assert_eq!(decisions.len(), group.len());
-            let newest = group.iter().max_by_key(|s| (s.data.time, s.id));
+            let newest = group.iter().max_by_key(|s| s.order());
             let newest = decisions.iter().find(|d| Some(d.snapshot.id) == newest.map(|s| s.id));
             assert!(newest.is_some_and(|d| d.keep), "the newest is dropped");
             let honest = decisions.iter().find(|d| d.snapshot.data.time == now);

@@ -3,7 +3,8 @@
 //! Who asks for one thing after the other waits for each answer. The kernel sees an idle processor
 //! beside his and wakes us there, which takes longer than many an answer does, above all on virtual
 //! machines. So a thread that the same asker comes to again and again stays with him; it is
-//! free again when another one asks, or nobody for a while, and before it does anything long.
+//! free again with the first request that comes from another one, or after a pause, and before it
+//! does anything long or starts threads. If nobody asks any more, it stays.
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};

@@ -107,8 +107,9 @@ impl Item {
 
     /// Gives it other extended attributes, as a program would that sets them.
     pub fn set_attribute(&mut self, name: &str, value: impl Into<Vec<u8>>) {
-        self.node.xattrs.get_or_insert_default().retain(|x| x.name != name.as_bytes());
-        *self = self.clone().with_attribute(name, value);
+        let all = self.node.xattrs.get_or_insert_default();
+        all.retain(|x| x.name != name.as_bytes());
+        all.push(Xattr { name: name.into(), value: value.into() });
         // Of every change its own: trees have several successors.
         self.node.ctime = new_node(self.node.kind, 0).ctime;
     }

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use super::is_racy;
 use super::read::Reader;
 use crate::error::Result;
-use crate::format::{Content, MOST_STREAM_NAME, MOST_STREAMS, Node, Stream, stream_name};
+use crate::format::{Content, MOST_STREAMS, Node, Stream, is_stream_name, stream_name};
 use crate::repo::now;
 use crate::source::{LongStream, Room, SourceDir, SourceFile};
 
@@ -90,9 +90,8 @@ impl Reader<'_> {
                 "{len} bytes are too many for a repository that an older tresor has made; in a new one there is room"
             ))));
         }
-        let is_name = (1..=MOST_STREAM_NAME).contains(&name.len()) && !name.contains(&0);
         let most = left.saturating_sub(name.len());
-        if !is_name || node.streams().len() >= MOST_STREAMS || most == 0 {
+        if !is_stream_name(name) || node.streams().len() >= MOST_STREAMS || most == 0 {
             return Ok(Err(io::Error::other("there are too many, or its name is impossible")));
         }
         let content = match dir.open_stream(node, name) {

@@ -91,14 +91,17 @@ impl Node {
         }
         let here: HashSet<_> = self.xattrs().iter().map(|x| x.name.as_slice()).collect();
         let is_valid = |stream: &Stream| {
-            (1..=MOST_STREAM_NAME).contains(&stream.name.len())
-                && !stream.name.contains(&0)
-                && !here.contains(stream.name.as_slice())
+            is_stream_name(&stream.name) && !here.contains(stream.name.as_slice())
         };
         streams.len() <= MOST_STREAMS
             && streams.iter().all(is_valid)
             && streams.is_sorted_by(|a, b| a.name < b.name)
     }
+}
+
+/// Whether a stream may be called so.
+pub fn is_stream_name(name: &[u8]) -> bool {
+    (1..=MOST_STREAM_NAME).contains(&name.len()) && !name.contains(&0)
 }
 
 /// How the name of a stream is shown to people.

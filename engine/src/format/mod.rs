@@ -13,7 +13,9 @@ mod snapshot;
 mod tree;
 pub mod windows;
 
-pub use attributes::{MOST_STREAM_NAME, MOST_STREAMS, Stream, Value, Xattr, stream_name};
+pub use attributes::{
+    MOST_STREAM_NAME, MOST_STREAMS, Stream, Value, Xattr, is_stream_name, stream_name,
+};
 pub use config::{ChunkSizes, Config, ConfigSecret, FORMAT_VERSION, KeySlot, SlotInfo};
 pub use forgotten::{Forgotten, ForgottenData};
 pub use ids::{BlobId, NotAnId, ObjectId, ObjectKind, ObjectName};

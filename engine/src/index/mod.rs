@@ -276,7 +276,7 @@ impl Index {
         sync.finish();
         spare.clear();
         let Sync { runs, replaced, damaged, .. } = sync;
-        self.relying.rely_on(&runs.iter().flat_map(|r| r.covered()).copied().collect());
+        self.relying.rely_on(runs.iter().flat_map(|r| r.covered()));
         *self.write() = State { runs, replaced, damaged, unreliable, ..State::default() };
         Ok(())
     }

@@ -1,12 +1,13 @@
 //! Which packs new snapshots may rely on.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use super::run::Run;
 use crate::error::Result;
 use crate::format::{ObjectId, ObjectKind};
 use crate::store::Store;
+use crate::workers::lock;
 
 type Objects = Mutex<HashSet<ObjectId>>;
 
@@ -37,8 +38,8 @@ impl Relying {
     }
 
     /// Index objects come into force.
-    pub fn rely_on(&self, objects: &HashSet<ObjectId>) {
-        self.living().iter().for_each(|one| lock(one).extend(objects));
+    pub fn rely_on<'a>(&self, objects: impl Iterator<Item = &'a ObjectId> + Clone) {
+        self.living().iter().for_each(|one| lock(one).extend(objects.clone()));
     }
 
     fn living(&self) -> Vec<Arc<Objects>> {
@@ -46,10 +47,6 @@ impl Relying {
         all.retain(|one| one.strong_count() > 0);
         all.iter().filter_map(Weak::upgrade).collect()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 /// Packs that nothing new may rely on, whatever the marks of their entries say.

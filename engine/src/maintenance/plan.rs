@@ -21,8 +21,8 @@ pub struct PruneOptions {
     pub max_unused_percent: f64,
     /// Rewrite at most this many bytes.
     pub max_repack_bytes: Option<u64>,
-    /// After so many bytes were copied, or some more if the index is large, what they were
-    /// copied from is marked or deleted: an interruption costs what was copied since.
+    /// After so many bytes were copied, or some more if the index is large or looking at all
+    /// snapshots takes long, what they were copied from is marked or deleted: an interruption costs what was copied since.
     pub batch_bytes: u64,
     /// How long a pack stays after it was marked: two hours or more. Zero deletes
     /// at once, also packs that no index object names, and is only for a repository

@@ -58,7 +58,7 @@ pub struct RepairedSnapshot {
 }
 
 /// Something that is not, or not wholly, in the repaired snapshot.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loss {
     pub path: Vec<u8>,
     pub is_dir: bool,
@@ -210,7 +210,7 @@ fn repaired_data(original: &Snapshot, tree: BlobId, losses: &[Loss]) -> Snapshot
     let mut data = SnapshotData::clone(&original.data);
     data.tree = tree;
     data.summary.errors += losses.len() as u64;
-    if !data.tags.iter().any(|tag| tag == REPAIRED) {
+    if !original.is_repaired() {
         data.tags.push(REPAIRED.to_owned());
         data.tags.sort();
     }

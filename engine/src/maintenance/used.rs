@@ -173,15 +173,11 @@ impl UsedBlobs {
     /// Of each pack, how much of it is blobs that nobody needs, in millionths.
     fn unneeded(&self) -> Vec<u64> {
         let mut sums = vec![(0, 0); self.packs.all.len()];
-        for (r, (run, base)) in self.runs.iter().zip(&self.bases).enumerate() {
-            for at in 0..run.len() {
-                let Some(entry) = run.entry(at) else { continue };
-                let Some(pack) = self.packs.number(r, &entry) else { continue };
-                let (unneeded, all): &mut (u64, u64) = &mut sums[pack];
-                *all += u64::from(entry.len);
-                if !has(&self.bits, base + at) && !has(&self.tied, base + at) {
-                    *unneeded += u64::from(entry.len);
-                }
+        for (number, entry, pack) in self.numbered() {
+            let (unneeded, all): &mut (u64, u64) = &mut sums[pack];
+            *all += u64::from(entry.len);
+            if !has(&self.bits, number) && !has(&self.tied, number) {
+                *unneeded += u64::from(entry.len);
             }
         }
         sums.into_iter()
@@ -222,10 +218,16 @@ impl UsedBlobs {
 
     /// Every entry of the index once, with the number of its pack and whether it is used.
     pub fn entries(&self) -> impl Iterator<Item = (Entry, usize, bool)> + '_ {
+        self.numbered().map(|(number, entry, pack)| (entry, pack, has(&self.bits, number)))
+    }
+
+    /// Every entry of the index with its number and that of its pack.
+    fn numbered(&self) -> impl Iterator<Item = (usize, Entry, usize)> + '_ {
         self.runs.iter().zip(&self.bases).enumerate().flat_map(move |(r, (run, base))| {
             (0..run.len()).filter_map(move |i| {
                 let entry = run.entry(i)?;
-                Some((entry, self.packs.number(r, &entry)?, has(&self.bits, base + i)))
+                let pack = self.packs.number(r, &entry)?;
+                Some((base + i, entry, pack))
             })
         })
     }

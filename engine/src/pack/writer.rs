@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use crate::format::{
 use crate::object;
 use crate::repo::Repository;
 use crate::store::Store;
-use crate::workers;
+use crate::workers::{self, lock};
 
 /// Data segments go to one of these packs at random, so that the order of
 /// segments in a pack doesn't tell the order of chunks in a file.
@@ -333,8 +333,4 @@ pub fn look_up(store: &Store, packs: &[StoredPack]) -> Result<Vec<ObjectId>> {
         Ok(())
     })?;
     Ok(missing.into_inner().unwrap_or_else(|e| e.into_inner()))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|e| e.into_inner())
 }

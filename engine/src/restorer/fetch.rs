@@ -1,8 +1,8 @@
 //! From a file's extents to its bytes: few large reads, every core decoding.
 
 use std::io::{self, Write};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard};
 
 use super::Shared;
 use super::extents::Extents;
@@ -12,6 +12,7 @@ use crate::format::{BlobId, BlobKind, Content, Node, Value};
 use crate::index::{Location, SegmentAddr};
 use crate::pack::Segment;
 use crate::repo::Repository;
+use crate::workers::lock;
 
 /// Why a file could not be fetched.
 pub(super) enum Failure {
@@ -154,10 +155,6 @@ fn many(repo: &Repository, pieces: Vec<Piece>, target: &mut dyn Target) -> Resul
         }
     });
     failure.into_inner().unwrap_or_else(|e| e.into_inner()).map_or(Ok(()), Err)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 fn put_run(repo: &Repository, run: &Run, target: &Mutex<&mut dyn Target>) -> Result<(), Failure> {

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::fs::Metadata;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::disk::{Disk, OsDisk};
 use super::kept::{KeptFiles, length, open, read_at};
 use super::{ObjectStore, StoreError, StoreErrorKind};
 use crate::format::{ObjectId, ObjectKind, ObjectName, Time};
+use crate::workers::lock;
 
 /// Files being written are called so until they are whole.
 const TEMP_PREFIX: &str = ".tmp-";
@@ -489,8 +490,4 @@ fn arrival(meta: &Metadata) -> Option<Time> {
 fn is_temp(file_name: &str) -> bool {
     let random = file_name.strip_prefix(TEMP_PREFIX);
     random.is_some_and(|r| r.len() == 16 && r.bytes().all(|b| b.is_ascii_hexdigit()))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|e| e.into_inner())
 }

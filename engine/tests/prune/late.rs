@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 
-use tresor_engine::format::{BlobKind, ObjectId};
+use tresor_engine::format::ObjectId;
 use tresor_engine::maintenance::prune;
 
 use super::*;
@@ -58,9 +58,8 @@ fn a_pack_that_another_prune_unmarks_and_then_gives_way() {
     let (snapshot, tree) = kept.forget(&open(&store), 1);
     prune_at(&open(&store), &gentle(), -3 * DAY).unwrap();
 
-    let (inner, second) = (store.clone(), Mutex::new(None));
-    let second: Arc<Mutex<Option<Second>>> = Arc::new(second);
-    let shared = second.clone();
+    let second: Arc<Mutex<Option<Second>>> = Arc::default();
+    let (inner, shared) = (store.clone(), second.clone());
     let first = open_over(&store, |store| {
         hooked(store, 0, move |call| {
             let mut second = shared.lock().unwrap();
@@ -139,12 +138,7 @@ fn what_is_freshly_marked_and_missing_is_not_relied_on() {
     let store = new_store();
     let tree = some_tree(&mut rng, 3);
     let first = try_backup(&open(&store), &tree, None).unwrap();
-    let runs = open(&store).index().runs();
-    let entries =
-        runs.iter().flat_map(|run| (0..run.len()).map(move |i| (run, run.entry(i).unwrap())));
-    let chunks = entries.filter(|(_, entry)| entry.kind == BlobKind::Data);
-    let relied_on: HashSet<ObjectId> =
-        chunks.map(|(run, entry)| run.pack(entry.pack).unwrap().id).collect();
+    let relied_on: HashSet<ObjectId> = chunks(&store).into_iter().map(|(pack, _)| pack).collect();
     let (inner, done) = (store.clone(), Mutex::new(false));
     let repo = open_over(&store, |store| {
         hooked(store, 0, move |call| {

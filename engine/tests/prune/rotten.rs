@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use tresor_engine::format::{BlobKind, IndexData, ObjectId, Time};
+use tresor_engine::format::{IndexData, ObjectId, Time};
 use tresor_engine::index::read_object;
 
 use super::*;
@@ -65,11 +65,7 @@ fn the_only_copy_stays_and_is_not_relied_on() {
     let tree = some_tree(&mut rng, 4);
     let mut kept = Kept::default();
     kept.add(&open(&store), &tree);
-    let runs = open(&store).index().runs();
-    let entries =
-        runs.iter().flat_map(|run| (0..run.len()).map(move |i| (run, run.entry(i).unwrap())));
-    let chunks = entries.filter(|(_, entry)| entry.kind == BlobKind::Data);
-    let rotten: HashSet<_> = chunks.map(|(run, e)| run.pack(e.pack).unwrap().id).collect();
+    let rotten: HashSet<_> = chunks(&store).into_iter().map(|(pack, _)| pack).collect();
     assert!(!rotten.is_empty());
     mark(&store, |id| rotten.contains(id).then_some(1));
     rot(&store, rotten.iter().copied());

@@ -17,7 +17,7 @@ use tresor_engine::format::{
     Purpose, Time, sealed,
 };
 use tresor_engine::history;
-use tresor_engine::index::read_object;
+use tresor_engine::index::{Entry, read_object};
 use tresor_engine::maintenance::{
     CheckOptions, PruneOptions, PruneOutcome, PrunePlan, check, prune,
 };
@@ -462,6 +462,15 @@ pub fn broken_index() -> (Store, Kept, Item) {
     (store, kept, tree)
 }
 
+/// Chunks that the index names, each with its pack.
+pub fn chunks(store: &Store) -> Vec<(ObjectId, Entry)> {
+    let runs = open(store).index().runs();
+    let entries =
+        runs.iter().flat_map(|run| (0..run.len()).map(move |i| (run, run.entry(i).unwrap())));
+    let chunks = entries.filter(|(_, entry)| entry.kind == BlobKind::Data);
+    chunks.map(|(run, entry)| (run.pack(entry.pack).unwrap().id, entry)).collect()
+}
+
 /// Two snapshots, of which the second has lost a pack of chunks.
 pub fn lossy() -> (Store, Kept) {
     let mut rng = Rng::with_seed(12);
@@ -471,12 +480,7 @@ pub fn lossy() -> (Store, Kept) {
     kept.add(&repo, &some_tree(&mut rng, 3));
     let before = names(&store, ObjectKind::Pack);
     kept.add(&repo, &some_tree(&mut rng, 3));
-    let runs = open(&store).index().runs();
-    let entries =
-        runs.iter().flat_map(|run| (0..run.len()).map(move |i| (run, run.entry(i).unwrap())));
-    let chunks = entries.filter(|(_, entry)| entry.kind == BlobKind::Data);
-    let mut packs = chunks.map(|(run, entry)| run.pack(entry.pack).unwrap().id);
-    let id = packs.find(|id| !before.contains(id)).unwrap();
+    let (id, _) = chunks(&store).into_iter().find(|(id, _)| !before.contains(id)).unwrap();
     store.delete(&ObjectName::new(ObjectKind::Pack, id)).unwrap();
     (store, kept)
 }

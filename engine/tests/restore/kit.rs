@@ -340,7 +340,7 @@ pub fn chunk_of(node: &Node) -> BlobId {
 
 type AfterFile = dyn Fn(&Node) + Send + Sync;
 
-/// By paths and names of streams.
+/// By names of entries and of their streams.
 pub type Given = BTreeMap<(Vec<u8>, Vec<u8>), Vec<u8>>;
 
 /// A target with quirks.

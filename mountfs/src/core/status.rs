@@ -43,7 +43,7 @@ struct Status {
 pub(super) struct Failures(Mutex<(u64, Option<String>)>);
 
 impl SnapshotFs {
-    /// To be told of each request that a kernel, or a client, has answered.
+    /// To be told of each request of a kernel, or of a client, that counts.
     pub fn note_request(&self) {
         self.requests.fetch_add(1, Relaxed);
     }

@@ -1,5 +1,6 @@
-//! FUSE: translates the kernel's requests into calls of [`SnapshotFs`](crate::SnapshotFs), and
-//! nothing else. Requests that must fetch run on a pool, so that none waits for another.
+//! FUSE: translates the kernel's requests into calls of [`SnapshotFs`](crate::SnapshotFs). On Linux
+//! `linux/` takes them from the kernel, on macOS fuser (`adapter.rs`); `drive.rs` is for both. Requests
+//! that must fetch run on a pool, but for one at a time, so that none waits for another.
 
 #[cfg(any(target_os = "macos", test))]
 mod adapter;

@@ -67,7 +67,7 @@ pub(super) fn read_root(file: &File, node: &mut Node, room: &mut Room) -> io::Re
     result
 }
 
-pub(super) fn read(file: &File, node: &mut Node, room: &mut Room) -> io::Result<()> {
+fn read(file: &File, node: &mut Node, room: &mut Room) -> io::Result<()> {
     let basic = stat::basic(file)?;
     let mut all = vec![
         Xattr { name: ATTRIBUTES.into(), value: basic.FileAttributes.to_le_bytes().into() },

@@ -99,7 +99,7 @@ pub(super) fn open_stream(
     entry: &[u8],
     name: &[u8],
 ) -> io::Result<Box<dyn SourceFile>> {
-    let file = super::open_existing(dir, entry, nt::Open::existing(0), false)?;
+    let file = super::open_entry(dir, entry, nt::Open::existing(0))?;
     streams::open_to_read(&file, name)
 }
 

@@ -130,7 +130,7 @@ pub(super) fn write(
     }
 }
 
-/// Makes a stream what the snapshot has of it. If that can't be done, it is not there.
+/// Makes a stream what the snapshot has of it. If that fails once writing has begun, it is not there.
 fn put_stored(
     file: &File,
     name: &[u8],

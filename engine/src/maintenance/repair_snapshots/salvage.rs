@@ -6,9 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use super::Loss;
 use crate::contents::{ContentBuilder, for_each_blob};
 use crate::error::Result;
-use crate::format::{
-    BlobId, BlobKind, Content, ContentPage, Extent, ExtentPage, Node, Time, TreePage,
-};
+use crate::format::{BlobId, BlobKind, Content, ContentPage, Extent, ExtentPage, Node, TreePage};
 use crate::maintenance::check::Lost;
 use crate::maintenance::workers::stops;
 use crate::monitor::Monitor;
@@ -110,9 +108,14 @@ impl<'a> Salvage<'a> {
         if missing > 0 {
             let shown = if path.is_empty() { b"/".to_vec() } else { path.clone() };
             let kept_as = Some(shown.clone());
-            let (ranges, entries) = (Vec::new(), Some(missing));
-            let loss = Loss { path: shown, is_dir: true, kept_as, ranges, entries, stream: None };
-            self.losses.push(loss);
+            let entries = Some(missing);
+            self.losses.push(Loss {
+                path: shown,
+                is_dir: true,
+                kept_as,
+                entries,
+                ..Loss::default()
+            });
         }
         let names = entries.iter().map(|n| n.name.clone()).collect();
         entries.reverse();
@@ -128,8 +131,7 @@ impl<'a> Salvage<'a> {
     }
 
     fn lose(&mut self, path: Vec<u8>, is_dir: bool, kept_as: Option<Vec<u8>>) {
-        let ranges = Vec::new();
-        self.losses.push(Loss { path, is_dir, kept_as, ranges, entries: None, stream: None });
+        self.losses.push(Loss { path, is_dir, kept_as, ..Loss::default() });
     }
 
     /// Takes the streams out of a node that have lost something; their names.
@@ -179,9 +181,8 @@ impl<'a> Salvage<'a> {
         };
         // What is wholly lost was told.
         for stream in lost.into_iter().filter(|_| kept_as.is_some()) {
-            let (path, kept_as, ranges) = (path.clone(), kept_as.clone(), Vec::new());
-            let stream = Some(stream);
-            self.losses.push(Loss { path, is_dir, kept_as, ranges, entries: None, stream });
+            let (path, kept_as, stream) = (path.clone(), kept_as.clone(), Some(stream));
+            self.losses.push(Loss { path, is_dir, kept_as, stream, ..Loss::default() });
         }
         Ok(below)
     }
@@ -214,9 +215,8 @@ impl<'a> Salvage<'a> {
         node.content = Some(self.content(&content, &mut parts)?);
         // If nothing but holes is left, it says nothing.
         let kept_as = (parts.kept > 0).then(|| dir.add_damaged(node));
-        let (path, kept, ranges) = (path.to_vec(), kept_as.clone(), parts.lost);
-        let (is_dir, entries, stream) = (false, None, None);
-        self.losses.push(Loss { path, is_dir, kept_as: kept, ranges, entries, stream });
+        let (path, ranges) = (path.to_vec(), parts.lost);
+        self.losses.push(Loss { path, kept_as: kept_as.clone(), ranges, ..Loss::default() });
         Ok(kept_as)
     }
 
@@ -309,7 +309,7 @@ impl Open {
             number += 1;
         }
         // Of no file: no backup may take one that was restored and renamed so for unchanged.
-        node.ctime = Time::new(0, 0);
+        node.ctime = Node::LOOK_AGAIN;
         let path = [&self.path, &b"/"[..], &node.name].concat();
         self.done.insert(node.name.clone(), node);
         path
