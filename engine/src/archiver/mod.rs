@@ -374,3 +374,25 @@ impl Counts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_as_long_as_a_tick_of_the_file_system() {
+        let changed = |seconds, nanos| {
+            let mut node = Node::new(b"name", NodeKind::File);
+            node.ctime = Time::new(seconds, nanos);
+            node
+        };
+        let read = Time::new(1_700_000_000, 500_000_000);
+        assert!(is_racy(&changed(1_700_000_000, 480_000_001), read));
+        assert!(!is_racy(&changed(1_700_000_000, 480_000_000), read));
+        // Whole seconds are how FAT and old file systems tick.
+        assert!(is_racy(&changed(1_699_999_999, 0), read));
+        assert!(!is_racy(&changed(1_699_999_998, 0), read));
+        // A clock that runs ahead.
+        assert!(is_racy(&changed(1_700_003_600, 1), read));
+    }
+}
