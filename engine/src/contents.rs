@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::error::{Error, Result};
-use crate::format::{BlobId, Content, ContentPage, Extent, ExtentPage, Node};
+use crate::format::{BlobId, Content, ContentPage, Extent, ExtentPage, Node, NodeKind};
 use crate::repo::Repository;
 use crate::tree::BlobSink;
 
@@ -78,14 +78,23 @@ impl ContentBuilder {
     }
 }
 
-/// Refuses a file whose content isn't known, or isn't as long as the file.
+/// Refuses an entry that doesn't say what it is: a directory without a tree, a symlink without a
+/// target, a file whose content isn't known, or isn't as long as the file.
 pub fn check(node: &Node) -> Result<()> {
-    let reason = match &node.content {
-        _ if node.has_whole_content() => return Ok(()),
-        None => {
+    let reason = match (node.kind, &node.content) {
+        (NodeKind::Directory, _) if node.tree.is_none() => {
+            "the snapshot doesn't tell what is in it"
+        }
+        (NodeKind::Symlink, _) if node.target.is_none() => {
+            "the snapshot doesn't tell where it leads"
+        }
+        (NodeKind::File, None) => {
             "its content is of a kind that this version of tresor doesn't know; use a newer one"
         }
-        Some(_) => "what it consists of doesn't add up to its length",
+        (NodeKind::File, Some(_)) if !node.has_whole_content() => {
+            "what it consists of doesn't add up to its length"
+        }
+        _ => return Ok(()),
     };
     Err(Error::Invalid(reason.into()))
 }
@@ -158,42 +167,63 @@ fn walk(
     Ok(())
 }
 
-/// Visits every blob a file needs: the pages of its chunk list (`page` says
-/// whether to look inside) and its chunks. `unreadable` may end the walk.
-pub fn for_each_blob(
-    repo: &Repository,
-    content: &Content,
-    page: &mut dyn FnMut(&BlobId) -> Result<bool>,
-    chunk: &mut dyn FnMut(&BlobId) -> Result<()>,
-    unreadable: &mut dyn FnMut(&BlobId, Error) -> Result<()>,
-) -> Result<()> {
+/// What a walk over all that a file, or stream, consists of comes across.
+pub trait Parts {
+    /// A page of its chunk list is needed; says whether to look inside.
+    fn page(&mut self, page: &ExtentPage, level: u8) -> Result<bool>;
+
+    /// What is in a page that was looked into. One that isn't as long as the list above says is
+    /// looked into all the same.
+    fn holds(&mut self, page: &ExtentPage, level: u8, read: &ContentPage) -> Result<()> {
+        let _ = (page, level, read);
+        Ok(())
+    }
+
+    /// A chunk is needed, and must be as long as this.
+    fn chunk(&mut self, id: &BlobId, len: u64) -> Result<()>;
+
+    /// A page can't be read, or isn't one of its level. An error ends the walk.
+    fn unreadable(&mut self, id: &BlobId, error: Error) -> Result<()> {
+        let _ = id;
+        Err(error)
+    }
+}
+
+/// Visits every blob that a file, or stream, needs.
+pub fn walk_parts(repo: &Repository, content: &Content, parts: &mut dyn Parts) -> Result<()> {
+    fn chunks(extents: &[Extent], parts: &mut dyn Parts) -> Result<()> {
+        let chunks = extents.iter().filter_map(|e| Some((e.id?, e.len)));
+        chunks.into_iter().try_for_each(|(id, len)| parts.chunk(&id, len))
+    }
     let (mut level, mut pending) = match content {
         Content::Inline(_) => return Ok(()),
-        Content::Extents(extents) => {
-            return extents.iter().filter_map(|e| e.id).try_for_each(|id| chunk(&id));
-        }
+        Content::Extents(extents) => return chunks(extents, parts),
         Content::Pages { level, pages } => (*level, pages.clone()),
     };
     // Level by level: the lists are short, a page describes megabytes.
     while !pending.is_empty() {
         let mut below = Vec::new();
         for entry in pending {
-            if !page(&entry.id)? {
+            if !parts.page(&entry, level)? {
                 continue;
             }
             let read = match repo.content_page(&entry.id) {
                 Ok(read) => read,
                 Err(e) => {
-                    unreadable(&entry.id, e)?;
+                    parts.unreadable(&entry.id, e)?;
                     continue;
                 }
             };
             match &*read {
                 ContentPage::Extents(extents) if level == 1 => {
-                    extents.iter().filter_map(|e| e.id).try_for_each(|id| chunk(&id))?;
+                    parts.holds(&entry, level, &read)?;
+                    chunks(extents, parts)?;
                 }
-                ContentPage::Pages(pages) if level > 1 => below.extend_from_slice(pages),
-                _ => unreadable(&entry.id, wrong_page(&entry.id))?,
+                ContentPage::Pages(pages) if level > 1 => {
+                    parts.holds(&entry, level, &read)?;
+                    below.extend_from_slice(pages);
+                }
+                _ => parts.unreadable(&entry.id, wrong_page(&entry.id))?,
             }
         }
         pending = below;

@@ -15,6 +15,8 @@ mod in_place;
 mod kit;
 #[path = "restore/links.rs"]
 mod links;
+#[path = "restore/malformed.rs"]
+mod malformed;
 #[path = "restore/streams.rs"]
 mod streams;
 #[path = "restore/unfinished.rs"]

@@ -411,12 +411,18 @@ fn loss_text(loss: &Loss) -> String {
     let bytes: u64 = loss.ranges.iter().map(|(start, end)| end - start).sum();
     let ranges: Vec<_> = loss.ranges.iter().map(|(start, end)| format!("{start}-{end}")).collect();
     match (loss.is_dir, kept, loss.entries) {
+        (true, _, Some(0)) => format!(
+            "    {path}: the list of its entries contradicted itself; what it names is kept\n"
+        ),
         (true, _, Some(n)) => {
             format!("    {path}: has lost {}\n", plural(n, "entry", "entries"))
         }
         (true, Some(kept), None) => {
             format!("    {path}: what was in it is lost; the empty folder is kept as {kept}\n")
         }
+        (false, Some(kept), _) if loss.ranges.is_empty() => format!(
+            "    {path}: what it consists of doesn't add up to its length; it is kept as {kept}\n"
+        ),
         (false, Some(kept), _) => format!(
             "    {path}: has lost {} (bytes {}); the rest is kept as {kept}\n",
             size(bytes),

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tresor_engine::compress::compress_into;
-use tresor_engine::contents::for_each_blob;
+use tresor_engine::contents::extents_in;
 use tresor_engine::crypto::{Password, TAG_LEN};
 use tresor_engine::format::{
-    BlobId, ObjectId, ObjectKind, PACK_HEADER_LEN, PACK_TRAILER_LEN, PackEntry, PackTable,
+    BlobId, Extent, ObjectId, ObjectKind, PACK_HEADER_LEN, PACK_TRAILER_LEN, PackEntry, PackTable,
 };
 use tresor_engine::history;
 use tresor_engine::index::read_object;
@@ -100,14 +100,12 @@ fn recognition(repo: &Repository, packs: &BTreeMap<ObjectId, PackEntry>) -> Done
     let mut files: Vec<Vec<u64>> = Vec::new();
     for snapshot in repo.snapshots()? {
         history::walk(repo, &snapshot.data.tree, &mut |_, node| {
-            let mut lengths = Vec::new();
+            let mut extents = Vec::new();
             if let Some(content) = &node.content {
-                let mut chunk = |id: &BlobId| {
-                    lengths.extend(alone.get(id));
-                    Ok(())
-                };
-                for_each_blob(repo, content, &mut |_| Ok(true), &mut chunk, &mut |_, e| Err(e))?;
+                extents = extents_in(repo, content, 0..node.size)?;
             }
+            let of = |(_, extent): &(u64, Extent)| alone.get(&extent.id?).copied();
+            let lengths = extents.iter().filter_map(of).collect();
             files.push(lengths);
             Ok(true)
         })?;

@@ -1,6 +1,5 @@
 //! Compares what the lister finds with the parent snapshot, and hands out work.
 
-use std::cell::Cell;
 use std::cmp::Ordering;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,9 +10,9 @@ use super::details::Details;
 use super::list::{Listed, list};
 use super::read::Reader;
 use super::{BackupOptions, Segments, Shared};
-use crate::contents;
+use crate::contents::{self, Parts};
 use crate::error::{Error, Result};
-use crate::format::{BlobId, Content, Node, extend_path, is_valid_name};
+use crate::format::{BlobId, Content, ContentPage, ExtentPage, Node, extend_path, is_valid_name};
 use crate::repo::Repository;
 use crate::source::{SourceDir, SourceFile};
 use crate::tree::{self, Entries, NodeAt};
@@ -294,24 +293,39 @@ fn is_stored(repo: &Repository, before: &Node) -> bool {
         Content::Extents(extents) => extents.iter().filter_map(|e| e.id).all(|id| known(&id)),
         Content::Pages { .. } => all_known(repo, content).is_ok_and(|all| all),
     };
-    before.is_file() == before.content.is_some() && before.contents().all(|(_, c)| is_known(c))
+    before.is_file() == before.content.is_some()
+        && before.has_whole_content()
+        && before.contents().all(|(_, c)| is_known(c))
 }
 
 /// Looks up every page and chunk of a long chunk list.
 fn all_known(repo: &Repository, content: &Content) -> Result<bool> {
-    let all = Cell::new(true);
-    let look = |id: &BlobId| {
-        all.set(all.get() && repo.index().can_rely_on(id));
-        Ok(all.get())
-    };
-    contents::for_each_blob(
-        repo,
-        content,
-        &mut |id| look(id),
-        &mut |id| look(id).map(drop),
-        &mut |_, e| Err(e),
-    )?;
-    Ok(all.get())
+    let mut known = Known { repo, all: true };
+    contents::walk_parts(repo, content, &mut known)?;
+    Ok(known.all)
+}
+
+struct Known<'a> {
+    repo: &'a Repository,
+    /// Whether all so far are.
+    all: bool,
+}
+
+impl Parts for Known<'_> {
+    fn page(&mut self, page: &ExtentPage, _: u8) -> Result<bool> {
+        self.all = self.all && self.repo.index().can_rely_on(&page.id);
+        Ok(self.all)
+    }
+
+    fn holds(&mut self, page: &ExtentPage, _: u8, read: &ContentPage) -> Result<()> {
+        self.all = self.all && read.size() == Some(page.len);
+        Ok(())
+    }
+
+    fn chunk(&mut self, id: &BlobId, _: u64) -> Result<()> {
+        self.all = self.all && self.repo.index().can_rely_on(id);
+        Ok(())
+    }
 }
 
 /// Whether an entry whose stamp is the same differs in nothing else that is looked at here.

@@ -295,8 +295,8 @@ impl Reached for Needed<'_> {
     fn blob(&mut self, _: BlobKind, id: &BlobId, _: At<'_>) -> Result<bool> {
         self.monitor.progress().check()?;
         match self.used.insert(id) {
-            Inserted::New(_) => Ok(true),
-            Inserted::Before => Ok(false),
+            Inserted::New(..) => Ok(true),
+            Inserted::Before(_) => Ok(false),
             // The last resort.
             Inserted::Unknown if self.used.insert_in(id, self.rotten) => Ok(true),
             Inserted::Unknown => {
@@ -468,8 +468,8 @@ impl Reached for Late<'_> {
     fn blob(&mut self, _: BlobKind, id: &BlobId, _: At<'_>) -> Result<bool> {
         self.monitor.progress().check()?;
         let is_known = match self.used.insert(id) {
-            Inserted::Before => return Ok(false),
-            Inserted::New(pack) => {
+            Inserted::Before(_) => return Ok(false),
+            Inserted::New(pack, _) => {
                 self.packs.insert(pack.id, pack.marked != 0);
                 true
             }

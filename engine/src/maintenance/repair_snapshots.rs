@@ -115,7 +115,7 @@ fn refuse_incomplete_index(repo: &Repository, found: &Findings) -> Result<()> {
     let nowhere = found.report.problems.iter().position(|p| p.object == "index");
     let mut incomplete = !found.view.damaged_index.is_empty();
     if let Some(nowhere) = nowhere.filter(|_| !incomplete) {
-        let lost = |id: &BlobId| found.lost.get(id).is_some_and(|problem| *problem == nowhere);
+        let lost = |id: &BlobId| found.lost.problem(id, None) == Some(nowhere);
         incomplete = unindexed_packs_have(repo, &found.view, lost)?;
     }
     if !incomplete {
@@ -249,7 +249,9 @@ fn rebuild(
     }
     let mut salvage = Salvage::new(repo, writer, lost, touched.paths, monitor);
     let tree = salvage.tree(&snapshot.data.tree)?;
-    Ok(Rebuilt::Anew(tree, salvage.losses))
+    // Then a newer program knows what it is.
+    let is_whole = salvage.losses.is_empty();
+    Ok(if is_whole { Rebuilt::Whole } else { Rebuilt::Anew(tree, salvage.losses) })
 }
 
 /// Finds entries that have lost something, and the directories above them.
@@ -280,7 +282,7 @@ impl Reached for Touched<'_> {
     fn blob(&mut self, _: BlobKind, id: &BlobId, at: At<'_>) -> Result<bool> {
         self.monitor.progress().check()?;
         self.needs_not_now |= self.not_now.contains(id);
-        let is_lost = self.lost.contains_key(id);
+        let is_lost = self.lost.problem(id, at.len).is_some();
         if is_lost {
             self.add(at.path);
         }
@@ -292,6 +294,11 @@ impl Reached for Touched<'_> {
             return Err(error);
         }
         self.needs_not_now |= error.is_unreadable_now();
+        self.add(at.path);
+        Ok(())
+    }
+
+    fn malformed(&mut self, at: At<'_>, _: &str) -> Result<()> {
         self.add(at.path);
         Ok(())
     }

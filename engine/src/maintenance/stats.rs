@@ -3,7 +3,7 @@
 use super::reach::{At, Reached, walk_reachable};
 use super::used::{Inserted, UsedBlobs};
 use crate::error::{Error, Result};
-use crate::format::{BlobId, BlobKind, Node, ObjectKind};
+use crate::format::{BlobId, BlobKind, ObjectKind};
 use crate::repo::{Repository, Snapshot};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub fn stats(repo: &Repository, snapshots: &[Snapshot]) -> Result<Stats> {
     // They may be newer than the index at hand.
     repo.index().sync_checked(repo.store(), repo.keys())?;
     let used = UsedBlobs::new(repo.index(), |_| false);
-    let mut walk = Walk { repo, used, stats: &mut stats };
+    let mut walk = Walk { used, stats: &mut stats };
     for snapshot in snapshots {
         walk_reachable(repo, &snapshot.data.tree, &mut walk)?;
         let summary = &snapshot.data.summary;
@@ -62,7 +62,6 @@ pub fn stats(repo: &Repository, snapshots: &[Snapshot]) -> Result<Stats> {
 }
 
 struct Walk<'a> {
-    repo: &'a Repository,
     used: UsedBlobs,
     stats: &'a mut Stats,
 }
@@ -70,17 +69,13 @@ struct Walk<'a> {
 impl Reached for Walk<'_> {
     fn blob(&mut self, _: BlobKind, id: &BlobId, _: At<'_>) -> Result<bool> {
         match self.used.insert(id) {
-            Inserted::New(_) => {
+            Inserted::New(_, len) => {
                 self.stats.blobs += 1;
-                if let Some(found) = self.repo.index().find(id) {
-                    self.stats.blob_bytes += u64::from(found.location.len);
-                }
+                self.stats.blob_bytes += u64::from(len);
                 Ok(true)
             }
-            Inserted::Before => Ok(false),
+            Inserted::Before(_) => Ok(false),
             Inserted::Unknown => Err(Error::BlobMissing(*id)),
         }
     }
-
-    fn node(&mut self, _: &Node) {}
 }

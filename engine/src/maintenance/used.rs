@@ -77,9 +77,9 @@ pub(super) struct UsedBlobs {
 /// What `insert` found.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Inserted {
-    /// Now used in this pack.
-    New(PackInfo),
-    Before,
+    /// Now used in this pack; and how long it is.
+    New(PackInfo, u32),
+    Before(u32),
     /// No pack has it, or only bad ones.
     Unknown,
 }
@@ -106,37 +106,47 @@ impl UsedBlobs {
 
     /// Places of the blob: the number of the entry and that of the pack.
     fn places<'u>(&'u self, id: &BlobId) -> impl Iterator<Item = (usize, usize)> + use<'u> {
+        self.places_with_len(id).map(|(number, pack, _)| (number, pack))
+    }
+
+    /// The same, and how long the blob is.
+    fn places_with_len<'u>(
+        &'u self,
+        id: &BlobId,
+    ) -> impl Iterator<Item = (usize, usize, u32)> + use<'u> {
         let id = *id;
         self.runs.iter().zip(&self.bases).enumerate().flat_map(move |(r, (run, base))| {
-            run.positions(&id)
-                .filter_map(move |at| Some((base + at, self.packs.number(r, &run.entry(at)?)?)))
+            run.positions(&id).filter_map(move |at| {
+                let entry = run.entry(at)?;
+                Some((base + at, self.packs.number(r, &entry)?, entry.len))
+            })
         })
     }
 
     /// Marks one place of the blob as used: in an unmarked pack if possible. Of
     /// several it is always the same one, whoever looks.
     pub fn insert(&mut self, id: &BlobId) -> Inserted {
-        let mut best: Option<(u8, ObjectId, usize, usize)> = None;
+        let mut best: Option<(u8, ObjectId, usize, usize, u32)> = None;
         let mut as_good = 0;
-        for (number, pack) in self.places(id) {
+        for (number, pack, len) in self.places_with_len(id) {
             if has(&self.bits, number) {
-                return Inserted::Before;
+                return Inserted::Before(len);
             }
-            let place = (self.rank(pack), self.packs.all[pack].id, number, pack);
+            let place = (self.rank(pack), self.packs.all[pack].id, number, pack, len);
             if self.bad[pack] || best.is_some_and(|b| b.0 < place.0) {
                 continue;
             }
             as_good = if best.is_some_and(|b| b.0 == place.0) { as_good + 1 } else { 1 };
             best = Some(best.map_or(place, |b| b.min(place)));
         }
-        let Some((rank, _, number, pack)) = best else { return Inserted::Unknown };
+        let Some((rank, _, number, pack, len)) = best else { return Inserted::Unknown };
         set(&mut self.bits, number);
         if as_good > 1 {
             let is_tied = |pack: usize| !self.bad[pack] && self.rank(pack) == rank;
             let tied: Vec<_> = self.places(id).filter(|(_, pack)| is_tied(*pack)).collect();
             tied.iter().for_each(|(number, _)| set(&mut self.tied, *number));
         }
-        Inserted::New(self.packs.all[pack])
+        Inserted::New(self.packs.all[pack], len)
     }
 
     /// 0 for a pack that isn't marked, 1 for a marked one, 2 for a doomed one.

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shared;
 use super::streams::with_streams;
+use crate::contents;
 use crate::error::Result;
 use crate::format::{Node, display_name};
 use crate::sink::{MetadataProblem, SinkDir, Streams};
@@ -93,6 +94,11 @@ pub(super) fn special(
 ) -> Result<()> {
     shared.counts.others.fetch_add(1, Relaxed);
     shared.monitor.progress().add(1, 0);
+    if let Err(e) = contents::check(node) {
+        shared.problem(path, &format!("not restored: {e}"));
+        shared.fail(node, path);
+        return Ok(());
+    }
     let made = dir.map(|dir| with_streams(shared, node, |s| make_special(shared, dir, node, s)));
     match made.transpose()?.transpose() {
         Ok(problems) => {

@@ -11,6 +11,7 @@ use super::clash::{Clashes, Folded};
 use super::files::{Batch, FileJob};
 use super::place::{self, Place, Way};
 use super::{Shared, What};
+use crate::contents;
 use crate::error::{Error, Result};
 use crate::format::{BlobId, FileIdentity, LinkId, Node, display_name, extend_path};
 use crate::sink::SinkDir;
@@ -147,7 +148,9 @@ impl<'a> Walker<'a> {
         match (node.is_dir(), node.tree) {
             (true, Some(tree)) => self.directory(stack, node.name, &tree, included),
             (true, None) if included => {
-                shared.problem(&self.path, "not restored: the snapshot doesn't tell what is in it");
+                if let Err(e) = contents::check(&node) {
+                    shared.problem(&self.path, &format!("not restored: {e}"));
+                }
             }
             (false, _) if included => {
                 if let Some(place) = self.make(stack) {

@@ -6,6 +6,7 @@ mod sink;
 mod writer;
 
 pub use crate::format::{Branch, TreePage};
+pub(crate) use reader::{Bounds, Told};
 pub use reader::{Entries, NodeAt, entries, entries_from, entry_count, lookup, position, resolve};
 pub use sink::TreeSink;
 pub use writer::{BlobSink, DirWriter, Entry};

@@ -93,8 +93,8 @@ fn count(page: &TreePage) -> u64 {
 }
 
 /// What the pages above say of a page.
-struct Told {
-    entries: u64,
+pub(crate) struct Told {
+    pub entries: u64,
     /// The first name.
     first: Vec<u8>,
     /// All names are before this one.
@@ -108,7 +108,30 @@ impl Told {
         Self { entries: pages[at].entries, first: pages[at].first.clone(), end }
     }
 
-    fn is_true(&self, page: &TreePage) -> bool {
+    /// The pages of a branch with what is said of each, by it and by those above.
+    pub fn of_all(pages: &[Branch], above: Option<Self>) -> impl Iterator<Item = (BlobId, Self)> {
+        let end = above.and_then(|above| above.end);
+        pages.iter().enumerate().map(move |(at, page)| (page.id, Self::of(pages, at, end.clone())))
+    }
+
+    pub fn is_true(&self, page: &Bounds) -> bool {
+        let before_end = |last| self.end.as_ref().is_none_or(|end| last < end);
+        self.entries == page.entries
+            && page.first.as_ref() == Some(&self.first)
+            && page.last.as_ref().is_some_and(before_end)
+    }
+}
+
+/// What a page holds, as far as those above tell it.
+pub(crate) struct Bounds {
+    entries: u64,
+    first: Option<Vec<u8>>,
+    /// Of a branch, the first name of its last page.
+    last: Option<Vec<u8>>,
+}
+
+impl Bounds {
+    pub fn of(page: &TreePage) -> Self {
         let (first, last) = match page {
             TreePage::Leaf(nodes) => {
                 (nodes.first().map(|n| &n.name), nodes.last().map(|n| &n.name))
@@ -117,8 +140,7 @@ impl Told {
                 (pages.first().map(|p| &p.first), pages.last().map(|p| &p.first))
             }
         };
-        let before_end = |last| self.end.as_ref().is_none_or(|end| last < end);
-        self.entries == count(page) && first == Some(&self.first) && last.is_some_and(before_end)
+        Self { entries: count(page), first: first.cloned(), last: last.cloned() }
     }
 }
 
@@ -126,7 +148,7 @@ impl Told {
 /// end with wrong ones; lookups go by the names, and would find what isn't listed.
 fn page_of(repo: &Repository, id: &BlobId, told: Option<&Told>) -> Result<Arc<TreePage>> {
     let page = repo.tree_page(id)?;
-    if told.is_some_and(|told| !told.is_true(&page)) {
+    if told.is_some_and(|told| !told.is_true(&Bounds::of(&page))) {
         let id = id.short();
         return Err(Error::Invalid(format!("tree page {id} doesn't hold what it must")));
     }

@@ -1,18 +1,17 @@
 //! A tree without what is lost.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::Loss;
-use crate::contents::{ContentBuilder, for_each_blob};
-use crate::error::Result;
+use crate::contents::{ContentBuilder, Parts, check, walk_parts};
+use crate::error::{Error, Result};
 use crate::format::{BlobId, BlobKind, Content, ContentPage, Extent, ExtentPage, Node, TreePage};
 use crate::maintenance::check::Lost;
 use crate::maintenance::workers::stops;
 use crate::monitor::Monitor;
 use crate::pack::PackWriter;
 use crate::repo::Repository;
-use crate::tree::{BlobSink, DirWriter, TreeSink};
+use crate::tree::{BlobSink, Bounds, DirWriter, Told, TreeSink};
 
 /// Ends the name of what isn't whole.
 const DAMAGED: &str = ".damaged";
@@ -92,20 +91,25 @@ impl<'a> Salvage<'a> {
     /// Reads a directory; `None` if its first page is lost.
     fn open(&mut self, node: Option<Node>, path: Vec<u8>, root: &BlobId) -> Result<Option<Open>> {
         let mut entries = Vec::new();
-        let mut missing = 0u64;
-        let mut pending = vec![(*root, None)];
-        while let Some((id, count)) = pending.pop() {
-            let page = if self.lost.contains_key(&id) { None } else { self.page(&id)? };
-            match (page.as_deref(), count) {
-                (Some(TreePage::Branch(pages)), _) => {
-                    pending.extend(pages.iter().rev().map(|p| (p.id, Some(p.entries))));
+        let (mut missing, mut is_true) = (0u64, true);
+        let mut pending = vec![(*root, None::<Told>)];
+        while let Some((id, told)) = pending.pop() {
+            let page = if self.lost.has(&id) { None } else { self.page(&id)? };
+            if let (Some(page), Some(told)) = (&page, &told) {
+                is_true = is_true && told.is_true(&Bounds::of(page));
+            }
+            match (page.as_deref(), told) {
+                (Some(TreePage::Branch(pages)), told) => {
+                    let from = pending.len();
+                    pending.extend(Told::of_all(pages, told).map(|(id, told)| (id, Some(told))));
+                    pending[from..].reverse();
                 }
                 (Some(TreePage::Leaf(nodes)), _) => entries.extend(nodes.iter().cloned()),
-                (None, Some(count)) => missing = missing.saturating_add(count),
+                (None, Some(told)) => missing = missing.saturating_add(told.entries),
                 (None, None) => return Ok(None),
             }
         }
-        if missing > 0 {
+        if missing > 0 || !is_true {
             let shown = if path.is_empty() { b"/".to_vec() } else { path.clone() };
             let kept_as = Some(shown.clone());
             let entries = Some(missing);
@@ -138,7 +142,7 @@ impl<'a> Salvage<'a> {
     fn take_lost_streams(&self, node: &mut Node) -> Result<Vec<Vec<u8>>> {
         let mut lost = Vec::new();
         for stream in node.streams.take().unwrap_or_default() {
-            if self.has_lost(&stream.content)? {
+            if stream.content.size().is_none() || self.has_lost(&stream.content)? {
                 lost.push(stream.name);
             } else {
                 node.streams.get_or_insert_default().push(stream);
@@ -148,18 +152,9 @@ impl<'a> Salvage<'a> {
     }
 
     fn has_lost(&self, content: &Content) -> Result<bool> {
-        let found = Cell::new(false);
-        let look = |id: &BlobId| {
-            found.set(found.get() || self.lost.contains_key(id));
-            Ok(!found.get())
-        };
-        let mut unreadable = |_: &BlobId, e| {
-            found.set(true);
-            if stops(&e) { Err(e) } else { Ok(()) }
-        };
-        let (mut page, mut chunk) = (look, |id: &BlobId| look(id).map(drop));
-        for_each_blob(self.repo, content, &mut page, &mut chunk, &mut unreadable)?;
-        Ok(found.get())
+        let mut look = Look { lost: self.lost, found: false };
+        walk_parts(self.repo, content, &mut look)?;
+        Ok(look.found)
     }
 
     /// Puts an entry, or what is left of it, into its directory; or gives a directory to
@@ -170,14 +165,14 @@ impl<'a> Salvage<'a> {
             dir.done.insert(node.name.clone(), node);
             return Ok(None);
         }
-        let (lost, is_dir) = (self.take_lost_streams(&mut node)?, node.tree.is_some());
+        let (lost, is_dir) = (self.take_lost_streams(&mut node)?, node.is_dir());
         if !lost.is_empty() {
             // A backup shall not take it for unchanged.
             node.ctime = Node::LOOK_AGAIN;
         }
         let (kept_as, below) = match node.tree {
-            Some(tree) => self.directory(dir, node, &path, &tree)?,
-            None => (self.file(dir, node, &path)?, None),
+            tree if is_dir => self.directory(dir, node, &path, tree.as_ref())?,
+            _ => (self.file(dir, node, &path)?, None),
         };
         // What is wholly lost was told.
         for stream in lost.into_iter().filter(|_| kept_as.is_some()) {
@@ -193,9 +188,10 @@ impl<'a> Salvage<'a> {
         dir: &mut Open,
         mut node: Node,
         path: &[u8],
-        tree: &BlobId,
+        tree: Option<&BlobId>,
     ) -> Result<(Option<Vec<u8>>, Option<Open>)> {
-        if let Some(below) = self.open(Some(node.clone()), path.to_vec(), tree)? {
+        let open = |tree| self.open(Some(node.clone()), path.to_vec(), tree);
+        if let Some(below) = tree.map(open).transpose()?.flatten() {
             return Ok((Some(path.to_vec()), Some(below)));
         }
         node.tree = Some(DirWriter::default().finish(&mut self.sink)?);
@@ -206,26 +202,34 @@ impl<'a> Salvage<'a> {
 
     /// The path that what is left has now, if anything is.
     fn file(&mut self, dir: &mut Open, mut node: Node, path: &[u8]) -> Result<Option<Vec<u8>>> {
-        let has_lost = node.content.as_ref().map(|content| self.has_lost(content)).transpose()?;
-        let Some(content) = node.content.take_if(|_| has_lost == Some(true)) else {
+        let has_lost = match &node.content {
+            Some(content) => check(&node).is_err() || self.has_lost(content)?,
+            // Of a file, a newer program knows what it is.
+            None => !node.is_file() && check(&node).is_err(),
+        };
+        if !has_lost {
             dir.done.insert(node.name.clone(), node);
             return Ok(Some(path.to_vec()));
-        };
-        let mut parts = Parts { at: 0, kept: 0, lost: Vec::new() };
-        node.content = Some(self.content(&content, &mut parts)?);
+        }
+        let mut parts = Salvaged { at: 0, kept: 0, lost: Vec::new() };
+        if let Some(content) = node.content.take() {
+            node.content = Some(self.content(&content, &mut parts)?);
+            node.size = parts.at;
+        }
         // If nothing but holes is left, it says nothing.
-        let kept_as = (parts.kept > 0).then(|| dir.add_damaged(node));
+        let says = parts.kept > 0 && check(&node).is_ok();
+        let kept_as = says.then(|| dir.add_damaged(node));
         let (path, ranges) = (path.to_vec(), parts.lost);
         self.losses.push(Loss { path, kept_as: kept_as.clone(), ranges, ..Loss::default() });
         Ok(kept_as)
     }
 
     /// The content with holes where parts are lost.
-    fn content(&mut self, content: &Content, parts: &mut Parts) -> Result<Content> {
+    fn content(&mut self, content: &Content, parts: &mut Salvaged) -> Result<Content> {
         let mut builder = ContentBuilder::default();
         match content {
             Content::Inline(bytes) => {
-                parts.kept += bytes.len() as u64;
+                parts.keep(bytes.len() as u64, true);
                 return Ok(content.clone());
             }
             Content::Extents(extents) => self.extents(extents, parts, &mut builder)?,
@@ -237,11 +241,11 @@ impl<'a> Salvage<'a> {
     fn extents(
         &mut self,
         extents: &[Extent],
-        parts: &mut Parts,
+        parts: &mut Salvaged,
         builder: &mut ContentBuilder,
     ) -> Result<()> {
         for extent in extents {
-            let is_lost = extent.id.is_some_and(|id| self.lost.contains_key(&id));
+            let is_lost = extent.id.is_some_and(|id| self.lost.has_chunk(&id, extent.len));
             if is_lost {
                 parts.lose(extent.len);
             } else {
@@ -257,12 +261,12 @@ impl<'a> Salvage<'a> {
         &mut self,
         level: u8,
         pages: &[ExtentPage],
-        parts: &mut Parts,
+        parts: &mut Salvaged,
         builder: &mut ContentBuilder,
     ) -> Result<()> {
         for page in pages {
             let mut read = None;
-            if !self.lost.contains_key(&page.id) {
+            if !self.lost.has(&page.id) {
                 match self.repo.content_page(&page.id) {
                     Ok(page) => read = Some(page),
                     Err(e) if stops(&e) => return Err(e),
@@ -316,15 +320,43 @@ impl Open {
     }
 }
 
+/// Whether a list has lost something, or doesn't add up.
+struct Look<'a> {
+    lost: &'a Lost,
+    found: bool,
+}
+
+impl Parts for Look<'_> {
+    fn page(&mut self, page: &ExtentPage, _: u8) -> Result<bool> {
+        self.found = self.found || self.lost.has(&page.id);
+        Ok(!self.found)
+    }
+
+    fn holds(&mut self, page: &ExtentPage, _: u8, read: &ContentPage) -> Result<()> {
+        self.found = self.found || read.size() != Some(page.len);
+        Ok(())
+    }
+
+    fn chunk(&mut self, id: &BlobId, len: u64) -> Result<()> {
+        self.found = self.found || self.lost.has_chunk(id, len);
+        Ok(())
+    }
+
+    fn unreadable(&mut self, _: &BlobId, error: Error) -> Result<()> {
+        self.found = true;
+        if stops(&error) { Err(error) } else { Ok(()) }
+    }
+}
+
 /// What became of a file's content so far.
-struct Parts {
+struct Salvaged {
     at: u64,
     /// Bytes that are data.
     kept: u64,
     lost: Vec<(u64, u64)>,
 }
 
-impl Parts {
+impl Salvaged {
     fn keep(&mut self, len: u64, is_data: bool) {
         self.at = self.at.saturating_add(len);
         if is_data {
@@ -355,7 +387,7 @@ impl BlobSink for Sink<'_> {
     fn put(&mut self, bytes: &[u8]) -> Result<BlobId> {
         let id = self.repo.keys().blob_id(BlobKind::Tree, bytes);
         // The index still says that a lost one is there.
-        if !self.lost.contains_key(&id) {
+        if !self.lost.has(&id) {
             return self.trees.put(bytes);
         }
         if self.again.insert(id) {
