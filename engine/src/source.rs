@@ -17,6 +17,12 @@ pub trait SourceDir: Send + Sync {
     /// Also returns the number of the file system the entry is on.
     fn stat(&self, name: &[u8]) -> io::Result<(Node, u64)>;
 
+    /// The number of the file system that this directory is on; `None` for one that stands for
+    /// several, each of whose entries is a file system's root.
+    fn device(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Adds what costs more to learn: owner names, symlink target, and the extended
     /// attributes that `room` keeps. What can be learnt is there also after an error.
     fn details(&self, node: &mut Node, room: &mut Room) -> io::Result<()>;

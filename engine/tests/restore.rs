@@ -13,6 +13,8 @@ mod hostile;
 mod in_place;
 #[path = "restore/kit.rs"]
 mod kit;
+#[path = "restore/left_out.rs"]
+mod left_out;
 #[path = "restore/links.rs"]
 mod links;
 #[path = "restore/malformed.rs"]

@@ -9,7 +9,7 @@ use arbitrary::Unstructured;
 use tresor_engine::format::windows::STREAM;
 use tresor_engine::format::{
     BlobId, BlobKind, Branch, Content, ContentPage, Extent, ExtentPage, LinkId, Node, NodeKind,
-    PathBytes, SnapshotData, Stream, Summary, Time, TreePage, Xattr,
+    PathBytes, SnapshotData, Stream, Time, TreePage, Xattr,
 };
 use tresor_engine::maintenance::{
     PruneOptions, RepairSnapshotsOptions, plan_prune, prune, repair_snapshots,
@@ -65,7 +65,10 @@ pub fn hostile(input: &[u8]) {
     let snapshot = save(&repo, root);
     let before = visit::look_at(&repo, &snapshot);
     visit::folders(&repo);
-    visit::commands(&repo, std::slice::from_ref(&snapshot));
+    let found = visit::commands(&repo, std::slice::from_ref(&snapshot));
+    if found.is_some_and(|found| found.problems.is_empty()) {
+        assert!(before.whole, "check finds nothing, and a restore can't do it");
+    }
     if how & 1 != 0 {
         maintain(&repo);
         let again = visit::look_at(&repo, &snapshot);
@@ -74,19 +77,10 @@ pub fn hostile(input: &[u8]) {
 }
 
 fn save(repo: &Arc<Repository>, tree: BlobId) -> Snapshot {
-    let time = Time::new(1_700_000_000, 0);
     let data = SnapshotData {
-        time,
-        utc_offset: 0,
         host: "host".into(),
-        user: "user".into(),
         paths: vec![PathBytes(b"/".to_vec())],
-        tags: Vec::new(),
-        tree,
-        summary: Summary::default(),
-        program: "test".into(),
-        saved: time,
-        xattr_names: None,
+        ..SnapshotData::new(Time::new(1_700_000_000, 0), tree)
     };
     let id = repo.save_snapshot(&data).unwrap();
     Snapshot { id, data: Arc::new(data) }

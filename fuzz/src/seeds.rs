@@ -4,8 +4,8 @@
 use tresor_engine::compress::compress_into;
 use tresor_engine::format::{
     BlobId, BlobKind, Branch, Config, Content, ContentPage, Extent, ExtentPage, IndexData, KeySlot,
-    LinkId, Node, NodeKind, ObjectId, PackEntry, PackTable, PathBytes, SegmentEntry, SlotInfo,
-    SnapshotData, Stream, Summary, Time, TreePage, Xattr,
+    LeftOut, LinkId, Node, NodeKind, ObjectId, PackEntry, PackTable, PathBytes, SegmentEntry,
+    SlotInfo, SnapshotData, Stream, Summary, Time, TreePage, Xattr,
 };
 
 use crate::kit::{encoded, keys, with_length};
@@ -86,17 +86,16 @@ fn state() -> Vec<u8> {
 
 fn snapshot() -> SnapshotData {
     SnapshotData {
-        time: time(),
         utc_offset: 3600,
         host: "host".into(),
         user: "user".into(),
         paths: vec![PathBytes(b"/home".to_vec()), PathBytes(vec![b'/', 0xff])],
         tags: vec!["tag".into()],
-        tree: BlobId([4; 32]),
         summary: Summary { files: 3, seconds: 0.5, ..Default::default() },
         program: "tresor".into(),
-        saved: time(),
         xattr_names: Some(vec![PathBytes(b"user.x".to_vec())]),
+        left_out: Some(LeftOut::Names(vec![PathBytes(b"proc".to_vec())])),
+        ..SnapshotData::new(time(), BlobId([4; 32]))
     }
 }
 

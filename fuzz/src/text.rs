@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use tresor_engine::exclude::Patterns;
-use tresor_engine::format::{BlobId, ObjectId, SnapshotData, Summary, Time};
+use tresor_engine::format::{BlobId, ObjectId, SnapshotData, Time};
 use tresor_engine::maintenance::Subset;
 use tresor_engine::maintenance::retention::{Age, GroupBy, UNLIMITED, parse_count};
 use tresor_engine::repo::Snapshot;
@@ -54,19 +54,7 @@ static SNAPSHOTS: LazyLock<Vec<Snapshot>> = LazyLock::new(|| {
 
 fn snapshot(seconds: i64) -> Snapshot {
     let time = Time::new(seconds, 999_999_999);
-    let data = SnapshotData {
-        time,
-        utc_offset: 0,
-        host: "host".into(),
-        user: String::new(),
-        paths: Vec::new(),
-        tags: Vec::new(),
-        tree: BlobId([0; 32]),
-        summary: Summary::default(),
-        program: String::new(),
-        saved: time,
-        xattr_names: None,
-    };
+    let data = SnapshotData { host: "host".into(), ..SnapshotData::new(time, BlobId([0; 32])) };
     let id = ObjectId::of(&seconds.to_le_bytes());
     Snapshot { id, data: Arc::new(data) }
 }

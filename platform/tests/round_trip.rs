@@ -354,3 +354,14 @@ fn only_regular_files_are_opened() {
     }
     assert!(source.open_file(b"file").is_ok() && source.open_dir(b"dir").is_ok());
 }
+
+#[test]
+fn a_directory_knows_its_file_system() {
+    for path in ["/", "/proc", "/tmp"] {
+        let device = open_source(Path::new(path)).unwrap().device().unwrap();
+        // As the directory above tells it; that of `/` is `/`.
+        let name = Path::new(path).file_name().unwrap_or(OsStr::new("."));
+        let above = fs::metadata(Path::new("/").join(name)).unwrap();
+        assert_eq!(device, Some(above.dev()), "{path}");
+    }
+}

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use tresor_engine::exclude::Patterns;
+use tresor_engine::format::SnapshotData;
 use tresor_engine::restorer::{RestoreOptions, Restored, restore};
 use tresor_engine::sink::SinkDir;
 
@@ -56,6 +57,9 @@ pub struct Args {
     overwrite: bool,
 
     /// Remove what is in the target's folders and not in the snapshot
+    ///
+    /// What the backup left out stays: what was excluded or could not be read, other file systems, and
+    /// all beside the paths that were backed up.
     #[arg(long)]
     delete: bool,
 
@@ -95,6 +99,7 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
         dry_run: args.dry_run,
         verify: args.verify,
         delete: args.delete,
+        left_out: None,
     };
     check_target(&args)?;
     let repo = globals.open()?;
@@ -104,7 +109,8 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     let target = Target::open(&args)?;
     let reporter = Reporter::start(globals, FILES, Json::Messages);
     expect(&reporter, &place, &options);
-    let root = place.snapshot.data.tree;
+    let SnapshotData { tree: root, ref left_out, .. } = *place.snapshot.data;
+    let options = RestoreOptions { left_out: left_out.clone(), ..options };
     let restored =
         restore(&repo, &root, &place.names, target.sink.clone(), &options, reporter.monitor());
     let restored = reporter.end(restored)?;

@@ -91,13 +91,9 @@ fn snapshot(number: i64, tree: BlobId, size: &Size) -> SnapshotData {
     let files = size.directories * size.files;
     let time = Time::new(FIRST + number * HOUR, 0);
     SnapshotData {
-        time,
-        utc_offset: 0,
         host: "host".into(),
         user: "user".into(),
         paths: vec![PathBytes(b"/data".to_vec())],
-        tags: Vec::new(),
-        tree,
         summary: Summary {
             files,
             directories: size.directories + 1,
@@ -105,8 +101,8 @@ fn snapshot(number: i64, tree: BlobId, size: &Size) -> SnapshotData {
             ..Summary::default()
         },
         program: "synthetic".into(),
-        saved: time,
         xattr_names: Some(Vec::new()),
+        ..SnapshotData::new(time, tree)
     }
 }
 

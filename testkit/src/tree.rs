@@ -156,6 +156,10 @@ impl SourceDir for MemoryDir {
         Ok((node, 1))
     }
 
+    fn device(&self) -> io::Result<Option<u64>> {
+        Ok(Some(1))
+    }
+
     fn details(&self, node: &mut Node, room: &mut Room) -> io::Result<()> {
         let full = &self.get(&node.name)?.node;
         node.target.clone_from(&full.target);

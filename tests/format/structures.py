@@ -126,9 +126,11 @@ INDEX = record(packs=(0, list_of(record(id=(0, bstr32), salt=(1, bstr32), size=(
                                         segments=(3, list_of(SEGMENT)), marked=(4, optional(time))))),
                replaces=(1, list_of(bstr32)))
 SUMMARY = record(**{f"n{key}": (key, instance(float) if key == 11 else U64) for key in range(13)})
+LEFT_OUT = enum([], [list_of(bstr)])
 SNAPSHOT = record(time=(0, time), zone=(1, I32), host=(2, tstr), user=(3, tstr),
                   paths=(4, list_of(bstr)), tags=(5, list_of(tstr)), root=(6, bstr32),
-                  summary=(7, SUMMARY), program=(8, tstr), saved=(9, time))
+                  summary=(7, SUMMARY), program=(8, tstr), saved=(9, time),
+                  left_out=(11, optional(LEFT_OUT)))
 REMOVED = list_of(array(id=bstr32, at=time))
 FORGOTTEN = record(snapshots=(0, REMOVED), key_slots=(1, REMOVED))
 NODE = record(name=(0, name), kind=(1, integer(0, len(KINDS) - 1)), mode=(2, U32), uid=(3, U32),
@@ -137,7 +139,7 @@ NODE = record(name=(0, name), kind=(1, integer(0, len(KINDS) - 1)), mode=(2, U32
               page=(13, optional(bstr32)), target=(14, optional(bstr)), device=(15, optional(U64)),
               link=(16, optional(array(device=U64, inode=U64, names=U32))),
               xattrs=(17, optional(list_of(array(name=bstr, value=bstr)))),
-              streams=(18, optional(streams)))
+              streams=(18, optional(streams)), left_out=(19, optional(LEFT_OUT)))
 BRANCH = array(name=name, count=U64, page=bstr32)
 TREE_PAGE = enum([list_of(NODE)], [list_of(BRANCH)])
 EXTENTS = list_of(array(length=U64, id=optional(bstr32)))

@@ -16,6 +16,8 @@ pub(super) enum Listed {
     Entry(Node),
     /// With the directory, if it is to be gone into; then `Leave` follows.
     Directory(Node, Option<Arc<dyn SourceDir>>),
+    /// An entry of the directory gone into that isn't saved; or nobody knows which.
+    LeftOut(Option<Vec<u8>>),
     Leave,
 }
 
@@ -81,7 +83,12 @@ pub(super) fn list(
 ) -> Result<()> {
     let (path, together) = (Vec::new(), Vec::with_capacity(TOGETHER));
     let mut lister = Lister { shared, options, path, to, together, directories: 0 };
-    let first = lister.frame(root, Selection::new(options), None)?;
+    let selection = Selection::new(options);
+    let mut device = None;
+    if options.one_file_system && selection.0.is_empty() {
+        device = root.device().map_err(|e| Error::io("what file system `/` is on", e))?;
+    }
+    let first = lister.frame(root, selection, device)?;
     let mut stack = vec![first];
     while let Some(frame) = stack.last_mut() {
         shared.monitor.progress().check()?;
@@ -119,7 +126,7 @@ impl Lister<'_> {
 
     /// Opens up a directory: names to visit in order. An unreadable one is empty.
     fn frame(
-        &self,
+        &mut self,
         dir: Arc<dyn SourceDir>,
         selection: Selection,
         device: Option<u64>,
@@ -130,10 +137,12 @@ impl Lister<'_> {
                 Err(e) => {
                     let shown = if self.path.is_empty() { b"/" } else { self.path.as_slice() };
                     self.shared.unreadable(shown, "can't list this directory", e)?;
+                    self.give(Listed::LeftOut(None))?;
                     Vec::new()
                 }
             }
         } else {
+            self.give(Listed::LeftOut(None))?;
             selection.0.keys().cloned().collect()
         };
         names.sort_unstable();
@@ -141,6 +150,7 @@ impl Lister<'_> {
         names.dedup();
         if selection.0.is_empty() && self.options.exclude_caches && is_cache(&*dir, &names) {
             names.retain(|name| name == CACHE_TAG);
+            self.give(Listed::LeftOut(None))?;
         }
         Ok(Frame { dir, names: names.into_iter(), path: self.path.len(), selection, device })
     }
@@ -153,12 +163,12 @@ impl Lister<'_> {
             Ok(stat) => stat,
             Err(e) => {
                 self.shared.unreadable(&self.path, "can't be read", e)?;
-                return Ok(None);
+                return self.leave_out(name);
             }
         };
         let on_the_way = !selection.0.is_empty();
         if !on_the_way && self.is_excluded(&node) {
-            return Ok(None);
+            return self.leave_out(name);
         }
         if node.is_dir() {
             return self.directory(frame, node, device, selection);
@@ -169,6 +179,11 @@ impl Lister<'_> {
             return Ok(None);
         }
         self.give(Listed::Entry(node))?;
+        Ok(None)
+    }
+
+    fn leave_out(&mut self, name: &[u8]) -> Result<Option<Frame>> {
+        self.give(Listed::LeftOut(Some(name.to_vec())))?;
         Ok(None)
     }
 
@@ -206,7 +221,7 @@ impl Lister<'_> {
             }
             Err(e) => {
                 self.shared.unreadable(&self.path, "can't open this directory", e)?;
-                Ok(None)
+                self.leave_out(&node.name)
             }
         }
     }

@@ -25,7 +25,9 @@ use crossbeam_channel::bounded;
 use crate::chunker::Chunker;
 use crate::error::{Error, Result};
 use crate::exclude::Patterns;
-use crate::format::{Node, NodeKind, ObjectId, PathBytes, SnapshotData, Summary, Time};
+use crate::format::{
+    BlobId, LeftOut, Node, NodeKind, ObjectId, PathBytes, SnapshotData, Summary, Time,
+};
 use crate::maintenance;
 use crate::monitor::Monitor;
 use crate::pack::{NewSegment, PackWriter, Packed, look_up};
@@ -201,7 +203,7 @@ fn run(
         monitor.phase("saving");
         Ok((tree, writer.finish()?))
     });
-    let (tree, finished) = match finished {
+    let ((tree, left_out), finished) = match finished {
         Ok(finished) => finished,
         Err(e) => {
             confirm::disown_lost(repo, &writer.abandon());
@@ -226,6 +228,7 @@ fn run(
         program: options.program.clone(),
         saved: now(),
         xattr_names,
+        left_out,
     };
     let damage = Damage { packs_lost: repo.index().lost_packs().len() as u64, index_damaged };
     if options.dry_run {
@@ -251,7 +254,7 @@ fn mark_lost(repo: &Repository, monitor: &dyn Monitor) -> u64 {
         Ok(lost) => lost,
         Err(e) => {
             monitor.problem("packs", &format!("some may be missing or cut off: {e}"));
-            return 0;
+            return repo.index().lost_packs().len() as u64;
         }
     };
     if lost.is_empty() {
@@ -281,7 +284,7 @@ fn still_lost(repo: &Repository) -> Result<HashSet<ObjectId>> {
 fn pipeline(
     shared: &Shared,
     walk: impl FnOnce(&Shared, walk::Jobs, walk::Events, &Segments) -> Result<()> + Send,
-) -> Result<crate::format::BlobId> {
+) -> Result<(BlobId, Option<LeftOut>)> {
     let workers = std::thread::available_parallelism().map_or(2, |n| n.get()).max(2);
     let (jobs, job_queue) = bounded(JOB_QUEUE);
     let (events, event_queue) = bounded(EVENT_QUEUE);

@@ -37,7 +37,7 @@ pub(super) fn reader(shared: &Shared, jobs: &Receiver<Job>, segments: &Segments)
             Job::Stream { mut node, mut stream, reply } => {
                 let (content, size) = reader.input(&mut *stream, &node.name)?;
                 (node.content, node.size) = (Some(content), size);
-                let _ = reply.send(vec![Some(node)]);
+                let _ = reply.send(vec![Ok(node)]);
             }
         }
     }
@@ -70,8 +70,13 @@ impl<'a> Reader<'a> {
         self.pages.flush()
     }
 
-    /// Completes a node; nothing if it can't be read.
-    fn work(&mut self, work: Work) -> Result<Option<Box<Node>>> {
+    /// Completes a node; its name if it can't be read.
+    fn work(&mut self, work: Work) -> Result<Result<Box<Node>, Vec<u8>>> {
+        let name = work.node.name.clone();
+        Ok(self.complete(work)?.ok_or(name))
+    }
+
+    fn complete(&mut self, work: Work) -> Result<Option<Box<Node>>> {
         let Work { dir, mut node, path, before } = work;
         let shared = self.shared;
         let mut file = None;

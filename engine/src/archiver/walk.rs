@@ -29,11 +29,13 @@ pub(super) enum Event {
     Batch(Receiver<Nodes>),
     /// The next node of the batch.
     Pending,
+    /// An entry of the directory isn't saved; or nobody knows which.
+    LeftOut(Option<Vec<u8>>),
     Leave,
 }
 
-/// Nodes that a reader has completed, in the order of its work; nothing for what can't be read.
-pub(super) type Nodes = Vec<Option<Box<Node>>>;
+/// Nodes that a reader has completed, in the order of its work; the name of what can't be read.
+pub(super) type Nodes = Vec<Result<Box<Node>, Vec<u8>>>;
 
 /// A node to be completed by a reader.
 pub(super) struct Work {
@@ -165,6 +167,7 @@ impl<'a> Walker<'a> {
                     let below = self.directory(frame, node, dir)?;
                     stack.extend(below);
                 }
+                Listed::LeftOut(name) => self.send(Event::LeftOut(name))?,
                 Listed::Leave => {
                     stack.pop();
                     self.send(Event::Leave)?;
@@ -200,6 +203,7 @@ impl<'a> Walker<'a> {
         self.flush()?;
         self.send(Event::Enter(Box::new(node), same))?;
         let Some(dir) = dir else {
+            self.send(Event::LeftOut(None))?;
             self.send(Event::Leave)?;
             return Ok(None);
         };

@@ -4,6 +4,7 @@ mod attributes;
 mod config;
 mod forgotten;
 mod ids;
+mod left_out;
 pub mod macos;
 mod node;
 mod pack;
@@ -19,6 +20,7 @@ pub use attributes::{
 pub use config::{ChunkSizes, Config, ConfigSecret, FORMAT_VERSION, KeySlot, SlotInfo};
 pub use forgotten::{Forgotten, ForgottenData};
 pub use ids::{BlobId, NotAnId, ObjectId, ObjectKind, ObjectName};
+pub use left_out::LeftOut;
 pub use node::{
     Content, Extent, ExtentPage, FileIdentity, LinkId, Node, NodeKind, Time, is_valid_name,
 };

@@ -7,6 +7,7 @@ use minicbor::{Decode, Decoder, Encode};
 
 use super::attributes::{Stream, Xattr};
 use super::ids::BlobId;
+use super::left_out::LeftOut;
 
 /// A point in time: seconds since 1970 (UTC) and nanoseconds within the second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode)]
@@ -215,6 +216,9 @@ pub struct Node {
     /// in repositories with the feature `streams`.
     #[n(18)]
     pub streams: Option<Vec<Stream>>,
+    /// What a directory held that isn't in its tree.
+    #[n(19)]
+    pub left_out: Option<LeftOut>,
 }
 
 /// What names of the same file have in common, see [`Node::identity`].
@@ -246,6 +250,7 @@ impl Node {
             link: None,
             xattrs: None,
             streams: None,
+            left_out: None,
         }
     }
 

@@ -3,6 +3,7 @@
 use minicbor::{Decode, Encode};
 
 use super::ids::BlobId;
+use super::left_out::LeftOut;
 use super::node::Time;
 
 /// Counts of one backup run. Files, directories and others are entries; bytes
@@ -87,6 +88,29 @@ pub struct SnapshotData {
     /// they are too many, or if an older program wrote it.
     #[n(10)]
     pub xattr_names: Option<Vec<PathBytes>>,
+    /// What `/` held that isn't in the tree.
+    #[n(11)]
+    pub left_out: Option<LeftOut>,
+}
+
+impl SnapshotData {
+    /// Of nothing but a tree, by nobody.
+    pub fn new(time: Time, tree: BlobId) -> Self {
+        Self {
+            time,
+            utc_offset: 0,
+            host: String::new(),
+            user: String::new(),
+            paths: Vec::new(),
+            tags: Vec::new(),
+            tree,
+            summary: Summary::default(),
+            program: String::new(),
+            saved: time,
+            xattr_names: None,
+            left_out: None,
+        }
+    }
 }
 
 /// A path as raw bytes.

@@ -11,7 +11,7 @@ mod salvage;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use self::salvage::Salvage;
+use self::salvage::{Root, Salvage};
 use super::check::{CheckOptions, Findings, Lost, View, look};
 use super::reach::{At, Reached, walk_reachable};
 use super::workers::{must_stay, stops};
@@ -206,9 +206,10 @@ fn repair(
     Ok(())
 }
 
-fn repaired_data(original: &Snapshot, tree: BlobId, losses: &[Loss]) -> SnapshotData {
+fn repaired_data(original: &Snapshot, root: Root, losses: &[Loss]) -> SnapshotData {
     let mut data = SnapshotData::clone(&original.data);
-    data.tree = tree;
+    data.tree = root.tree;
+    data.left_out = root.left_out.or(data.left_out);
     data.summary.errors += losses.len() as u64;
     if !original.is_repaired() {
         data.tags.push(REPAIRED.to_owned());
@@ -227,8 +228,8 @@ enum Rebuilt {
     Whole,
     /// The medium can't read some of it now: that isn't lost, so nothing is rebuilt.
     NotNow,
-    /// A new tree (`None` if nothing is left) and what it lacks.
-    Anew(Option<BlobId>, Vec<Loss>),
+    /// A new root (`None` if nothing is left) and what it lacks.
+    Anew(Option<Root>, Vec<Loss>),
 }
 
 fn rebuild(

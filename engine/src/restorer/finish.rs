@@ -14,7 +14,7 @@ use super::streams::with_streams;
 use super::walk::Walked;
 use super::{Shared, What};
 use crate::error::Result;
-use crate::format::{BlobId, Node, display_name, extend_path};
+use crate::format::{BlobId, LeftOut, Node, display_name, extend_path};
 use crate::sink::SinkDir;
 use crate::tree::{self, Entries};
 
@@ -30,6 +30,8 @@ struct Frame<'r> {
     node: Option<Node>,
     /// The names in it, to tell what is superfluous.
     names: HashSet<Vec<u8>>,
+    /// What it held besides when it was backed up.
+    left_out: Option<LeftOut>,
     whole: bool,
     /// Whether it is, or is in, one that the target can't tell from another one.
     mixed: bool,
@@ -52,7 +54,7 @@ pub(super) fn finish(
     target: Arc<dyn SinkDir>,
     mut walked: Walked,
 ) -> Result<()> {
-    let What::Contents(tree, base) = what else { return Ok(()) };
+    let What::Contents(tree, base, left_out) = what else { return Ok(()) };
     let alike = walked.clashes.look(shared.repo, tree, base, &*target);
     let mut stack = vec![Frame {
         entries: tree::entries(shared.repo, tree),
@@ -61,6 +63,7 @@ pub(super) fn finish(
         included: shared.includes(base),
         node: None,
         names: HashSet::new(),
+        left_out: left_out.clone(),
         whole: true,
         mixed: false,
         alike,
@@ -137,7 +140,7 @@ impl<'a> Finisher<'a> {
     fn directory(
         &mut self,
         above: &Frame<'a>,
-        node: Node,
+        mut node: Node,
         tree: BlobId,
         included: bool,
     ) -> Option<Frame<'a>> {
@@ -154,6 +157,7 @@ impl<'a> Finisher<'a> {
                 path: self.path.len(),
                 dir,
                 included,
+                left_out: node.left_out.take(),
                 node: Some(node).filter(|_| is_ours && !self.shared.options.dry_run),
                 names: HashSet::new(),
                 whole: true,
@@ -244,9 +248,18 @@ impl<'a> Finisher<'a> {
                 return shared.problem(&self.path, &message);
             }
         };
+        // Perhaps it was there, and this is the only copy.
+        let stays = |name: &[u8]| frame.left_out.as_ref().is_some_and(|out| out.may_have(name));
+        let unknown = frame.left_out == Some(LeftOut::Unknown);
+        let mut staying = 0;
         for (name, is_dir) in superfluous {
             extend_path(&mut self.path, frame.path, &name);
             if shared.options.exclude.matches(&self.path, is_dir) {
+                continue;
+            }
+            if stays(&name) {
+                staying += 1;
+                shared.monitor.entry("kept", &|| display_name(&self.path));
                 continue;
             }
             let removed = match (shared.options.dry_run, is_dir) {
@@ -262,6 +275,13 @@ impl<'a> Finisher<'a> {
                 Err(e) if e.kind() == ErrorKind::NotFound => {}
                 Err(e) => shared.problem(&self.path, &format!("can't be removed: {e}")),
             }
+        }
+        if unknown && staying > 0 {
+            self.path.truncate(frame.path);
+            let message = format!(
+                "nothing in it was removed ({staying} not in the snapshot): the backup didn't look at all that was there"
+            );
+            shared.monitor.problem(&display_name(&self.path), &message);
         }
     }
 }

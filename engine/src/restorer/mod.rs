@@ -29,7 +29,7 @@ use segments::{Segments, Turns};
 
 use crate::error::{Error, Result};
 use crate::exclude::Patterns;
-use crate::format::{BlobId, Node, ObjectName, display_name};
+use crate::format::{BlobId, LeftOut, Node, ObjectName, display_name};
 use crate::monitor::Monitor;
 use crate::repo::Repository;
 use crate::sink::SinkDir;
@@ -48,6 +48,8 @@ pub struct RestoreOptions {
     /// Remove what is in the target's directories and not in the snapshot, save
     /// what `exclude` matches. Without it, no directory makes room for a file.
     pub delete: bool,
+    /// What `/` of the snapshot held that isn't in it.
+    pub left_out: Option<LeftOut>,
 }
 
 /// What a restore has done.
@@ -158,7 +160,7 @@ pub fn restore(
     options: &RestoreOptions,
     monitor: Arc<dyn Monitor>,
 ) -> Result<Restored> {
-    let what = find(repo, root, path)?;
+    let what = find(repo, root, path, options)?;
     let (segments, large) = (Segments::new(), Turns::new(LARGE));
     let (counts, failed) = Default::default();
     let job = job(root, path, options);
@@ -236,7 +238,7 @@ fn first_walk(shared: &Shared<'_>, what: &What, target: Arc<dyn SinkDir>) -> Res
 /// What to restore.
 enum What {
     /// The entries of this directory; its path for messages and patterns.
-    Contents(BlobId, Vec<u8>),
+    Contents(BlobId, Vec<u8>, Option<LeftOut>),
     /// This entry, and the path of its directory.
     One(Box<Node>, Vec<u8>),
 }
@@ -245,14 +247,19 @@ impl What {
     /// Path in the snapshot of what the target stands for.
     fn base(&self) -> &[u8] {
         match self {
-            Self::Contents(_, path) | Self::One(_, path) => path,
+            Self::Contents(_, path, _) | Self::One(_, path) => path,
         }
     }
 }
 
-fn find(repo: &Repository, root: &BlobId, path: &[Vec<u8>]) -> Result<What> {
+fn find(
+    repo: &Repository,
+    root: &BlobId,
+    path: &[Vec<u8>],
+    options: &RestoreOptions,
+) -> Result<What> {
     if path.is_empty() {
-        return Ok(What::Contents(*root, Vec::new()));
+        return Ok(What::Contents(*root, Vec::new(), options.left_out.clone()));
     }
     let names: Vec<&[u8]> = path.iter().map(Vec::as_slice).collect();
     let full =
@@ -262,7 +269,7 @@ fn find(repo: &Repository, root: &BlobId, path: &[Vec<u8>]) -> Result<What> {
         Error::Snapshot(format!("the snapshot holds no {shown}; `tresor ls` shows what it holds"))
     })?;
     match (node.is_dir(), node.tree) {
-        (true, Some(tree)) => Ok(What::Contents(tree, full(&names))),
+        (true, Some(tree)) => Ok(What::Contents(tree, full(&names), node.left_out)),
         (true, None) => {
             let shown = display_name(&full(&names));
             Err(Error::Invalid(format!("the snapshot doesn't tell what is in {shown}")))

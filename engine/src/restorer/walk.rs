@@ -98,7 +98,7 @@ pub(super) fn walk(
             extend_path(&mut walker.path, base.len(), &node.name);
             walker.leaf(Place::There(target.clone()), Node::clone(node), false)?;
         }
-        What::Contents(tree, base) => {
+        What::Contents(tree, base, _) => {
             walker.tree(Frame {
                 entries: tree::entries(shared.repo, tree),
                 path: base.len(),

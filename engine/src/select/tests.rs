@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::format::{BlobId, ObjectId, Summary};
+use crate::format::{BlobId, ObjectId};
 use crate::repo::now;
 
 /// Central European time, without needing the system's database.
@@ -18,17 +18,11 @@ fn at(text: &str) -> Time {
 
 fn snapshot(id: u8, time: &str) -> Snapshot {
     let data = SnapshotData {
-        time: at(time),
-        utc_offset: 0,
         host: "web".into(),
         user: "root".into(),
         paths: vec![path("/etc"), path("/home")],
         tags: vec!["a".into(), "b".into()],
-        tree: BlobId([0; 32]),
-        summary: Summary::default(),
-        program: String::new(),
-        saved: at(time),
-        xattr_names: None,
+        ..SnapshotData::new(at(time), BlobId([0; 32]))
     };
     Snapshot { id: ObjectId([id; 32]), data: Arc::new(data) }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tresor_engine::format::{
     BlobKind, Branch, Content, ContentPage, Extent, ExtentPage, Node, NodeKind, SnapshotData,
-    Stream, Summary, Time, TreePage,
+    Stream, Time, TreePage,
 };
 use tresor_engine::maintenance::{
     CheckOptions, CheckReport, RepairSnapshotsOptions, RepairedSnapshot, check, repair_snapshots,
@@ -17,20 +17,7 @@ use crate::kit::*;
 
 impl Maker {
     fn save(&self, tree: tresor_engine::format::BlobId) {
-        let time = Time::new(1_700_000_000, 0);
-        let data = SnapshotData {
-            time,
-            utc_offset: 0,
-            host: "host".into(),
-            user: "user".into(),
-            paths: Vec::new(),
-            tags: Vec::new(),
-            tree,
-            summary: Summary::default(),
-            program: "test".into(),
-            saved: time,
-            xattr_names: None,
-        };
+        let data = SnapshotData::new(Time::new(1_700_000_000, 0), tree);
         self.open().save_snapshot(&data).unwrap();
     }
 }

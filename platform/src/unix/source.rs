@@ -38,6 +38,13 @@ impl SourceDir for Directory {
         Ok((stat::node(name, &stat)?, stat::device(&stat)))
     }
 
+    /// On macOS `/` is the system's own volume, and nearly all that lies in it, as it seems, is
+    /// on another one.
+    fn device(&self) -> io::Result<Option<u64>> {
+        let stat = fstat(&self.fd)?;
+        Ok(Some(stat::device(&stat)).filter(|_| !cfg!(target_os = "macos")))
+    }
+
     fn details(&self, node: &mut Node, room: &mut Room) -> io::Result<()> {
         super::check(&node.name)?;
         owners::name(node);

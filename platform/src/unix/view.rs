@@ -67,6 +67,12 @@ impl SourceDir for View {
         Ok((node, device))
     }
 
+    fn device(&self) -> io::Result<Option<u64>> {
+        let device = self.dir.device()?;
+        let living = self.swap.filter(|swap| device == Some(swap.held)).map(|swap| swap.living);
+        Ok(living.or(device))
+    }
+
     fn details(&self, node: &mut Node, room: &mut Room) -> io::Result<()> {
         let name = node.name.clone();
         let (dir, there, _) = self.place(&name);

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use super::Loss;
 use crate::contents::{ContentBuilder, Parts, check, walk_parts};
 use crate::error::{Error, Result};
-use crate::format::{BlobId, BlobKind, Content, ContentPage, Extent, ExtentPage, Node, TreePage};
+use crate::format::{
+    BlobId, BlobKind, Content, ContentPage, Extent, ExtentPage, LeftOut, Node, TreePage,
+};
 use crate::maintenance::check::Lost;
 use crate::maintenance::workers::stops;
 use crate::monitor::Monitor;
@@ -28,6 +30,13 @@ pub(super) struct Salvage<'a> {
     pub losses: Vec<Loss>,
 }
 
+/// A new root.
+pub(super) struct Root {
+    pub tree: BlobId,
+    /// Something in it is lost.
+    pub left_out: Option<LeftOut>,
+}
+
 /// A directory that is being written anew.
 struct Open {
     path: Vec<u8>,
@@ -37,6 +46,8 @@ struct Open {
     todo: Vec<Node>,
     done: BTreeMap<Vec<u8>, Node>,
     names: BTreeSet<Vec<u8>>,
+    /// Something in it is lost: nobody shall take that for what was never there.
+    left_out: Option<LeftOut>,
 }
 
 impl<'a> Salvage<'a> {
@@ -52,8 +63,8 @@ impl<'a> Salvage<'a> {
         Self { repo, lost, touched, monitor, sink, losses: Vec::new() }
     }
 
-    /// The new root page; `None` if the old one is lost.
-    pub fn tree(&mut self, root: &BlobId) -> Result<Option<BlobId>> {
+    /// `None` if the old one is lost.
+    pub fn tree(&mut self, root: &BlobId) -> Result<Option<Root>> {
         let Some(first) = self.open(None, Vec::new(), root)? else {
             self.lose(b"/".to_vec(), true, None);
             return Ok(None);
@@ -63,9 +74,13 @@ impl<'a> Salvage<'a> {
         while let Some(dir) = open.last_mut() {
             self.monitor.progress().check()?;
             if let Some(node) = dir.todo.pop() {
-                if let Some(below) = self.entry(dir, node)? {
-                    open.push(below);
+                let losses = self.losses.len();
+                let below = self.entry(dir, node)?;
+                // What is lost below counts there.
+                if below.is_none() && self.losses.len() > losses {
+                    dir.left_out = Some(LeftOut::Unknown);
                 }
+                open.extend(below);
                 continue;
             }
             let Some(dir) = open.pop() else { break };
@@ -77,11 +92,12 @@ impl<'a> Salvage<'a> {
             match (dir.node, open.last_mut()) {
                 (Some(mut node), Some(above)) => {
                     node.tree = Some(tree);
+                    node.left_out = dir.left_out.or(node.left_out);
                     above.done.insert(node.name.clone(), node);
                 }
                 _ => {
                     self.sink.trees.flush()?;
-                    return Ok(Some(tree));
+                    return Ok(Some(Root { tree, left_out: dir.left_out }));
                 }
             }
         }
@@ -109,7 +125,9 @@ impl<'a> Salvage<'a> {
                 (None, None) => return Ok(None),
             }
         }
+        let mut left_out = None;
         if missing > 0 || !is_true {
+            left_out = Some(LeftOut::Unknown);
             let shown = if path.is_empty() { b"/".to_vec() } else { path.clone() };
             let kept_as = Some(shown.clone());
             let entries = Some(missing);
@@ -123,7 +141,7 @@ impl<'a> Salvage<'a> {
         }
         let names = entries.iter().map(|n| n.name.clone()).collect();
         entries.reverse();
-        Ok(Some(Open { path, node, todo: entries, done: BTreeMap::new(), names }))
+        Ok(Some(Open { path, node, todo: entries, done: BTreeMap::new(), names, left_out }))
     }
 
     fn page(&self, id: &BlobId) -> Result<Option<std::sync::Arc<TreePage>>> {
@@ -195,6 +213,7 @@ impl<'a> Salvage<'a> {
             return Ok((Some(path.to_vec()), Some(below)));
         }
         node.tree = Some(DirWriter::default().finish(&mut self.sink)?);
+        node.left_out = Some(LeftOut::Unknown);
         let kept_as = dir.add_damaged(node);
         self.lose(path.to_vec(), true, Some(kept_as.clone()));
         Ok((Some(kept_as), None))

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::*;
-use crate::format::{BlobId, ObjectId, PathBytes, Summary};
+use crate::format::{BlobId, ObjectId, PathBytes};
 use crate::repo::REPAIRED;
 
 const NOW: &str = "2026-11-25T12:00Z";
@@ -31,17 +31,11 @@ fn at(text: &str) -> Time {
 /// Ids follow the order, so that it is the order of a repository.
 fn snapshot(n: usize, time: Time, saved: Time) -> Snapshot {
     let data = SnapshotData {
-        time,
-        utc_offset: 0,
         host: "web".into(),
         user: "root".into(),
         paths: vec![PathBytes(b"/etc".into())],
-        tags: Vec::new(),
-        tree: BlobId([0; 32]),
-        summary: Summary::default(),
-        program: String::new(),
         saved,
-        xattr_names: None,
+        ..SnapshotData::new(time, BlobId([0; 32]))
     };
     let mut id = [0; 32];
     id[..8].copy_from_slice(&(n as u64).to_be_bytes());

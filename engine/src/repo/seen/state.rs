@@ -204,7 +204,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::format::{BlobId, Summary};
+    use crate::format::BlobId;
 
     /// What programs wrote before it was kept when a snapshot was seen first.
     #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -249,19 +249,7 @@ mod tests {
     }
 
     fn saved(at: Time) -> Arc<SnapshotData> {
-        Arc::new(SnapshotData {
-            time: at,
-            utc_offset: 0,
-            host: String::new(),
-            user: String::new(),
-            paths: Vec::new(),
-            tags: Vec::new(),
-            tree: BlobId([0; 32]),
-            summary: Summary::default(),
-            program: String::new(),
-            saved: at,
-            xattr_names: None,
-        })
+        Arc::new(SnapshotData::new(at, BlobId([0; 32])))
     }
 
     /// Sees a snapshot, with the clock at `now`.
