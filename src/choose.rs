@@ -61,11 +61,16 @@ fn plain(path: &Path) -> Vec<u8> {
 
 /// Every readable snapshot, oldest first. Damaged ones are named on standard error.
 pub fn all(repo: &Repository) -> Result<Vec<Snapshot>> {
+    Ok(all_and_damaged(repo)?.0)
+}
+
+/// The same, and how many damaged ones there are.
+pub fn all_and_damaged(repo: &Repository) -> Result<(Vec<Snapshot>, u64)> {
     let (snapshots, damaged) = repo.snapshots_and_damaged()?;
-    for (id, reason) in damaged {
+    for (id, reason) in &damaged {
         output::complain(&format!("snapshot {} is left out: {reason}", id.short()));
     }
-    Ok(snapshots)
+    Ok((snapshots, damaged.len() as u64))
 }
 
 /// The snapshots that are named, or else all that match.

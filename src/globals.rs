@@ -158,6 +158,11 @@ impl Globals {
         self.cache_folder_or(tresor_platform::cache_folder())
     }
 
+    /// Whether nothing but caches is in that folder: nobody has chosen it.
+    pub fn owns_cache_folder(&self) -> bool {
+        self.cache_dir.is_none() && env_path("TRESOR_CACHE_DIR").is_none()
+    }
+
     /// The same, with another default.
     pub fn cache_folder_or(&self, default: Option<PathBuf>) -> Option<PathBuf> {
         if self.no_cache {

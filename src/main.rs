@@ -18,7 +18,6 @@ mod output;
 mod parse;
 mod password;
 mod progress;
-mod scan;
 mod setback;
 mod signals;
 mod table;

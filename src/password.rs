@@ -1,7 +1,7 @@
 //! Where passwords come from. They never stand on a command line.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read, Write, stdin};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -127,7 +127,9 @@ fn from_file(file: &Path) -> Result<Password> {
 
 fn from_command(command: &str) -> Result<Password> {
     let mut shell = shell(command);
-    let shell = without_secrets(&mut shell).stdin(Stdio::inherit()).stdout(Stdio::piped());
+    // What comes from elsewhere than a terminal isn't for it: `backup --stdin` saves that.
+    let stdin = if stdin().is_terminal() { Stdio::inherit() } else { Stdio::null() };
+    let shell = without_secrets(&mut shell).stdin(stdin).stdout(Stdio::piped());
     let mut running = shell.spawn().context("can't run the password command")?;
     let bytes = running.stdout.take().map_or_else(|| Ok(Password::default()), read);
     let status = running.wait().context("can't run the password command")?;

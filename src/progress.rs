@@ -169,14 +169,7 @@ impl Reporter {
 
     /// Says something that is no problem, but good to know.
     pub fn note(&self, message: &str) {
-        if self.shared.quiet {
-            return;
-        }
-        if self.shared.messages {
-            self.shared.message(&NoteMessage { message_type: "note", message: &tidy(message) });
-        } else {
-            self.shared.above(|| output::complain(message));
-        }
+        self.shared.note(message);
     }
 
     /// How many entries were left out by rules of the system.
@@ -315,10 +308,21 @@ impl Monitor for Shared {
         self.say_entry(action, &path(), None);
     }
 
-    fn left_out(&self, path: &dyn Fn() -> String, why: &str) {
-        self.left_out.fetch_add(1, Relaxed);
+    fn left_out(&self, path: &dyn Fn() -> String, why: Option<&str>) {
+        self.left_out.fetch_add(u64::from(why.is_some()), Relaxed);
         if self.verbose > 0 {
-            self.say_entry("left_out", &path(), Some(why));
+            self.say_entry("left_out", &path(), why);
+        }
+    }
+
+    fn note(&self, message: &str) {
+        if self.quiet {
+            return;
+        }
+        if self.messages {
+            self.message(&NoteMessage { message_type: "note", message: &tidy(message) });
+        } else {
+            self.above(|| output::complain(message));
         }
     }
 

@@ -215,3 +215,34 @@ fn a_backup_tells_that_the_repository_is_damaged() {
     fs::write(&index, bytes).unwrap();
     assert_eq!(w.json("backup src")["index_damaged"], 0);
 }
+
+/// Also if what is damaged are directories of the snapshot it compares with, which it reads.
+#[test]
+fn what_a_backup_finds_damaged_is_stored_again() {
+    let w = World::new();
+    for i in 0..60 {
+        write(w.path(format!("src/{i}/file")), noise(i, 3000));
+    }
+    w.ok("backup -q src");
+    // The smallest pack is that of trees.
+    let packs = w.objects("packs");
+    let trees = packs.into_iter().min_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
+    flip(&trees, middle(&trees));
+    let _ = fs::remove_dir_all(w.path("cache"));
+    assert_ne!(w.run("ls latest").code, 0, "it is one that listing needs");
+    let said = w.fails_with(3, "backup src");
+    says(&said, &[&object_name(&w, &trees), "is damaged", "check --read-data", "saved"]);
+    w.ok("restore -q latest -t out");
+    assert_same(&w.path("src"), &w.path("out").join(w.inside("src")));
+}
+
+#[test]
+fn a_backup_tells_that_a_snapshot_is_damaged() {
+    let w = World::new();
+    write(w.path("src/file"), "content");
+    w.ok("backup -q src");
+    let snapshot = w.largest("snapshots");
+    flip(&snapshot, middle(&snapshot));
+    let said = w.fails_with(3, "backup src");
+    says(&said, &["is left out", "the repository is damaged", "saved"]);
+}

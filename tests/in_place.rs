@@ -13,9 +13,9 @@ struct Summary {
     deleted: u64,
 }
 
-/// What a restore of a whole snapshot to `/` would remove.
-fn removes(w: &World, more: &str) -> u64 {
-    let said = w.ok(&format!("restore latest -t / --overwrite --delete -n --json {more}"));
+/// What a restore of a whole snapshot to `/` would remove. No test does more than ask that.
+fn removes(w: &World) -> u64 {
+    let said = w.ok("restore latest -t / --overwrite --delete -n --json");
     let summary = said.lines().last().unwrap();
     serde_json::from_str::<Summary>(summary).unwrap().deleted
 }
@@ -29,15 +29,8 @@ fn what_lies_beside_it_stays() {
     }
     w.ok("backup -q src --exclude excluded");
     write(w.path("src/new"), "new");
-    assert_eq!(removes(&w, ""), 1);
-    w.ok("restore -q latest -t / --overwrite --delete");
-    assert!(!w.path("src/new").exists());
-    for path in ["src/kept", "src/excluded", "beside/file", "repo"] {
-        assert!(w.path(path).exists(), "{path}");
-    }
-    // Of a part of it, all the same.
+    assert_eq!(removes(&w), 1);
     let source = w.path("src").canonicalize().unwrap();
-    write(w.path("src/new"), "new");
     w.ok(&format!("restore -q latest:{0} -t {0} --overwrite --delete", source.display()));
     assert!(!w.path("src/new").exists());
     assert_eq!(fs::read_to_string(w.path("src/excluded")).unwrap(), "content");

@@ -99,7 +99,7 @@ fn init_and_keys() {
 fn backup_and_restore() {
     let w = world();
     let fields = format!(
-        "message_type dry_run snapshot_id parent time older_state packs_lost index_damaged fs_snapshot source_problems left_out {SUMMARY}"
+        "message_type dry_run snapshot_id parent time older_state packs_lost index_damaged packs_damaged snapshots_damaged fs_snapshot source_problems left_out {SUMMARY}"
     );
     let messages = w.json_lines("backup src --host alpha -vv");
     let (summary, entries) = messages.split_last().unwrap();

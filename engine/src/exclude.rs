@@ -90,6 +90,9 @@ impl Patterns {
         if rest.is_empty() {
             return Err(BadPattern { pattern: pattern.to_owned(), reason: "it is empty".into() });
         }
+        if let Some(reason) = never_matches(rest) {
+            return Err(BadPattern { pattern: pattern.to_owned(), reason: reason.into() });
+        }
         let text = if rest.starts_with('/') { rest.to_owned() } else { format!("**/{rest}") };
         let glob = glob_set(&[text], false)
             .map_err(|reason| BadPattern { pattern: pattern.to_owned(), reason })?;
@@ -158,6 +161,31 @@ impl Patterns {
     }
 }
 
+/// Why a pattern can't mean what it seems to.
+fn never_matches(pattern: &str) -> Option<&'static str> {
+    let mut parts = pattern.strip_prefix('/').unwrap_or(pattern).split('/');
+    if parts.any(|part| matches!(part, "" | "." | "..")) {
+        return Some(
+            "no path has an empty part, `.` or `..`: write it as paths are in the snapshot",
+        );
+    }
+    let (mut in_class, mut escaped) = (false, false);
+    for c in pattern.chars() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if !in_class => escaped = true,
+            '[' => in_class = true,
+            ']' => in_class = false,
+            // They are matched byte by byte.
+            c if in_class && !c.is_ascii() => {
+                return Some("there can be ASCII only between [ and ]: write {ä,ö} for [äö]");
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
 /// A set also of one pattern: unlike a matcher, it doesn't panic at one that is too large.
 fn glob_set(patterns: &[String], ignore_case: bool) -> Result<GlobSet, String> {
     let mut set = GlobSet::builder();
@@ -208,6 +236,14 @@ mod tests {
             assert_eq!(set.matches(path.as_bytes(), *is_dir), *expected, "{patterns:?} {path}");
         }
         assert!(Patterns::new(["[a"]).is_err());
+        for never in ["./log", "log//", "/a//b", "../a", "[Ää]*", "x[!ß]"] {
+            assert!(Patterns::new([never]).is_err(), "{never}");
+        }
+        for fine in ["{Ä,ä}*", "ä", "/a/", "\\[ä", "[a]ä"] {
+            assert!(Patterns::new([fine]).is_ok(), "{fine}");
+        }
+        let set = Patterns::new(["{Ä,ä}*"]).unwrap();
+        assert!(set.matches("/Ärger".as_bytes(), false) && !set.matches("/Über".as_bytes(), false));
         assert!(Patterns::new(["!"]).is_err());
     }
 

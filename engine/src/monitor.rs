@@ -46,8 +46,12 @@ pub trait Monitor: Send + Sync {
     /// `changed`, `unchanged`, `restored`.
     fn entry(&self, _action: &'static str, _path: &dyn Fn() -> String) {}
 
-    /// One entry is left out by a rule of the system; `why` says where that is from.
-    fn left_out(&self, _path: &dyn Fn() -> String, _why: &str) {}
+    /// One entry is left out: by a rule of the system, and `why` says where that is from, or else
+    /// as it was asked for.
+    fn left_out(&self, _path: &dyn Fn() -> String, _why: Option<&str>) {}
+
+    /// Something that is no problem, but good to know.
+    fn note(&self, _message: &str) {}
 
     /// Whether `entry` is listened to.
     fn wants_entries(&self) -> bool {

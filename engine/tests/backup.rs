@@ -455,11 +455,11 @@ fn every_call_may_fail() {
     assert_holds(&fresh, &newest, &tree);
 }
 
-/// Keeps what is left out by rules of the system.
+/// Keeps what is left out.
 #[derive(Default)]
 struct LeftOut {
     quiet: Quiet,
-    all: std::sync::Mutex<Vec<(String, String)>>,
+    all: std::sync::Mutex<Vec<(String, Option<String>)>>,
 }
 
 impl Monitor for LeftOut {
@@ -471,13 +471,13 @@ impl Monitor for LeftOut {
         self.quiet.problem(path, message);
     }
 
-    fn left_out(&self, path: &dyn Fn() -> String, why: &str) {
-        self.all.lock().unwrap().push((path(), why.to_owned()));
+    fn left_out(&self, path: &dyn Fn() -> String, why: Option<&str>) {
+        self.all.lock().unwrap().push((path(), why.map(str::to_owned)));
     }
 }
 
 #[test]
-fn what_the_system_leaves_out_is_told_with_its_reason() {
+fn what_is_left_out_is_told_with_the_systems_reason() {
     let repo = repository();
     let names = ["Page.sys", "notes.txt", "keep.txt"];
     let tree = names.iter().fold(Item::dir(), |tree, name| tree.with(*name, Item::file(b"x")));
@@ -492,7 +492,9 @@ fn what_the_system_leaves_out_is_told_with_its_reason() {
     let monitor = Arc::new(LeftOut::default());
     let outcome = run_backup(&repo, tree.source(), &options, monitor.clone()).unwrap();
     assert_eq!(outcome.data.summary.files, 1);
-    assert_eq!(*monitor.all.lock().unwrap(), [("/Page.sys".to_owned(), "list, entry".to_owned())]);
+    let told = [("/Page.sys", Some("list, entry")), ("/notes.txt", None)];
+    let told = told.map(|(path, why)| (path.to_owned(), why.map(str::to_owned)));
+    assert_eq!(*monitor.all.lock().unwrap(), told);
 }
 
 /// As `--files-from` may give them.
@@ -516,5 +518,6 @@ fn very_many_paths_are_soon_sorted_out() {
     });
     let (files, problems) = wait.recv_timeout(Duration::from_secs(60)).expect("it takes too long");
     assert_eq!(files, 4);
-    assert!(problems.len() == 1 && problems[0].0 == "/gone", "{problems:?}");
+    let of = problems.iter().map(|problem| problem.0.as_str());
+    assert_eq!(of.collect::<Vec<_>>(), ["/a/b", "/gone"], "{problems:?}");
 }

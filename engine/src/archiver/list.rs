@@ -1,11 +1,11 @@
-//! Looks through the source ahead of the walk, on a thread of its own: names and what `stat` says.
+//! Looks through the source: names and what `stat` says. A backup does it ahead of the walk, on a
+//! thread of its own (`ahead.rs`), and once more on another to know how much there is (`count.rs`).
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
-
-use super::{BackupOptions, Shared};
+use super::BackupOptions;
 use crate::error::{Error, Result};
 use crate::exclude::Reason;
 use crate::format::{Node, NodeKind, extend_path};
@@ -21,36 +21,59 @@ pub(super) enum Listed {
     Leave,
 }
 
-/// Handed over together: up to so many, and so many directories, each of which is held open.
-const TOGETHER: usize = 128;
-const DIRECTORIES: usize = 16;
+/// Is told what is found. An error ends the look.
+pub(super) trait Listener {
+    fn found(&mut self, listed: Listed) -> Result<()>;
 
-/// The part of the tree that was asked for; a leaf stands for all below it.
+    /// An error once a stop was asked for.
+    fn check(&self) -> Result<()>;
+
+    fn problem(&self, path: &[u8], message: &str) {
+        let _ = (path, message);
+    }
+
+    /// What can't be read is a problem, too, unless it is this process that can't read anything.
+    fn unreadable(&self, path: &[u8], message: &str, error: io::Error) -> Result<()> {
+        let _ = (path, message, error);
+        Ok(())
+    }
+
+    /// An entry is left out; `asked` if it is one of the paths that were asked for.
+    fn left_out(&self, path: &[u8], reason: Reason<'_>, asked: bool) {
+        let _ = (path, reason, asked);
+    }
+}
+
+/// The part of the tree that was asked for.
 #[derive(Default)]
-struct Selection(BTreeMap<Vec<u8>, Selection>);
+struct Selection {
+    /// This entry was, with all that is in it.
+    asked: bool,
+    /// Something in it was.
+    below: BTreeMap<Vec<u8>, Selection>,
+}
 
 impl Selection {
     fn new(options: &BackupOptions) -> Self {
-        let mut paths: Vec<_> = options.paths.iter().map(|p| p.0.as_slice()).collect();
-        // What is inside another one follows it, and adds nothing.
-        paths.sort_by(|one, other| parts(one).cmp(parts(other)));
-        paths.dedup_by(|path, outer| is_inside(path, outer));
         let mut root = Self::default();
-        for path in paths {
-            parts(path).fold(&mut root, |at, part| at.0.entry(part.to_vec()).or_default());
+        for path in &options.paths {
+            let parts = path.0.split(|b| *b == b'/').filter(|part| !part.is_empty());
+            let mut at = &mut root;
+            for part in parts {
+                at = at.below.entry(part.to_vec()).or_default();
+            }
+            at.asked = true;
         }
         root
     }
 }
 
-fn parts(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|b| *b == b'/').filter(|part| !part.is_empty())
-}
-
-/// Whether it is the other one or below it.
-fn is_inside(path: &[u8], outer: &[u8]) -> bool {
-    let mut path = parts(path);
-    parts(outer).all(|part| path.next() == Some(part))
+/// How many places were asked for.
+pub(super) fn asked(options: &BackupOptions) -> u64 {
+    fn count(selection: &Selection) -> u64 {
+        u64::from(selection.asked) + selection.below.values().map(count).sum::<u64>()
+    }
+    count(&Selection::new(options))
 }
 
 /// A directory on the way from the root to what is looked at.
@@ -59,39 +82,42 @@ struct Frame {
     names: std::vec::IntoIter<Vec<u8>>,
     /// Length of its path.
     path: usize,
-    selection: Selection,
-    /// File system that may not be left.
-    device: Option<u64>,
+    /// What of it was asked for beside the rest.
+    below: BTreeMap<Vec<u8>, Selection>,
+    extent: Extent,
 }
 
-struct Lister<'a> {
-    shared: &'a Shared,
+/// How much of a directory is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// All that is in it, on this file system if it may not be left.
+    Whole(Option<u64>),
+    /// It is on the way to something that was asked for, and nothing else.
+    OnTheWay,
+}
+
+struct Lister<'a, L> {
     options: &'a BackupOptions,
     /// Path of the current entry.
     path: Vec<u8>,
-    to: Sender<Vec<Listed>>,
-    together: Vec<Listed>,
-    /// How many of these are directories.
-    directories: usize,
+    to: &'a mut L,
 }
 
 pub(super) fn list(
-    shared: &Shared,
     root: Arc<dyn SourceDir>,
     options: &BackupOptions,
-    to: Sender<Vec<Listed>>,
+    to: &mut impl Listener,
 ) -> Result<()> {
-    let (path, together) = (Vec::new(), Vec::with_capacity(TOGETHER));
-    let mut lister = Lister { shared, options, path, to, together, directories: 0 };
-    let selection = Selection::new(options);
-    let mut device = None;
-    if options.one_file_system && selection.0.is_empty() {
-        device = root.device().map_err(|e| Error::io("what file system `/` is on", e))?;
+    let mut lister = Lister { options, path: Vec::new(), to };
+    let Selection { asked, below } = Selection::new(options);
+    let mut extent = Extent::OnTheWay;
+    if asked {
+        let device = if options.one_file_system { root.device() } else { Ok(None) };
+        extent = Extent::Whole(device.map_err(|e| Error::io("what file system `/` is on", e))?);
     }
-    let first = lister.frame(root, selection, device)?;
-    let mut stack = vec![first];
+    let mut stack = vec![lister.frame(root, below, extent)?];
     while let Some(frame) = stack.last_mut() {
-        shared.monitor.progress().check()?;
+        lister.to.check()?;
         match frame.names.next() {
             Some(name) => {
                 let below = lister.entry(frame, &name)?;
@@ -100,102 +126,92 @@ pub(super) fn list(
             None => {
                 stack.pop();
                 if !stack.is_empty() {
-                    lister.give(Listed::Leave)?;
+                    lister.to.found(Listed::Leave)?;
                 }
             }
         }
     }
-    lister.send()
+    Ok(())
 }
 
-impl Lister<'_> {
-    fn give(&mut self, listed: Listed) -> Result<()> {
-        self.directories += usize::from(matches!(listed, Listed::Directory(..)));
-        self.together.push(listed);
-        if self.together.len() >= TOGETHER || self.directories >= DIRECTORIES {
-            self.send()?;
-        }
-        Ok(())
-    }
-
-    fn send(&mut self) -> Result<()> {
-        self.directories = 0;
-        let together = std::mem::replace(&mut self.together, Vec::with_capacity(TOGETHER));
-        self.to.send(together).map_err(|_| Error::Interrupted)
-    }
-
+impl<L: Listener> Lister<'_, L> {
     /// Opens up a directory: names to visit in order. An unreadable one is empty.
     fn frame(
         &mut self,
         dir: Arc<dyn SourceDir>,
-        selection: Selection,
-        device: Option<u64>,
+        below: BTreeMap<Vec<u8>, Selection>,
+        extent: Extent,
     ) -> Result<Frame> {
-        let mut names = if selection.0.is_empty() {
+        let mut names = Vec::new();
+        if extent == Extent::OnTheWay {
+            self.to.found(Listed::LeftOut(None))?;
+        } else {
             match dir.names() {
-                Ok(names) => names,
+                Ok(all) => names = all,
                 Err(e) => {
                     let shown = if self.path.is_empty() { b"/" } else { self.path.as_slice() };
-                    self.shared.unreadable(shown, "can't list this directory", e)?;
-                    self.give(Listed::LeftOut(None))?;
-                    Vec::new()
+                    self.to.unreadable(shown, "can't list this directory", e)?;
+                    self.to.found(Listed::LeftOut(None))?;
                 }
             }
-        } else {
-            self.give(Listed::LeftOut(None))?;
-            selection.0.keys().cloned().collect()
-        };
+            names.sort_unstable();
+            if self.options.exclude_caches && is_cache(&*dir, &names) {
+                names.retain(|name| name == CACHE_TAG);
+                self.to.found(Listed::LeftOut(None))?;
+            }
+        }
+        // What was asked for and isn't there is missed when it is looked at.
+        names.extend(below.keys().cloned());
         names.sort_unstable();
         // A directory that changes while it is read may give a name twice.
         names.dedup();
-        if selection.0.is_empty() && self.options.exclude_caches && is_cache(&*dir, &names) {
-            names.retain(|name| name == CACHE_TAG);
-            self.give(Listed::LeftOut(None))?;
-        }
-        Ok(Frame { dir, names: names.into_iter(), path: self.path.len(), selection, device })
+        Ok(Frame { dir, names: names.into_iter(), path: self.path.len(), below, extent })
     }
 
     /// Deals with one entry; a directory gives the frame to go into.
     fn entry(&mut self, frame: &mut Frame, name: &[u8]) -> Result<Option<Frame>> {
-        let selection = frame.selection.0.remove(name).unwrap_or_default();
+        let selection = frame.below.remove(name).unwrap_or_default();
         extend_path(&mut self.path, frame.path, name);
         let (node, device) = match frame.dir.stat(name) {
             Ok(stat) => stat,
             Err(e) => {
-                self.shared.unreadable(&self.path, "can't be read", e)?;
+                self.to.unreadable(&self.path, "can't be read", e)?;
                 return self.leave_out(name);
             }
         };
-        let on_the_way = !selection.0.is_empty();
-        if !on_the_way && self.is_excluded(&node) {
-            return self.leave_out(name);
-        }
-        if node.is_dir() {
-            return self.directory(frame, node, device, selection);
-        }
-        if on_the_way {
+        let leads_on = !selection.below.is_empty();
+        if leads_on && !node.is_dir() {
             let message = "is not a directory, so nothing below it can be backed up";
-            self.shared.problem(&self.path, message);
-            return Ok(None);
+            self.to.problem(&self.path, message);
         }
-        self.give(Listed::Entry(node))?;
-        Ok(None)
+        let mut extent = match frame.extent {
+            _ if selection.asked => Extent::Whole(self.options.one_file_system.then_some(device)),
+            extent => extent,
+        };
+        if extent != Extent::OnTheWay && self.is_excluded(&node, selection.asked) {
+            extent = Extent::OnTheWay;
+        }
+        match (node.is_dir(), extent) {
+            (true, _) => self.directory(frame, node, device, selection.below, extent),
+            (false, Extent::OnTheWay) => self.leave_out(name),
+            (false, Extent::Whole(_)) => self.to.found(Listed::Entry(node)).map(|()| None),
+        }
     }
 
     fn leave_out(&mut self, name: &[u8]) -> Result<Option<Frame>> {
-        self.give(Listed::LeftOut(Some(name.to_vec())))?;
+        self.to.found(Listed::LeftOut(Some(name.to_vec())))?;
         Ok(None)
     }
 
-    fn is_excluded(&self, node: &Node) -> bool {
+    fn is_excluded(&self, node: &Node, asked: bool) -> bool {
+        let limit = self.options.exclude_larger_than;
+        let is_large = || node.is_file() && limit.is_some_and(|limit| node.size > limit);
         let reason = self.options.exclude.reason(&self.path, node.is_dir());
-        if let Some(Reason::System(why)) = reason {
-            let path = || crate::format::display_name(&self.path);
-            self.shared.monitor.left_out(&path, why);
+        let reason = reason.or_else(|| is_large().then_some(Reason::Asked));
+        if let Some(reason) = reason {
+            self.to.left_out(&self.path, reason, asked);
         }
         reason.is_some()
-            || node.is_file()
-                && self.options.exclude_larger_than.is_some_and(|limit| node.size > limit)
     }
 
     fn directory(
@@ -203,24 +219,27 @@ impl Lister<'_> {
         frame: &Frame,
         node: Node,
         device: u64,
-        selection: Selection,
+        below: BTreeMap<Vec<u8>, Selection>,
+        mut extent: Extent,
     ) -> Result<Option<Frame>> {
-        // The limit counts from the paths that were asked for.
-        let limit = frame
-            .device
-            .or_else(|| (self.options.one_file_system && selection.0.is_empty()).then_some(device));
+        if extent == Extent::OnTheWay && below.is_empty() {
+            return self.leave_out(&node.name);
+        }
         // Another file system isn't even opened: it may be dead, or be mounted by that.
-        if limit.is_some_and(|limit| limit != device) {
-            self.give(Listed::Directory(node, None))?;
-            return Ok(None);
+        if matches!(extent, Extent::Whole(Some(limit)) if limit != device) {
+            if below.is_empty() {
+                self.to.found(Listed::Directory(node, None))?;
+                return Ok(None);
+            }
+            extent = Extent::OnTheWay;
         }
         match frame.dir.open_dir(&node.name) {
             Ok(dir) => {
-                self.give(Listed::Directory(node, Some(dir.clone())))?;
-                self.frame(dir, selection, limit).map(Some)
+                self.to.found(Listed::Directory(node, Some(dir.clone())))?;
+                self.frame(dir, below, extent).map(Some)
             }
             Err(e) => {
-                self.shared.unreadable(&self.path, "can't open this directory", e)?;
+                self.to.unreadable(&self.path, "can't open this directory", e)?;
                 self.leave_out(&node.name)
             }
         }

@@ -7,7 +7,9 @@
 //! All queues are bounded, so memory doesn't grow with the data.
 
 mod adopt;
+mod ahead;
 mod confirm;
+mod count;
 mod details;
 mod list;
 mod read;
@@ -26,7 +28,8 @@ use crate::chunker::Chunker;
 use crate::error::{Error, Result};
 use crate::exclude::Patterns;
 use crate::format::{
-    BlobId, LeftOut, Node, NodeKind, ObjectId, PathBytes, SnapshotData, Summary, Time,
+    BlobId, LeftOut, Node, NodeKind, ObjectId, ObjectKind, ObjectName, PathBytes, SnapshotData,
+    Summary, Time,
 };
 use crate::maintenance;
 use crate::monitor::Monitor;
@@ -35,6 +38,7 @@ use crate::repo::{Repository, Snapshot, now};
 use crate::source::{SourceDir, SourceFile};
 
 pub(crate) use confirm::{FRESH_MARK, disown_lost, save as save_confirmed};
+pub use count::{Totals, count};
 
 pub struct BackupOptions {
     /// Absolute, without `.`, `..` or trailing `/`.
@@ -76,11 +80,13 @@ pub struct Damage {
     pub packs_lost: u64,
     /// Index objects that can't be read.
     pub index_damaged: u64,
+    /// Packs in which something was found that is not what it must be: not all are read.
+    pub packs_damaged: u64,
 }
 
 impl Damage {
     pub fn count(self) -> u64 {
-        self.packs_lost + self.index_damaged
+        self.packs_lost + self.index_damaged + self.packs_damaged
     }
 }
 
@@ -96,6 +102,8 @@ struct Counts {
     unchanged: AtomicU64,
     errors: AtomicU64,
     xattr_entries: AtomicU64,
+    /// Paths that were asked for and are left out.
+    asked_left_out: AtomicU64,
     xattr_names: Mutex<BTreeSet<Vec<u8>>>,
 }
 
@@ -196,6 +204,7 @@ fn run(
     let adopted = if is_first { adopt::adopt(&shared) } else { Ok(()) };
     let tree = adopted.and_then(|()| pipeline(&shared, walk)).and_then(|tree| {
         shared.monitor.progress().check()?;
+        refuse_nothing(&shared, options)?;
         Ok(tree)
     });
     let Shared { mut writer, monitor, counts, .. } = shared;
@@ -230,13 +239,38 @@ fn run(
         xattr_names,
         left_out,
     };
-    let damage = Damage { packs_lost: repo.index().lost_packs().len() as u64, index_damaged };
+    let packs_damaged = name_damaged(repo, &*monitor);
+    let packs_lost = repo.index().lost_packs().len() as u64;
+    let damage = Damage { packs_lost, index_damaged, packs_damaged };
     if options.dry_run {
         return Ok(Outcome { snapshot: None, data, damage });
     }
     let snapshot = Some(confirm::save(repo, &reliance, &data, finished, &*monitor)?);
     let packs_lost = mark_lost(repo, &*monitor);
     Ok(Outcome { snapshot, data, damage: Damage { packs_lost, ..damage } })
+}
+
+/// A snapshot of nothing would only push others out.
+fn refuse_nothing(shared: &Shared, options: &BackupOptions) -> Result<()> {
+    let asked = list::asked(options);
+    if asked > 0 && shared.counts.asked_left_out.load(Relaxed) >= asked {
+        let why = "all that was asked for is left out (see above), so no snapshot was made";
+        return Err(Error::Invalid(why.into()));
+    }
+    Ok(())
+}
+
+/// Names packs in which the backup has found something damaged, and stored it again.
+fn name_damaged(repo: &Repository, monitor: &dyn Monitor) -> u64 {
+    let damaged = repo.index().damaged_packs();
+    for pack in &damaged {
+        let name = ObjectName::new(ObjectKind::Pack, *pack).path();
+        monitor.problem(
+            &name,
+            "is damaged; what was found so is stored again, but there may be more (`tresor check --read-data` finds all, and names the files)",
+        );
+    }
+    damaged.len() as u64
 }
 
 /// What the backup needs of lost packs is stored again: now the index shall not

@@ -44,6 +44,18 @@ pub(super) fn reader(shared: &Shared, jobs: &Receiver<Job>, segments: &Segments)
     reader.finish()
 }
 
+/// Whether a file hasn't changed since it was told that it had so many bytes. Some, as those of
+/// `/proc`, don't tell.
+fn is_as_before(after: &Node, node: &mut Node, told: u64) -> bool {
+    let len = node.size;
+    if told == 0 && after.size == 0 {
+        node.size = 0;
+    }
+    let same = after.same_stamp(node);
+    node.size = len;
+    same
+}
+
 /// A segment for small chunks.
 fn gathering() -> NewSegment {
     NewSegment::with_room(BlobKind::Data, SEGMENT + OWN_SEGMENT)
@@ -125,6 +137,7 @@ impl<'a> Reader<'a> {
         path: &[u8],
     ) -> Result<Option<Box<Node>>> {
         for attempt in 0.. {
+            let told = node.size;
             match self.contents(&mut *file, node.size)? {
                 Ok((content, size)) => (node.content, node.size) = (Some(content), size),
                 Err(e) => {
@@ -136,7 +149,7 @@ impl<'a> Reader<'a> {
                 node.ctime = Node::LOOK_AGAIN;
                 break;
             };
-            if after.same_stamp(&node) {
+            if is_as_before(&after, &mut node, told) {
                 if details != Details::Complete {
                     node.ctime = Node::LOOK_AGAIN;
                 }

@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
+use super::ahead::list_ahead;
 use super::details::Details;
-use super::list::{Listed, list};
+use super::list::Listed;
 use super::read::Reader;
 use super::{BackupOptions, Segments, Shared};
 use crate::contents::{self, Parts};
@@ -102,7 +103,7 @@ pub(super) fn walk(
     let first = walker.frame(root.clone(), parent);
     let (to, listed) = bounded(AHEAD);
     std::thread::scope(|scope| {
-        let lister = scope.spawn(move || list(shared, root, options, to));
+        let lister = scope.spawn(move || list_ahead(shared, root, options, to));
         let walked = walker.all(first, listed);
         // A lister that stops makes the walk end too early, and one that the walk has left stops.
         walked.and(super::join(lister))
@@ -268,8 +269,9 @@ impl Frame<'_> {
                 None => match before.entries.next_at() {
                     Some(Ok(next)) => next,
                     None => return Ok(None),
-                    // A damaged parent is no parent: everything below is read anew.
-                    Some(Err(e)) if e.is_damage() => {
+                    // A damaged parent is no parent: everything below is read anew. So is one
+                    // whose pages contradict each other.
+                    Some(Err(e)) if e.is_damage() || matches!(e, Error::Invalid(_)) => {
                         self.parent = None;
                         return Ok(None);
                     }

@@ -171,6 +171,23 @@ impl Index {
         self.read().unreliable.lost.clone()
     }
 
+    /// Something in a pack is not what it must be: as long as this index lives, nothing new
+    /// relies on it.
+    pub fn add_damaged(&self, pack: ObjectId) {
+        if !self.is_damaged(&pack) {
+            self.write().unreliable.damaged.insert(pack);
+        }
+    }
+
+    fn is_damaged(&self, pack: &ObjectId) -> bool {
+        self.read().unreliable.damaged.contains(pack)
+    }
+
+    /// Packs that were found damaged when something in them was read.
+    pub fn damaged_packs(&self) -> HashSet<ObjectId> {
+        self.read().unreliable.damaged.clone()
+    }
+
     /// Packs in the store that no index object in force names, and their lengths, as of the
     /// last sync of a backup.
     pub fn unnamed_packs(&self) -> Vec<(ObjectId, u64)> {
@@ -277,7 +294,10 @@ impl Index {
         spare.clear();
         let Sync { runs, replaced, damaged, .. } = sync;
         self.relying.rely_on(runs.iter().flat_map(|r| r.covered()));
-        *self.write() = State { runs, replaced, damaged, unreliable, ..State::default() };
+        let mut state = self.write();
+        let mut unreliable = unreliable;
+        unreliable.damaged.clone_from(&state.unreliable.damaged);
+        *state = State { runs, replaced, damaged, unreliable, ..State::default() };
         Ok(())
     }
 }

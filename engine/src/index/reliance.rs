@@ -57,7 +57,9 @@ pub(super) struct Unreliable {
     /// They are not in the store, or not as long as the index says; also such as are marked: a
     /// fresh mark alone would be no reason not to rely on them.
     missing: HashSet<ObjectId>,
-    /// Those of them that an entry doesn't mark.
+    /// Something in them is not what it must be, as was seen when it was read.
+    pub damaged: HashSet<ObjectId>,
+    /// Those of the missing that an entry doesn't mark.
     pub lost: HashSet<ObjectId>,
     /// Packs in the store that no entry names, with their lengths: of no use but to be
     /// taken up.
@@ -95,6 +97,7 @@ impl Unreliable {
     }
 
     pub fn contains(&self, pack: &ObjectId) -> bool {
-        self.doomed.contains(pack) || self.missing.contains(pack)
+        let sets = [&self.doomed, &self.missing, &self.damaged];
+        sets.iter().any(|packs| packs.contains(pack))
     }
 }

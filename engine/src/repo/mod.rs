@@ -275,7 +275,12 @@ impl Repository {
                 tried.push(found.location);
                 match read(&found.location) {
                     Ok(value) => return Ok(value),
-                    Err(e) if e.is_damage() => first_error = first_error.or(Some(e)),
+                    Err(e) if e.is_damage() => {
+                        if matches!(e, Error::Damaged { .. }) {
+                            self.index.add_damaged(found.location.segment.pack);
+                        }
+                        first_error = first_error.or(Some(e));
+                    }
                     Err(e) => return Err(e),
                 }
             }

@@ -241,6 +241,9 @@ impl<'a> Finisher<'a> {
 
     fn delete_others(&mut self, frame: &Frame<'_>) {
         let shared = self.shared;
+        if frame.left_out == Some(LeftOut::Unknown) {
+            return self.keep_others(frame);
+        }
         let superfluous = match superfluous(&*frame.dir, &frame.names) {
             Ok(superfluous) => superfluous,
             Err(e) => {
@@ -250,15 +253,12 @@ impl<'a> Finisher<'a> {
         };
         // Perhaps it was there, and this is the only copy.
         let stays = |name: &[u8]| frame.left_out.as_ref().is_some_and(|out| out.may_have(name));
-        let unknown = frame.left_out == Some(LeftOut::Unknown);
-        let mut staying = 0;
         for (name, is_dir) in superfluous {
             extend_path(&mut self.path, frame.path, &name);
             if shared.options.exclude.matches(&self.path, is_dir) {
                 continue;
             }
             if stays(&name) {
-                staying += 1;
                 shared.monitor.entry("kept", &|| display_name(&self.path));
                 continue;
             }
@@ -276,12 +276,17 @@ impl<'a> Finisher<'a> {
                 Err(e) => shared.problem(&self.path, &format!("can't be removed: {e}")),
             }
         }
-        if unknown && staying > 0 {
-            self.path.truncate(frame.path);
-            let message = format!(
-                "nothing in it was removed ({staying} not in the snapshot): the backup didn't look at all that was there"
-            );
-            shared.monitor.problem(&display_name(&self.path), &message);
+    }
+
+    /// Nobody knows what of it was there when it was backed up.
+    fn keep_others(&self, frame: &Frame<'_>) {
+        let names = frame.dir.names().unwrap_or_default();
+        let others = names.iter().filter(|name| !frame.names.contains(*name)).count();
+        if others > 0 {
+            let shown = display_name(if self.path.is_empty() { b"/" } else { &self.path });
+            self.shared.monitor.note(&format!(
+                "{shown}: nothing in it was removed ({others} not in the snapshot), since the backup didn't look at all that was there"
+            ));
         }
     }
 }

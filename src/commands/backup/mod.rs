@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::ArgGroup;
-use tresor_engine::archiver::{BackupOptions, Outcome, backup, backup_stream};
+use tresor_engine::archiver::{self, BackupOptions, Outcome, backup, backup_stream};
 use tresor_engine::repo::Repository;
 use tresor_engine::source::SourceFile;
 
@@ -17,7 +17,6 @@ use crate::exit::Exit;
 use crate::globals::Globals;
 use crate::parse;
 use crate::progress::{FILES, Json, PATIENCE, Reporter};
-use crate::scan;
 use command::CommandOutput;
 use report::Report;
 use source::{Source, When, Wish};
@@ -33,9 +32,12 @@ Examples:
 
 Patterns: one that begins with / is about the whole path, any other about the last part
 of it (*.o, build/tmp). * stays within a name, ** doesn't. A trailing / means directories
-only, a leading ! takes back what an earlier pattern left out. In a file there is one
-pattern on a line, and lines that begin with # don't count. The repository and tresor's
-own cache are always left out, and on Windows what FilesNotToBackup and FilesNotToSnapshot list.
+only, a leading ! takes back what an earlier pattern left out, but nothing in a folder that is
+left out itself. Those of files come first. In a file there is one pattern on a line, and lines
+that begin with # don't count. The repository and tresor's own cache are always left out, and on
+Windows what FilesNotToBackup and FilesNotToSnapshot list. -v names all that is left out.
+
+If what stands before | can fail, its output may end too early: --stdin-from-command sees that.
 
 On Windows, files are read from a shadow copy if that can be made, which takes the rights of an
 administrator; without, files that are in use may be missing, which is reported.
@@ -149,7 +151,7 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     let repo = globals.open()?;
     // Opening may have made the cache.
     options::exclude_own(&mut exclude, globals)?;
-    let parent = options::parent(&args, &repo, &paths)?;
+    let (parent, snapshots_damaged) = options::parent(&args, &repo, &paths)?;
     let options = BackupOptions { parent, exclude, paths, ..options::common(&args) };
     let reporter = Reporter::start(globals, FILES, Json::Messages);
     let wish = Wish { when: args.use_fs_snapshot, system_state: args.system_state };
@@ -158,7 +160,7 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     let (outcome, source) = reporter.end(result)?;
     report::print(
         &repo,
-        &Report { outcome: &outcome, options: &options, source, left_out },
+        &Report { outcome: &outcome, options: &options, source, left_out, snapshots_damaged },
         globals,
     )
 }
@@ -180,7 +182,7 @@ fn save(
             let root = source.root.clone();
             scope.spawn(move || {
                 if !reporter.wait(PATIENCE)
-                    && let Some(all) = scan::count(&root, options, &|| reporter.is_over())
+                    && let Some(all) = archiver::count(&root, options, &|| reporter.is_over())
                 {
                     reporter.expect(all.entries, all.bytes, false);
                 }
@@ -214,7 +216,7 @@ fn run_stream(args: Args, globals: &Globals) -> Result<Exit> {
     let source = source::Report::default();
     report::print(
         &repo,
-        &Report { outcome: &outcome, options: &options, source, left_out: 0 },
+        &Report { outcome: &outcome, options: &options, source, left_out: 0, snapshots_damaged: 0 },
         globals,
     )
 }

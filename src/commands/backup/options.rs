@@ -45,6 +45,18 @@ pub(super) fn paths(args: &Args, globals: &Globals) -> Result<Vec<PathBytes>> {
     for list in &args.files_from {
         asked.extend(listed(list)?);
     }
+    if asked.iter().any(|path| path.as_os_str().is_empty()) {
+        bail!(
+            "one of the paths to save is empty (as by a variable that isn't set), so no snapshot was made"
+        );
+    }
+    asked.iter().filter(|path| leads_to_folder(path)).for_each(|link| {
+        let message = format!(
+            "{0} is a symlink, and only the link is saved (write {0}/ to save the folder that it leads to)",
+            link.display()
+        );
+        progress::note(globals, Json::Messages, &message);
+    });
     let mut paths = if args.system_state { system_state(args, globals)? } else { Vec::new() };
     if asked.is_empty() && paths.is_empty() {
         bail!("nothing to save: name files or folders, like `tresor backup ~/Documents`");
@@ -59,6 +71,13 @@ pub(super) fn paths(args: &Args, globals: &Globals) -> Result<Vec<PathBytes>> {
     paths.sort_unstable();
     paths.dedup();
     Ok(paths)
+}
+
+/// Whether a symlink to a folder is meant as such.
+fn leads_to_folder(path: &Path) -> bool {
+    let is_link = path.symlink_metadata().is_ok_and(|found| found.is_symlink());
+    let means_folder = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+    is_link && path.is_dir() && !means_folder
 }
 
 /// The volumes that this system lies on.
@@ -115,12 +134,13 @@ pub(super) fn excludes(args: &Args, globals: &Globals) -> Result<Patterns> {
         add_system_rules(&mut patterns, globals)
             .context("can't read what the system says is not to be backed up (--no-system-excludes: don't ask)")?;
     }
-    args.exclude.iter().try_for_each(|pattern| patterns.add(pattern))?;
     for file in &args.exclude_file {
         let text = text_file::read(file)
             .with_context(|| format!("can't read the patterns in {}", file.display()))?;
         patterns.add_file(&text).with_context(|| file.display().to_string())?;
     }
+    // Last, so that they can take back what a file leaves out.
+    args.exclude.iter().try_for_each(|pattern| patterns.add(pattern))?;
     Ok(patterns)
 }
 
@@ -135,7 +155,11 @@ fn add_system_rules(patterns: &mut Patterns, globals: &Globals) -> Result<()> {
 
 /// Leaves out the repository and the caches, whatever the patterns say.
 pub(super) fn exclude_own(patterns: &mut Patterns, globals: &Globals) -> Result<()> {
-    for own in [Some(globals.location()?), globals.cache_folder()].into_iter().flatten() {
+    let caches = globals.cache_folder().map(|folder| match globals.owns_cache_folder() {
+        true => vec![folder],
+        false => caches_in(&folder),
+    });
+    for own in caches.into_iter().flatten().chain([globals.location()?]) {
         // What isn't there needs not be left out.
         if let Ok(own) = own.canonicalize() {
             patterns.add_path(&tresor_platform::recorded_path(own.as_os_str().as_encoded_bytes()));
@@ -144,16 +168,24 @@ pub(super) fn exclude_own(patterns: &mut Patterns, globals: &Globals) -> Result<
     Ok(())
 }
 
-/// The snapshot to compare with.
+/// Caches of repositories in a folder that somebody has named: whatever else is in it is his.
+fn caches_in(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = folder.read_dir() else { return Vec::new() };
+    let is_id = |name: &str| name.len() == 32 && name.bytes().all(|b| b.is_ascii_hexdigit());
+    let paths = entries.flatten().map(|entry| entry.path());
+    paths.filter(|path| path.file_name().and_then(|n| n.to_str()).is_some_and(is_id)).collect()
+}
+
+/// The snapshot to compare with, and how many can't be read.
 pub(super) fn parent(
     args: &Args,
     repo: &Repository,
     paths: &[PathBytes],
-) -> Result<Option<Snapshot>> {
+) -> Result<(Option<Snapshot>, u64)> {
     if args.force {
         // Nothing is compared with them, but are all still there?
         repo.snapshot_ids()?;
-        return Ok(None);
+        return Ok((None, 0));
     }
     let host = args.host.clone().unwrap_or_else(tresor_platform::host_name);
     if let Some(name) = &args.parent {
@@ -162,15 +194,16 @@ pub(super) fn parent(
         if !place.names.is_empty() {
             bail!("--parent takes a whole snapshot, without a path in it");
         }
-        return Ok(Some(place.snapshot));
+        return Ok((Some(place.snapshot), 0));
     }
     let same = |s: &Snapshot| {
         let mut of = s.data.paths.clone();
         of.sort_unstable();
         s.data.host == host && of == paths
     };
-    let all: Vec<_> = choose::all(repo)?.into_iter().filter(same).collect();
-    Ok(choose::latest(&all).cloned())
+    let (all, damaged) = choose::all_and_damaged(repo)?;
+    let all: Vec<_> = all.into_iter().filter(same).collect();
+    Ok((choose::latest(&all).cloned(), damaged))
 }
 
 pub(super) fn stream_name(args: &Args) -> Result<Vec<u8>> {

@@ -1,6 +1,7 @@
 //! What a backup says at its end.
 
 use std::fmt::Write;
+use std::io::ErrorKind;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -23,6 +24,8 @@ struct Summary<'a> {
     older_state: bool,
     packs_lost: u64,
     index_damaged: u64,
+    packs_damaged: u64,
+    snapshots_damaged: u64,
     fs_snapshot: &'a [String],
     source_problems: u64,
     left_out: u64,
@@ -37,12 +40,14 @@ pub(super) struct Report<'a> {
     pub source: source::Report,
     /// How many entries the system says are not to be backed up.
     pub left_out: u64,
+    /// Snapshots that can't be read.
+    pub snapshots_damaged: u64,
 }
 
 pub(super) fn print(repo: &Repository, report: &Report, globals: &Globals) -> Result<Exit> {
-    let Report { outcome, options, source, left_out } = report;
+    let Report { outcome, options, source, left_out, snapshots_damaged } = report;
     let older_state = !repo.setback().is_empty();
-    if globals.json {
+    let printed = if globals.json {
         let data = &outcome.data;
         output::print_json(&Summary {
             message_type: "summary",
@@ -53,20 +58,34 @@ pub(super) fn print(repo: &Repository, report: &Report, globals: &Globals) -> Re
             older_state,
             packs_lost: outcome.damage.packs_lost,
             index_damaged: outcome.damage.index_damaged,
+            packs_damaged: outcome.damage.packs_damaged,
+            snapshots_damaged: *snapshots_damaged,
             fs_snapshot: &source.held,
             source_problems: source.problems,
             left_out: *left_out,
             summary: json::Summary::new(&data.summary),
-        })?;
+        })
     } else if globals.wants_text() {
-        output::print(&text(report, older_state))?;
+        output::print(&text(report, older_state))
+    } else {
+        Ok(())
+    };
+    match printed {
+        // What was saved is saved, whoever hears of it.
+        Err(e) if outcome.snapshot.is_some() && e.kind() != ErrorKind::BrokenPipe => {
+            output::complain(&format!(
+                "the snapshot is saved, but its summary can't be printed: {e}"
+            ));
+        }
+        printed => printed?,
     }
-    let errors = outcome.data.summary.errors + outcome.damage.count() + source.problems;
+    let damaged = outcome.damage.count() + snapshots_damaged;
+    let errors = outcome.data.summary.errors + damaged + source.problems;
     Ok(Exit::unless(errors + u64::from(older_state)))
 }
 
 fn text(report: &Report, older_state: bool) -> String {
-    let Report { outcome, options, source, left_out } = report;
+    let Report { outcome, options, source, left_out, snapshots_damaged } = report;
     let s = &outcome.data.summary;
     let [new, changed, same] = [s.files_new, s.files_changed, s.files_unchanged].map(human::count);
     let mut text = String::new();
@@ -101,7 +120,7 @@ fn text(report: &Report, older_state: bool) -> String {
         let what = plural(source.problems, "problem", "problems");
         line("source", format!("{what} with holding it still, named above"));
     }
-    if outcome.damage.count() > 0 {
+    if outcome.damage.count() + snapshots_damaged > 0 {
         line(
             "warning",
             "the repository is damaged, see above; what this backup needs is there".into(),
