@@ -169,14 +169,7 @@ impl Reporter {
 
     /// Says something that is no problem, but good to know.
     pub fn note(&self, message: &str) {
-        if self.shared.quiet {
-            return;
-        }
-        if self.shared.messages {
-            self.shared.message(&NoteMessage { message_type: "note", message: &tidy(message) });
-        } else {
-            self.shared.above(|| output::complain(message));
-        }
+        self.shared.note(message);
     }
 
     /// How many entries were left out by rules of the system.
@@ -278,6 +271,17 @@ impl Shared {
         print();
     }
 
+    fn note(&self, message: &str) {
+        if self.quiet {
+            return;
+        }
+        if self.messages {
+            self.message(&NoteMessage { message_type: "note", message: &tidy(message) });
+        } else {
+            self.above(|| output::complain(message));
+        }
+    }
+
     fn say_entry(&self, action: &str, path: &str, reason: Option<&str>) {
         if self.messages {
             self.message(&EntryMessage { message_type: "entry", action, path, reason });
@@ -320,6 +324,10 @@ impl Monitor for Shared {
         if self.verbose > 0 {
             self.say_entry("left_out", &path(), Some(why));
         }
+    }
+
+    fn left_alone(&self, path: &str, what: &str) {
+        self.note(&format!("{path}: left alone, since it is {what}"));
     }
 
     fn wants_entries(&self) -> bool {

@@ -49,6 +49,9 @@ pub trait Monitor: Send + Sync {
     /// One entry is left out by a rule of the system; `why` says where that is from.
     fn left_out(&self, _path: &dyn Fn() -> String, _why: &str) {}
 
+    /// An entry was neither restored nor removed; `what` it is says why.
+    fn left_alone(&self, _path: &str, _what: &str) {}
+
     /// Whether `entry` is listened to.
     fn wants_entries(&self) -> bool {
         false

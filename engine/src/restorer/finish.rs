@@ -15,7 +15,7 @@ use super::walk::Walked;
 use super::{Shared, What};
 use crate::error::Result;
 use crate::format::{BlobId, Node, display_name, extend_path};
-use crate::sink::SinkDir;
+use crate::sink::{Kept, SinkDir};
 use crate::tree::{self, Entries};
 
 /// A directory on the way to where the walk is.
@@ -223,7 +223,7 @@ impl<'a> Finisher<'a> {
         // What isn't known, or belongs to another directory, can't be told from
         // what is superfluous.
         if shared.options.delete && done.included && done.whole && !done.mixed {
-            self.delete_others(done);
+            self.delete_others(&*done.dir, &done.names);
             self.path.truncate(done.path);
         }
         if let (Some(node), Some(above)) = (&done.node, above) {
@@ -235,9 +235,10 @@ impl<'a> Finisher<'a> {
         Ok(())
     }
 
-    fn delete_others(&mut self, frame: &Frame<'_>) {
-        let shared = self.shared;
-        let superfluous = match superfluous(&*frame.dir, &frame.names) {
+    /// Removes all of the directory at the current path but these names; the path ends up anywhere.
+    fn delete_others(&mut self, dir: &dyn SinkDir, names: &HashSet<Vec<u8>>) {
+        let (shared, here) = (self.shared, self.path.len());
+        let superfluous = match superfluous(dir, names) {
             Ok(superfluous) => superfluous,
             Err(e) => {
                 let message = format!("can't tell what in it is to be removed, so all stays: {e}");
@@ -245,24 +246,40 @@ impl<'a> Finisher<'a> {
             }
         };
         for (name, is_dir) in superfluous {
-            extend_path(&mut self.path, frame.path, &name);
+            extend_path(&mut self.path, here, &name);
             if shared.options.exclude.matches(&self.path, is_dir) {
                 continue;
             }
-            let removed = match (shared.options.dry_run, is_dir) {
-                (true, _) => Ok(()),
-                (false, true) => frame.dir.remove_dir_all(&name),
-                (false, false) => frame.dir.remove(&name),
-            };
-            match removed {
-                Ok(()) => {
+            match self.delete(dir, &name, is_dir) {
+                Ok(true) => {
                     shared.counts.deleted.fetch_add(1, Relaxed);
                     shared.monitor.entry("deleted", &|| display_name(&self.path));
                 }
+                Ok(false) => {}
                 Err(e) if e.kind() == ErrorKind::NotFound => {}
                 Err(e) => shared.problem(&self.path, &format!("can't be removed: {e}")),
             }
         }
+    }
+
+    /// Removes the entry at the current path; false if it stays, since it, or something in it,
+    /// is left alone. In a dry run, whether it would be removed.
+    fn delete(&mut self, dir: &dyn SinkDir, name: &[u8], is_dir: bool) -> io::Result<bool> {
+        let dry_run = self.shared.options.dry_run;
+        match if is_dir { dir.kept(name)? } else { Kept::No } {
+            Kept::Itself(what) => {
+                self.shared.leave_alone(&self.path, what);
+                return Ok(false);
+            }
+            Kept::Around(_) => {
+                self.delete_others(&*dir.open_dir(name)?, &HashSet::new());
+                return Ok(false);
+            }
+            Kept::No if dry_run => {}
+            Kept::No if is_dir => dir.remove_dir_all(name)?,
+            Kept::No => dir.remove(name)?,
+        }
+        Ok(true)
     }
 }
 
