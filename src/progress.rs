@@ -271,6 +271,17 @@ impl Shared {
         print();
     }
 
+    fn note(&self, message: &str) {
+        if self.quiet {
+            return;
+        }
+        if self.messages {
+            self.message(&NoteMessage { message_type: "note", message: &tidy(message) });
+        } else {
+            self.above(|| output::complain(message));
+        }
+    }
+
     fn say_entry(&self, action: &str, path: &str, reason: Option<&str>) {
         if self.messages {
             self.message(&EntryMessage { message_type: "entry", action, path, reason });
@@ -324,6 +335,10 @@ impl Monitor for Shared {
         } else {
             self.above(|| output::complain(message));
         }
+    }
+
+    fn left_alone(&self, path: &str, what: &str) {
+        self.note(&format!("{path}: left alone, since it is {what}"));
     }
 
     fn wants_entries(&self) -> bool {

@@ -53,6 +53,9 @@ pub trait Monitor: Send + Sync {
     /// Something that is no problem, but good to know.
     fn note(&self, _message: &str) {}
 
+    /// An entry was neither restored nor removed; `what` it is says why.
+    fn left_alone(&self, _path: &str, _what: &str) {}
+
     /// Whether `entry` is listened to.
     fn wants_entries(&self) -> bool {
         false

@@ -57,8 +57,15 @@ pub trait SinkDir: Send + Sync {
     /// Removes a non-directory.
     fn remove(&self, name: &[u8]) -> io::Result<()>;
 
-    /// Removes a directory and all in it.
+    /// Removes a directory and all in it. Where it meets a folder that is [`Kept::Itself`],
+    /// that is an error.
     fn remove_dir_all(&self, name: &[u8]) -> io::Result<()>;
+
+    /// How an entry stands to the folders that are left alone.
+    fn kept(&self, name: &[u8]) -> io::Result<Kept> {
+        let _ = name;
+        Ok(Kept::No)
+    }
 
     /// Removes what runs that are dead have left here half written, and nothing else;
     /// how many files.
@@ -86,6 +93,16 @@ pub trait SinkDir: Send + Sync {
 
     /// For downcasts by `link`.
     fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// How an entry stands to the folders that a restore leaves alone, whatever it is told: the
+/// repository that it reads, for one. The text says which one it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    No,
+    /// It is a directory with such a one somewhere in it.
+    Around(&'static str),
+    Itself(&'static str),
 }
 
 /// A file being written. Dropped without `finish`, it leaves nothing behind.

@@ -5,6 +5,7 @@
 //!
 //! `unix/` serves Linux and macOS, `windows/` provides the same functions there.
 
+mod kept;
 mod memory;
 pub mod not_to_backup;
 mod process;
@@ -17,6 +18,7 @@ mod unix;
 #[cfg(windows)]
 mod windows;
 
+pub use kept::Kept;
 pub use memory::{ALLOCATOR, Allocator};
 #[cfg(unix)]
 pub use process::hangup_is_ignored;
@@ -28,11 +30,11 @@ pub use snapshot::{NoSnapshot, Problem, SourceSnapshot, SystemState, Wanted};
 pub use stream::stream_source;
 #[cfg(unix)]
 pub use unix::{
-    absolute_path, hold_source, open_sink, open_source, recorded_path, source_root, system_rules,
-    system_state,
+    absolute_path, hold_source, open_sink, open_sink_keeping, open_source, recorded_path,
+    source_root, system_rules, system_state,
 };
 #[cfg(windows)]
 pub use windows::{
-    absolute_path, hold_source, on_console_stop, open_sink, open_source, recorded_path,
-    source_root, system_rules, system_state,
+    absolute_path, hold_source, on_console_stop, open_sink, open_sink_keeping, open_source,
+    recorded_path, source_root, system_rules, system_state,
 };

@@ -9,6 +9,7 @@ use tresor_engine::exclude::Patterns;
 use tresor_engine::format::SnapshotData;
 use tresor_engine::restorer::{RestoreOptions, Restored, restore};
 use tresor_engine::sink::SinkDir;
+use tresor_platform::Kept;
 
 use crate::choose::{self, FilterArgs, Place};
 use crate::exit::Exit;
@@ -27,7 +28,8 @@ Examples:
 
 With a PATH, what is in that folder goes into the target; a file goes there under its own
 name. Patterns are as for `tresor backup`, about paths as they are in the snapshot.
-Nothing is ever written outside of the target.
+Nothing is ever written outside of the target. If the repository, tresor's caches or the folder
+of what it has seen of repositories lie in the target, they stay as they are.
 
 Exit codes: 0 done, 1 failed, 3 done but something could not be restored,
 10 no repository, 12 wrong password, 130 interrupted";
@@ -106,7 +108,8 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     let place = choose::place(&repo, &args.filter, &args.snapshot)?;
     // So that a mistyped path leaves no empty target.
     place.find(&repo)?;
-    let target = Target::open(&args)?;
+    let kept = kept(&args, globals)?;
+    let target = Target::open(&args, kept)?;
     let reporter = Reporter::start(globals, FILES, Json::Messages);
     expect(&reporter, &place, &options);
     let SnapshotData { tree: root, ref left_out, .. } = *place.snapshot.data;
@@ -142,6 +145,26 @@ fn check_target(args: &Args) -> Result<()> {
     Ok(())
 }
 
+const REPOSITORY: &str = "the repository";
+
+/// What tresor itself works with, which no restore replaces or removes.
+fn kept(args: &Args, globals: &Globals) -> Result<Kept> {
+    let own = [
+        (Some(globals.location()?), REPOSITORY),
+        (globals.cache_folder(), "the folder of tresor's caches"),
+        (globals.state_folder(), "the folder of what tresor has seen of repositories"),
+    ];
+    let own = own.iter().filter_map(|(path, what)| Some((path.as_deref()?, *what)));
+    let kept = Kept::new(own).context("can't look at a folder that a restore leaves alone")?;
+    match kept.holds(&args.target) {
+        Some(what) if what == REPOSITORY || args.delete => bail!(
+            "the target {} is, or is in, {what}, so nothing was restored: choose another folder",
+            args.target.display()
+        ),
+        _ => Ok(kept),
+    }
+}
+
 struct Target {
     sink: Arc<dyn SinkDir>,
     /// Stands for a target that a dry run doesn't make.
@@ -149,21 +172,21 @@ struct Target {
 }
 
 impl Target {
-    fn open(args: &Args) -> Result<Self> {
+    fn open(args: &Args, kept: Kept) -> Result<Self> {
         let target = args.target.as_path();
         if args.dry_run && !target.exists() {
             let empty = tempfile::tempdir().context("can't make a temporary folder")?;
-            let sink = open_sink(empty.path())?;
+            let sink = open_sink(empty.path(), kept)?;
             return Ok(Self { sink, _empty: Some(empty) });
         }
         std::fs::create_dir_all(target)
             .with_context(|| format!("can't make the target {}", target.display()))?;
-        Ok(Self { sink: open_sink(target)?, _empty: None })
+        Ok(Self { sink: open_sink(target, kept)?, _empty: None })
     }
 }
 
-fn open_sink(folder: &Path) -> Result<Arc<dyn SinkDir>> {
-    tresor_platform::open_sink(folder)
+fn open_sink(folder: &Path, kept: Kept) -> Result<Arc<dyn SinkDir>> {
+    tresor_platform::open_sink_keeping(folder, kept)
         .with_context(|| format!("can't open the target {}", folder.display()))
 }
 

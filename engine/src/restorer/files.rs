@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::extents::Extents;
 use super::fetch::{self, Failure, Target};
-use super::place::in_the_way;
+use super::place::{in_the_way, may_go};
 use super::streams::with_streams;
 use super::{Counts, Shared};
 use crate::contents;
@@ -94,8 +94,8 @@ fn file(shared: &Shared<'_>, job: &FileJob, told: &mut u64) -> Result<Done, Fail
     let Some(dir) = dir else { return Ok(Done::Restored) };
     let there = if *new { None } else { dir.stat(&node.name)? };
     let is_dir = there.as_ref().is_some_and(Node::is_dir);
-    if !options.delete && is_dir {
-        return Err(in_the_way().into());
+    if is_dir {
+        may_go(shared, &**dir, &node.name)?;
     }
     let there = there.filter(Node::is_file);
     // To change what has other names elsewhere would change it there, too. A dry run doesn't

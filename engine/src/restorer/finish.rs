@@ -15,7 +15,7 @@ use super::walk::Walked;
 use super::{Shared, What};
 use crate::error::Result;
 use crate::format::{BlobId, LeftOut, Node, display_name, extend_path};
-use crate::sink::SinkDir;
+use crate::sink::{Kept, SinkDir};
 use crate::tree::{self, Entries};
 
 /// A directory on the way to where the walk is.
@@ -227,7 +227,7 @@ impl<'a> Finisher<'a> {
         // What isn't known, or belongs to another directory, can't be told from
         // what is superfluous.
         if shared.options.delete && done.included && done.whole && !done.mixed {
-            self.delete_others(done);
+            self.delete_others(&*done.dir, &done.names, done.left_out.as_ref());
             self.path.truncate(done.path);
         }
         if let (Some(node), Some(above)) = (&done.node, above) {
@@ -239,39 +239,41 @@ impl<'a> Finisher<'a> {
         Ok(())
     }
 
-    fn delete_others(&mut self, frame: &Frame<'_>) {
-        let shared = self.shared;
-        if frame.left_out == Some(LeftOut::Unknown) {
-            return self.keep_others(frame);
+    /// Removes all of the directory at the current path but these names, and what may have been left
+    /// out; the path ends up anywhere.
+    fn delete_others(
+        &mut self,
+        dir: &dyn SinkDir,
+        names: &HashSet<Vec<u8>>,
+        left_out: Option<&LeftOut>,
+    ) {
+        if left_out == Some(&LeftOut::Unknown) {
+            return self.keep_others(dir, names);
         }
-        let superfluous = match superfluous(&*frame.dir, &frame.names) {
+        let (shared, here) = (self.shared, self.path.len());
+        let superfluous = match superfluous(dir, names) {
             Ok(superfluous) => superfluous,
             Err(e) => {
                 let message = format!("can't tell what in it is to be removed, so all stays: {e}");
                 return shared.problem(&self.path, &message);
             }
         };
-        // Perhaps it was there, and this is the only copy.
-        let stays = |name: &[u8]| frame.left_out.as_ref().is_some_and(|out| out.may_have(name));
         for (name, is_dir) in superfluous {
-            extend_path(&mut self.path, frame.path, &name);
+            extend_path(&mut self.path, here, &name);
             if shared.options.exclude.matches(&self.path, is_dir) {
                 continue;
             }
-            if stays(&name) {
+            // Perhaps it was there, and this is the only copy.
+            if left_out.is_some_and(|out| out.may_have(&name)) {
                 shared.monitor.entry("kept", &|| display_name(&self.path));
                 continue;
             }
-            let removed = match (shared.options.dry_run, is_dir) {
-                (true, _) => Ok(()),
-                (false, true) => frame.dir.remove_dir_all(&name),
-                (false, false) => frame.dir.remove(&name),
-            };
-            match removed {
-                Ok(()) => {
+            match self.delete(dir, &name, is_dir) {
+                Ok(true) => {
                     shared.counts.deleted.fetch_add(1, Relaxed);
                     shared.monitor.entry("deleted", &|| display_name(&self.path));
                 }
+                Ok(false) => {}
                 Err(e) if e.kind() == ErrorKind::NotFound => {}
                 Err(e) => shared.problem(&self.path, &format!("can't be removed: {e}")),
             }
@@ -279,15 +281,35 @@ impl<'a> Finisher<'a> {
     }
 
     /// Nobody knows what of it was there when it was backed up.
-    fn keep_others(&self, frame: &Frame<'_>) {
-        let names = frame.dir.names().unwrap_or_default();
-        let others = names.iter().filter(|name| !frame.names.contains(*name)).count();
+    fn keep_others(&self, dir: &dyn SinkDir, names: &HashSet<Vec<u8>>) {
+        let there = dir.names().unwrap_or_default();
+        let others = there.iter().filter(|name| !names.contains(*name)).count();
         if others > 0 {
             let shown = display_name(if self.path.is_empty() { b"/" } else { &self.path });
             self.shared.monitor.note(&format!(
                 "{shown}: nothing in it was removed ({others} not in the snapshot), since the backup didn't look at all that was there"
             ));
         }
+    }
+
+    /// Removes the entry at the current path; false if it stays, since it, or something in it,
+    /// is left alone. In a dry run, whether it would be removed.
+    fn delete(&mut self, dir: &dyn SinkDir, name: &[u8], is_dir: bool) -> io::Result<bool> {
+        let dry_run = self.shared.options.dry_run;
+        match if is_dir { dir.kept(name)? } else { Kept::No } {
+            Kept::Itself(what) => {
+                self.shared.leave_alone(&self.path, what);
+                return Ok(false);
+            }
+            Kept::Around(_) => {
+                self.delete_others(&*dir.open_dir(name)?, &HashSet::new(), None);
+                return Ok(false);
+            }
+            Kept::No if dry_run => {}
+            Kept::No if is_dir => dir.remove_dir_all(name)?,
+            Kept::No => dir.remove(name)?,
+        }
+        Ok(true)
     }
 }
 

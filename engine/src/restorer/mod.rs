@@ -123,6 +123,10 @@ impl Shared<'_> {
         }
     }
 
+    fn leave_alone(&self, path: &[u8], what: &str) {
+        self.monitor.left_alone(&display_name(path), what);
+    }
+
     fn failed(&self) -> MutexGuard<'_, HashSet<Vec<u8>>> {
         self.failed.lock().unwrap_or_else(|e| e.into_inner())
     }

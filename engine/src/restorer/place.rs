@@ -9,7 +9,7 @@ use super::streams::with_streams;
 use crate::contents;
 use crate::error::Result;
 use crate::format::{Node, display_name};
-use crate::sink::{MetadataProblem, SinkDir, Streams};
+use crate::sink::{Kept, MetadataProblem, SinkDir, Streams};
 
 /// A directory of the target that is made when something goes into it.
 #[derive(Clone)]
@@ -21,13 +21,28 @@ pub(super) enum Place {
     Missing,
     /// To be made under this name in the frame before.
     Later(Vec<u8>),
-    /// Can't be made; that was reported.
+    /// Left alone, since it is this.
+    Kept(&'static str),
+    /// Nothing can go into it; that was reported.
     Failed,
 }
 
 pub(super) fn in_the_way() -> io::Error {
     let message = "there is a directory of that name in the target (--delete would remove it)";
     io::Error::new(io::ErrorKind::AlreadyExists, message)
+}
+
+/// Whether a directory may go that is in the way of something else.
+pub(super) fn may_go(shared: &Shared<'_>, dir: &dyn SinkDir, name: &[u8]) -> io::Result<()> {
+    if !shared.options.delete {
+        return Err(in_the_way());
+    }
+    let message = match dir.kept(name)? {
+        Kept::No => return Ok(()),
+        Kept::Around(what) => format!("{what} is in the directory of that name in the target"),
+        Kept::Itself(what) => format!("the directory of that name in the target is {what}"),
+    };
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, message))
 }
 
 /// How a directory of the snapshot is to come into the target.
@@ -53,6 +68,9 @@ pub(super) fn directory(
     if there.is_some() && !is_dir && way != Way::Asked {
         let message = "there is something else of that name in the target";
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+    }
+    if is_dir && let Kept::Itself(what) = parent.kept(name)? {
+        return Ok((Place::Kept(what), false));
     }
     let dir = match there {
         // As it is: `make_dir` may open it up to us, which only its metadata takes back.
@@ -119,8 +137,8 @@ fn make_special(
     node: &Node,
     streams: &mut dyn Streams,
 ) -> io::Result<Vec<MetadataProblem>> {
-    if !shared.options.delete && dir.stat(&node.name)?.is_some_and(|there| there.is_dir()) {
-        return Err(in_the_way());
+    if dir.stat(&node.name)?.is_some_and(|there| there.is_dir()) {
+        may_go(shared, dir, &node.name)?;
     }
     if shared.options.dry_run {
         return Ok(Vec::new());
@@ -138,9 +156,7 @@ pub(super) fn replace<T>(
 ) -> io::Result<T> {
     match put() {
         Err(e) if e.kind() == io::ErrorKind::IsADirectory => {
-            if !shared.options.delete {
-                return Err(in_the_way());
-            }
+            may_go(shared, dir, name)?;
             dir.remove_dir_all(name)?;
             put()
         }

@@ -32,7 +32,7 @@ pub(super) struct Walked {
     pub links: HashMap<FileIdentity, Vec<u8>>,
     /// Directories that only something in them was asked for, and whether they are new.
     pub passed: HashMap<Vec<u8>, bool>,
-    /// Directories that could not be made.
+    /// Directories that could not be made, and those that were left alone.
     pub not_made: HashSet<Vec<u8>>,
     /// Directories reported as not whole.
     pub not_whole: HashSet<Vec<u8>>,
@@ -207,12 +207,18 @@ impl<'a> Walker<'a> {
                 _ => Place::Failed,
             };
         }
-        stack.last().map(|f| f.dir.clone()).filter(|dir| !matches!(dir, Place::Failed))
+        let dir = stack.last().map(|f| f.dir.clone());
+        dir.filter(|dir| !matches!(dir, Place::Kept(_) | Place::Failed))
     }
 
     fn make_one(&mut self, above: &dyn SinkDir, name: &[u8], frame: &Frame<'_>) -> Place {
         let (shared, path) = (self.shared, &self.path[..frame.path]);
         match place::directory(shared, above, name, frame.way) {
+            Ok((Place::Kept(what), _)) => {
+                shared.leave_alone(path, what);
+                self.walked.not_made.insert(path.to_vec());
+                Place::Kept(what)
+            }
             Ok((place, new)) => {
                 shared.counts.directories.fetch_add(1, Relaxed);
                 if frame.way == Way::Passing {

@@ -40,6 +40,7 @@ use tresor_engine::format::{Node, is_valid_name};
 use tresor_engine::sink::SinkDir;
 use tresor_engine::source::SourceDir;
 
+use crate::kept::Kept;
 use crate::snapshot::{NoSnapshot, Problem, SourceSnapshot, SystemState, Wanted};
 #[cfg(target_os = "macos")]
 use macos as own;
@@ -95,7 +96,21 @@ pub fn open_source(dir: &Path) -> io::Result<Arc<dyn SourceDir>> {
 ///
 /// Files are not synced one by one, but whole file systems at the end.
 pub fn open_sink(dir: &Path) -> io::Result<Arc<dyn SinkDir>> {
-    Ok(Arc::new(sink::Directory::target(open_root(dir)?)?))
+    open_sink_keeping(dir, Kept::default())
+}
+
+/// The same, with folders in it that are left alone.
+pub fn open_sink_keeping(dir: &Path, kept: Kept) -> io::Result<Arc<dyn SinkDir>> {
+    Ok(Arc::new(sink::Directory::target(open_root(dir)?, kept)?))
+}
+
+/// Device and number of a directory.
+pub(crate) type Identity = (u64, u64);
+
+/// Which directory this is, and itself, held open.
+pub(crate) fn identify(dir: &Path) -> io::Result<(Identity, std::fs::File)> {
+    let open = open_root(dir)?;
+    Ok((stat::identity(&rustix::fs::fstat(&open)?), open.into()))
 }
 
 fn open_root(dir: &Path) -> io::Result<OwnedFd> {

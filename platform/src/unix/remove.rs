@@ -7,6 +7,7 @@ use rustix::fs::{AtFlags, fstat, unlinkat};
 use rustix::io::Errno;
 
 use super::{handle, own, stat};
+use crate::kept::Kept;
 
 /// A directory that is being emptied.
 struct Frame {
@@ -17,14 +18,14 @@ struct Frame {
 
 /// Follows no symlink and stays on one file system: what happens to be mounted
 /// below was never part of what shall be removed.
-pub(super) fn remove_dir_all(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+pub(super) fn remove_dir_all(dir: BorrowedFd<'_>, name: &[u8], kept: &Kept) -> io::Result<()> {
     let device = stat::device(&fstat(dir)?);
-    let mut stack = vec![Frame::open(dir, name.to_vec(), device)?];
+    let mut stack = vec![Frame::open(dir, name.to_vec(), device, kept)?];
     while let Some(frame) = stack.last_mut() {
         match frame.names.next() {
             Some(name) => {
                 if !remove_file(frame.fd.as_fd(), &name)? {
-                    let below = Frame::open(frame.fd.as_fd(), name, device)?;
+                    let below = Frame::open(frame.fd.as_fd(), name, device, kept)?;
                     stack.push(below);
                 }
             }
@@ -39,9 +40,11 @@ pub(super) fn remove_dir_all(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()>
 }
 
 impl Frame {
-    fn open(dir: BorrowedFd<'_>, name: Vec<u8>, device: u64) -> io::Result<Self> {
+    fn open(dir: BorrowedFd<'_>, name: Vec<u8>, device: u64, kept: &Kept) -> io::Result<Self> {
         let fd = super::open_dir(dir, &name)?;
-        if stat::device(&fstat(&fd)?) != device {
+        let there = fstat(&fd)?;
+        kept.check(&stat::identity(&there))?;
+        if stat::device(&there) != device {
             let message = "another file system is mounted in it";
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
         }

@@ -10,33 +10,35 @@ use std::sync::{Arc, OnceLock};
 use rustix::fs::{AtFlags, Mode, OFlags, linkat, mkdirat, openat, symlinkat, unlinkat};
 use rustix::io::Errno;
 use tresor_engine::format::{Node, NodeKind};
-use tresor_engine::sink::{MetadataProblem, SinkDir, SinkFile, Streams};
+use tresor_engine::sink::{self, MetadataProblem, SinkDir, SinkFile, Streams};
 use tresor_engine::source::SourceFile;
 
 use super::handle::{self, Handle};
 use super::settle::{self, FileSystems};
 use super::temp::{self, TempName};
 use super::{check, metadata, own, stat};
+use crate::kept::Kept;
 
 pub(super) struct Directory {
     fd: Arc<OwnedFd>,
     /// For passing names; not asked for again for each file.
     number: OnceLock<u64>,
     written: Arc<FileSystems>,
+    kept: Arc<Kept>,
 }
 
 impl Directory {
-    pub fn target(fd: OwnedFd) -> io::Result<Self> {
-        Self::new(fd, Arc::default())
+    pub fn target(fd: OwnedFd, kept: Kept) -> io::Result<Self> {
+        Self::new(fd, Arc::default(), Arc::new(kept))
     }
 
-    fn new(fd: OwnedFd, written: Arc<FileSystems>) -> io::Result<Self> {
+    fn new(fd: OwnedFd, written: Arc<FileSystems>, kept: Arc<Kept>) -> io::Result<Self> {
         written.note(fd.as_fd())?;
-        Ok(Self { fd: Arc::new(fd), number: OnceLock::new(), written })
+        Ok(Self { fd: Arc::new(fd), number: OnceLock::new(), written, kept })
     }
 
     fn below(&self, fd: OwnedFd) -> io::Result<Arc<dyn SinkDir>> {
-        Ok(Arc::new(Self::new(fd, self.written.clone())?))
+        Ok(Arc::new(Self::new(fd, self.written.clone(), self.kept.clone())?))
     }
 
     fn number(&self) -> io::Result<u64> {
@@ -159,7 +161,11 @@ impl SinkDir for Directory {
 
     fn remove_dir_all(&self, name: &[u8]) -> io::Result<()> {
         check(name)?;
-        super::remove::remove_dir_all(self.fd(), name)
+        super::remove::remove_dir_all(self.fd(), name, &self.kept)
+    }
+
+    fn kept(&self, name: &[u8]) -> io::Result<sink::Kept> {
+        Ok(self.kept.look(&stat::identity(&stat::stat(self.fd(), name)?)))
     }
 
     fn remove_leftovers(&self) -> io::Result<u64> {

@@ -58,6 +58,10 @@ pub(super) fn device(stat: &Stat) -> u64 {
     number(stat.st_dev)
 }
 
+pub(super) fn identity(stat: &Stat) -> super::Identity {
+    (device(stat), stat.st_ino)
+}
+
 /// The number of a device as the system has it, of which macOS makes a signed one.
 #[cfg(target_os = "macos")]
 fn number(device: libc::dev_t) -> u64 {

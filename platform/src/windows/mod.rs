@@ -44,6 +44,8 @@ pub use privileges::on_console_stop;
 pub(crate) use security::read as security_of;
 pub use vss::{hold_source, system_state};
 
+use crate::kept::Kept;
+
 const READ_DIR: u32 = FILE_LIST_DIRECTORY | FILE_TRAVERSE;
 const WRITE_DIR: u32 = READ_DIR | FILE_ADD_FILE | FILE_ADD_SUBDIRECTORY;
 
@@ -65,8 +67,22 @@ pub fn open_source(dir: &Path) -> io::Result<Arc<dyn SourceDir>> {
 /// those that the target folder gives. An owner that this user may not set is passed over
 /// without an error, as on Unix.
 pub fn open_sink(dir: &Path) -> io::Result<Arc<dyn SinkDir>> {
+    open_sink_keeping(dir, Kept::default())
+}
+
+/// The same, with folders in it that are left alone.
+pub fn open_sink_keeping(dir: &Path, kept: Kept) -> io::Result<Arc<dyn SinkDir>> {
     privileges::take();
-    Ok(Arc::new(sink::Directory::new(open_root(dir, WRITE_DIR)?)))
+    Ok(Arc::new(sink::Directory::new(open_root(dir, WRITE_DIR)?, Arc::new(kept))))
+}
+
+/// Volume and number of a directory.
+pub(crate) type Identity = (u64, u64);
+
+/// Which directory this is, and itself, held open.
+pub(crate) fn identify(dir: &Path) -> io::Result<(Identity, File)> {
+    let open = open_root(dir, 0)?;
+    Ok((stat::identity(&open)?, open))
 }
 
 fn open_root(dir: &Path, access: u32) -> io::Result<File> {

@@ -15,6 +15,7 @@ use windows_sys::Win32::Storage::FileSystem::{
 };
 
 use super::{READ_DIR, nt, reparse, stat};
+use crate::kept::Kept;
 
 /// Removes an open entry, though it is read-only.
 pub(super) fn mark(file: &File) -> io::Result<()> {
@@ -66,9 +67,10 @@ pub(super) fn remove(dir: &File, name: &[u8]) -> io::Result<()> {
 }
 
 /// Removes a directory with all in it, without following links.
-pub(super) fn remove_dir_all(dir: &File, name: &[u8]) -> io::Result<()> {
+pub(super) fn remove_dir_all(dir: &File, name: &[u8], kept: &Kept) -> io::Result<()> {
     let frame = |dir: &File, name: &[u8]| {
         let file = open(dir, name, READ_DIR)?;
+        kept.check(&stat::identity(&file)?)?;
         let names = if is_dir(&file)? { super::names(&file)? } else { Vec::new() };
         io::Result::Ok((file, names.into_iter()))
     };

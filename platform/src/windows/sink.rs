@@ -7,7 +7,7 @@ use std::os::windows::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tresor_engine::format::{Content, Node, NodeKind};
-use tresor_engine::sink::{MetadataProblem, SinkDir, SinkFile, Streams};
+use tresor_engine::sink::{self, MetadataProblem, SinkDir, SinkFile, Streams};
 use tresor_engine::source::SourceFile;
 use windows_sys::Wdk::Storage::FileSystem::{
     FILE_DIRECTORY_FILE, FILE_NON_DIRECTORY_FILE, FILE_OPEN_IF, FileLinkInformation,
@@ -20,6 +20,7 @@ use windows_sys::Win32::System::Ioctl::FSCTL_SET_SPARSE;
 
 use super::temp::{Temp, make_room};
 use super::{WRITE_DIR, metadata, nt, remove, reparse, source, stat, wide};
+use crate::kept::Kept;
 
 /// What a new entry must be open for, to set all that belongs to it.
 const NEW: u32 = DELETE | READ_CONTROL | WRITE_DAC | WRITE_OWNER | FILE_WRITE_ATTRIBUTES;
@@ -28,11 +29,16 @@ pub(super) struct Directory {
     file: Arc<File>,
     /// Held while listing, which moves a position.
     listing: Mutex<()>,
+    kept: Arc<Kept>,
 }
 
 impl Directory {
-    pub fn new(file: File) -> Self {
-        Self { file: Arc::new(file), listing: Mutex::new(()) }
+    pub fn new(file: File, kept: Arc<Kept>) -> Self {
+        Self { file: Arc::new(file), listing: Mutex::new(()), kept }
+    }
+
+    fn below(&self, file: File) -> Arc<dyn SinkDir> {
+        Arc::new(Self::new(file, self.kept.clone()))
     }
 }
 
@@ -58,7 +64,7 @@ impl SinkDir for Directory {
             io::Result::Ok(stat::link_tag(file, attributes)? == 0)
         };
         match opened {
-            Ok(file) if is_dir(&file)? => Ok(Arc::new(Self::new(file))),
+            Ok(file) if is_dir(&file)? => Ok(self.below(file)),
             Ok(file) if reparse::is_mount_point(&file)? => self.open_dir(name),
             Err(e) if e.kind() != io::ErrorKind::NotADirectory => Err(e),
             _ => {
@@ -69,7 +75,7 @@ impl SinkDir for Directory {
     }
 
     fn open_dir(&self, name: &[u8]) -> io::Result<Arc<dyn SinkDir>> {
-        Ok(Arc::new(Self::new(super::open_dir(&self.file, name, WRITE_DIR)?)))
+        Ok(self.below(super::open_dir(&self.file, name, WRITE_DIR)?))
     }
 
     fn open_file(&self, name: &[u8]) -> io::Result<Box<dyn SourceFile>> {
@@ -151,7 +157,12 @@ impl SinkDir for Directory {
     }
 
     fn remove_dir_all(&self, name: &[u8]) -> io::Result<()> {
-        remove::remove_dir_all(&self.file, name)
+        remove::remove_dir_all(&self.file, name, &self.kept)
+    }
+
+    fn kept(&self, name: &[u8]) -> io::Result<sink::Kept> {
+        let file = super::open_entry(&self.file, name, nt::Open::existing(0))?;
+        Ok(self.kept.look(&stat::identity(&file)?))
     }
 
     fn as_any(&self) -> &dyn std::any::Any {

@@ -68,6 +68,11 @@ pub(super) fn node(name: &[u8], file: &File) -> io::Result<(Node, u64)> {
     Ok((node, device))
 }
 
+pub(super) fn identity(file: &File) -> io::Result<super::Identity> {
+    let (node, volume) = node(b"", file)?;
+    Ok((volume, node.inode))
+}
+
 fn join(high: u32, low: u32) -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
