@@ -7,6 +7,7 @@
 
 mod memory;
 pub mod not_to_backup;
+mod passing;
 mod process;
 pub mod service;
 mod snapshot;

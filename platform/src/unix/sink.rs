@@ -17,6 +17,7 @@ use super::handle::{self, Handle};
 use super::settle::{self, FileSystems};
 use super::temp::{self, TempName};
 use super::{check, metadata, own, stat};
+use crate::passing;
 
 pub(super) struct Directory {
     fd: Arc<OwnedFd>,
@@ -61,7 +62,7 @@ impl Directory {
 impl SinkDir for Directory {
     fn names(&self) -> io::Result<Vec<Vec<u8>>> {
         let (mut names, number) = (super::names(self.fd())?, self.number()?);
-        names.retain(|name| !temp::is_note_name(name, number));
+        names.retain(|name| !passing::is_note_name(name, number));
         Ok(names)
     }
 
