@@ -8,6 +8,7 @@
 mod kept;
 mod memory;
 pub mod not_to_backup;
+mod passing;
 mod process;
 pub mod service;
 mod snapshot;

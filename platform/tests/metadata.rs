@@ -40,6 +40,26 @@ fn metadata_becomes_that_of_the_node() {
     assert_eq!(look_in(folder.path(), "f").atime, wanted.atime);
 }
 
+/// What a backup or a repair has kept of an entry may lack attributes: those that are there stay.
+/// Rights are those that were recorded, all the same.
+#[test]
+fn what_may_have_had_more_attributes_loses_none() {
+    let (sink, folder) = sink_and_folder();
+    let path = folder.path().join("f");
+    fs::write(&path, b"x").unwrap();
+    set_xattr(&path, "user.not saved", b"1");
+    set_xattr(&path, "user.saved", b"old");
+    set_xattr(&path, ACCESS, &acl(6, (1, 7), 7, 7, 7));
+    let mut wanted = node("f", NodeKind::File);
+    wanted.ctime = Node::LOOK_AGAIN;
+    add_xattr(&mut wanted, "user.saved", b"new");
+    assert_eq!(told(&sink.set_metadata(&wanted, &mut NoStreams).unwrap()), [""; 0]);
+    assert_eq!(get_xattr(&path, "user.not saved").as_deref(), Some(&b"1"[..]));
+    assert_eq!(get_xattr(&path, "user.saved").as_deref(), Some(&b"new"[..]));
+    assert_eq!(get_xattr(&path, ACCESS), None);
+    assert_eq!(look_in(folder.path(), "f").mode, wanted.mode);
+}
+
 #[test]
 fn a_mode_and_its_acl_are_both_right() {
     let (sink, folder) = sink_and_folder();
@@ -151,6 +171,11 @@ fn what_windows_keeps_of_a_link_is_no_problem_here_and_that_of_a_file_is_kept() 
     assert_eq!(told(&sink.make_special(&link, &mut NoStreams).unwrap()), [""; 0]);
     add_xattr(&mut link, "user.other", b"x");
     assert_eq!(sink.make_special(&link, &mut NoStreams).unwrap().len(), 1);
+    // A stream is data, and that it is lost is no secret.
+    add_xattr(&mut link, "user.win.stream.notes", b"x");
+    let told = told(&sink.make_special(&link, &mut NoStreams).unwrap());
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told.iter().any(|problem| problem.contains("user.win.stream.notes")), "{told:?}");
     let mut file = node("f", NodeKind::File);
     add_xattr(&mut file, "user.win.stream.Zone.Identifier", b"zone 3");
     write(&*sink, &file, b"x").unwrap();

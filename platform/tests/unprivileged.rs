@@ -13,6 +13,7 @@ use std::process::Command;
 use common::*;
 use tresor_engine::format::{Node, NodeKind, Xattr};
 use tresor_engine::sink::NoStreams;
+use tresor_engine::source::Room;
 use tresor_platform::{harden_process, open_sink, open_source};
 
 const NOBODY: u32 = 65_534;
@@ -112,6 +113,30 @@ fn files_of_others_inside() {
     let what: Vec<_> = problems.iter().map(|p| p.what.as_str()).collect();
     assert_eq!(what, ["extended attribute security.capability", "extended attribute trusted.t"]);
     assert_eq!(get_xattr(&work.join("attributes"), "user.u").unwrap(), b"1");
+}
+
+/// Who may read an entry sees the names of all its attributes, and what most of them hold.
+#[test]
+fn an_attribute_that_can_not_be_read_is_named_and_the_others_are_there() {
+    let test = "an_attribute_that_can_not_be_read_is_named_and_the_others_are_there_inside";
+    as_nobody(test, |work| {
+        fs::create_dir(work.join("closed")).unwrap();
+        set_xattr(&work.join("closed"), "user.secret", b"x");
+        set_xattr(&work.join("closed"), DEFAULT, &acl(7, (1, 7), 7, 7, 7));
+        set_mode(&work.join("closed"), 0o711);
+    });
+}
+
+#[test]
+fn an_attribute_that_can_not_be_read_is_named_and_the_others_are_there_inside() {
+    let Some(work) = inside() else { return };
+    let source = open_source(&work).unwrap();
+    let (mut node, _) = source.stat(b"closed").unwrap();
+    let error = source.details(&mut node, &mut Room::with_streams()).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+    assert!(error.to_string().starts_with("user.secret: "), "{error}");
+    let names: Vec<_> = node.xattrs().iter().map(|x| x.name.as_slice()).collect();
+    assert_eq!(names, [DEFAULT.as_bytes()]);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 import os
 import random
+import signal
+import time
 
 from programs import Programs, contents, times
 
@@ -79,6 +81,8 @@ class Files(Programs):
         source, target = self.here / "source", self.here / "target"
         source.mkdir()
         write(source / "hidden.txt", b"x")
+        write(source / "private.txt", b"x")
+        os.chmod(source / "private.txt", 0o600)
         attrib = ["wine", "cmd", "/c", "attrib"]
         self.run_line([*attrib, "+h", "+s", self.windows_path(source / "hidden.txt")], (0,))
         self.windows("init")
@@ -95,6 +99,14 @@ class Files(Programs):
             for folder in (source, target))
         self.assertEqual(after.split(b"C:")[0], before.split(b"C:")[0])
         self.assertIn(b"S", before.split(b"C:")[0])
+        # What is saved of it there is the same. (Wine makes a security descriptor of a file's mode.)
+        again, kept = self.here / "again", ("user.win.attributes", "user.win.security")
+        self.windows("backup", target)
+        self.linux("restore", f"latest:{self.recorded(target)}", "--target", again)
+        saved = lambda top, name: [os.getxattr(top / name, attribute) for attribute in kept]
+        for name in ("hidden.txt", "private.txt"):
+            self.assertEqual(saved(again, name), saved(there, name), name)
+        self.assertNotEqual(saved(there, "hidden.txt")[1], saved(there, "private.txt")[1])
         os.setxattr(there / "hidden.txt", "user.win.security", b"nonsense")
         self.linux("backup", there)
         bad = self.windows("restore", f"latest:{there}", "--target", self.here / "bad", codes=(3,))
@@ -139,6 +151,38 @@ class Files(Programs):
         self.assertIn("user.comment", text)
         self.assertIn("eadme", text)
         self.assertEqual((target / "note").read_bytes(), b"x")
+
+    def test_what_a_killed_restore_has_left_is_removed_by_the_next(self):
+        source, target = self.here / "source", self.here / "target"
+        source.mkdir()
+        write(source / "large", random.Random(9).randbytes(60_000_000))
+        self.windows("init")
+        self.windows("backup", source)
+        words = ("restore", f"latest:{self.recorded(source)}", "--target", target, "--overwrite")
+        passing = lambda: list(target.glob(".tresor-*"))
+        running = self.windows(*words, start=True)
+        while not passing() and running.poll() is None:
+            time.sleep(0.005)
+        running.send_signal(signal.SIGSTOP)
+        [left] = passing()
+        time.sleep(3)
+        # As long as somebody is at it, it is no leftover.
+        self.windows(*words)
+        self.assertEqual(passing(), [left])
+        running.kill()
+        running.communicate()
+        # Nor is what somebody has called so, or has copied here.
+        elsewhere, theirs = self.here / "elsewhere", target / ".tresor-0123456789abcdef"
+        elsewhere.mkdir()
+        copied = elsewhere / left.name
+        for path in (theirs, copied):
+            write(path, b"theirs", 1_000_000_000)
+        time.sleep(3)
+        self.windows(*words)
+        self.assertEqual(passing(), [theirs])
+        self.assertEqual((target / "large").read_bytes(), (source / "large").read_bytes())
+        self.windows("restore", words[1], "--target", elsewhere, "--overwrite")
+        self.assertEqual(copied.read_bytes(), b"theirs")
 
     def test_wrong_password_and_missing_repository_have_their_codes(self):
         self.windows("snapshots", codes=(10,))

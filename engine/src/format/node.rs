@@ -290,6 +290,12 @@ impl Node {
         before.ctime != Self::LOOK_AGAIN && self.same_stamp(before)
     }
 
+    /// Whether the entry may have had attributes and streams that could not be saved. A restore
+    /// leaves alone then what the target has beyond those that it knows.
+    pub fn may_lack_attributes(&self) -> bool {
+        self.ctime == Self::LOOK_AGAIN
+    }
+
     /// Whether size, times and inode are the same.
     pub fn same_stamp(&self, before: &Node) -> bool {
         self.kind == before.kind

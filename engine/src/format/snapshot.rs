@@ -18,7 +18,7 @@ pub struct Summary {
     /// Symlinks, FIFOs, sockets and devices.
     #[n(2)]
     pub others: u64,
-    /// Length of all files together, holes included.
+    /// Length of all files together, holes included, and without their streams.
     #[n(3)]
     pub bytes: u64,
     #[n(4)]

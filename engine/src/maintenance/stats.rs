@@ -12,7 +12,7 @@ pub struct Stats {
     /// Entries and files of all these snapshots, each counted in each snapshot.
     pub entries: u64,
     pub files: u64,
-    /// What restoring each of them would write.
+    /// What restoring each of them would write into files; streams are not counted.
     pub restore_bytes: u64,
     /// Different blobs that they need, and their plaintext bytes.
     pub blobs: u64,

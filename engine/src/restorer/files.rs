@@ -8,11 +8,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::extents::Extents;
 use super::fetch::{self, Failure, Target};
 use super::place::{in_the_way, may_go};
-use super::streams::with_streams;
+use super::streams::{counting_streams, with_streams};
 use super::{Counts, Shared};
 use crate::contents;
 use crate::error::{Error, Result};
-use crate::format::{BlobId, BlobKind, Content, LinkId, MAX_SEGMENT, Node, display_name};
+use crate::format::{
+    BlobId, BlobKind, Content, LinkId, MAX_SEGMENT, Node, display_name, stream_name,
+};
 use crate::sink::{MetadataProblem, SinkDir, SinkFile};
 use crate::source::SourceFile;
 
@@ -106,11 +108,15 @@ fn file(shared: &Shared<'_>, job: &FileJob, told: &mut u64) -> Result<Done, Fail
     let looks_same =
         |there: &Node| there.size == node.size && there.mtime == node.mtime && is_ours(there);
     if there.as_ref().is_some_and(looks_same) && (shared.trusts || holds(shared, &**dir, node)?) {
-        if !options.dry_run {
-            let problems = with_streams(shared, node, |s| dir.set_metadata(node, s))??;
+        let wrote_streams = if options.dry_run {
+            would_write_streams(shared, &**dir, node)?
+        } else {
+            let set = counting_streams(shared, node, |s| dir.set_metadata(node, s))?;
+            let (problems, wrote_streams) = set?;
             shared.metadata_problems(path, &problems);
-        }
-        return Ok(Done::Unchanged);
+            wrote_streams
+        };
+        return Ok(if wrote_streams { Done::Restored } else { Done::Unchanged });
     }
     if options.dry_run {
         return Ok(Done::Restored);
@@ -119,7 +125,7 @@ fn file(shared: &Shared<'_>, job: &FileJob, told: &mut u64) -> Result<Done, Fail
     let problems = write(shared, &**dir, node, (old, is_dir), told)?;
     shared.metadata_problems(path, &problems);
     if options.verify {
-        verify(shared, &**dir, node, path)?;
+        verify(shared, &**dir, node, path, !problems.is_empty())?;
     }
     Ok(Done::Restored)
 }
@@ -137,16 +143,28 @@ fn holds(shared: &Shared<'_>, dir: &dyn SinkDir, node: &Node) -> Result<bool, Fa
     }
 }
 
-/// Compares what was restored with the snapshot.
-fn verify(shared: &Shared<'_>, dir: &dyn SinkDir, node: &Node, path: &[u8]) -> Result<()> {
-    let all_right = is_right(shared, dir, node)
-        .and_then(|right| Ok(right && are_streams_right(shared, dir, node)?));
+/// Compares what was restored with the snapshot. `told`: something of it could not be set.
+fn verify(
+    shared: &Shared<'_>,
+    dir: &dyn SinkDir,
+    node: &Node,
+    path: &[u8],
+    told: bool,
+) -> Result<()> {
+    let all_right = is_right(shared, dir, node).and_then(|right| match right {
+        true => are_streams_right(shared, dir, node),
+        false => Ok(Right::No),
+    });
     let message = match all_right {
-        Ok(true) => {
+        Ok(Right::Yes) => {
             shared.counts.verified.fetch_add(1, Relaxed);
             return Ok(());
         }
-        Ok(false) => "reads differently from what was restored: either something else writes there, or the target's disk is not to be trusted".to_owned(),
+        Ok(Right::Missing(..)) if told => return Ok(()),
+        Ok(Right::Missing(stream, e)) => {
+            format!("was restored, but its stream {} can't be read again: {e}", stream_name(&stream))
+        }
+        Ok(Right::No) => "reads differently from what was restored: either something else writes there, or the target's disk is not to be trusted".to_owned(),
         Err(Failure::Target(e)) => format!("was restored, but can't be read again: {e}"),
         Err(Failure::Engine(e)) => {
             format!("was restored, but can't be compared: {}", shared.survive(e)?)
@@ -246,16 +264,43 @@ fn is_right(shared: &Shared<'_>, dir: &dyn SinkDir, node: &Node) -> Result<bool,
     }
 }
 
-/// The same for its streams. One that isn't there was reported.
-fn are_streams_right(shared: &Shared<'_>, dir: &dyn SinkDir, node: &Node) -> Result<bool, Failure> {
+/// Whether the streams of a file are what they should be.
+enum Right {
+    Yes,
+    No,
+    /// All but this one, which can't be opened.
+    Missing(Vec<u8>, io::Error),
+}
+
+fn are_streams_right(
+    shared: &Shared<'_>,
+    dir: &dyn SinkDir,
+    node: &Node,
+) -> Result<Right, Failure> {
+    let mut right = Right::Yes;
     for stream in node.streams() {
-        let Ok(mut there) = dir.open_stream(node, &stream.name) else { continue };
+        let mut there = match dir.open_stream(node, &stream.name) {
+            Ok(there) => there,
+            Err(e) => {
+                right = Right::Missing(stream.name.clone(), e);
+                continue;
+            }
+        };
         let size = contents::size_of(&stream.content)?;
         if !has_content(shared, &mut *there, &stream.content, size)? {
-            return Ok(false);
+            return Ok(Right::No);
         }
     }
-    Ok(true)
+    Ok(right)
+}
+
+/// Whether a restore would write streams of a file whose data is there.
+fn would_write_streams(shared: &Shared<'_>, dir: &dyn SinkDir, node: &Node) -> Result<bool> {
+    match are_streams_right(shared, dir, node) {
+        Ok(right) => Ok(!matches!(right, Right::Yes)),
+        Err(Failure::Target(_)) => Ok(true),
+        Err(Failure::Engine(e)) => shared.survive(e).map(|_| true),
+    }
 }
 
 /// Whether a file, or stream, of the target has this content.

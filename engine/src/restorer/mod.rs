@@ -58,12 +58,12 @@ pub struct Restored {
     pub files: u64,
     pub directories: u64,
     pub others: u64,
-    /// Length of all files.
+    /// Length of all files, without their streams.
     pub bytes: u64,
-    /// Files that were written, and those that the target held already.
+    /// Files that were written, or of which a stream was, and those that the target held already.
     pub files_restored: u64,
     pub files_unchanged: u64,
-    /// Bytes fetched from the repository and written.
+    /// Bytes fetched from the repository and written, also into streams.
     pub bytes_written: u64,
     /// Entries removed because of `delete`.
     pub deleted: u64,

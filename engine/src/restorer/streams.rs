@@ -18,17 +18,27 @@ pub(super) fn with_streams<T>(
     node: &Node,
     set: impl FnOnce(&mut dyn Streams) -> io::Result<T>,
 ) -> Result<io::Result<T>> {
-    let mut streams = Stored { shared, node, fatal: None };
+    Ok(counting_streams(shared, node, set)?.map(|(done, _)| done))
+}
+
+/// The same; also says whether a stream was written.
+pub(super) fn counting_streams<T>(
+    shared: &Shared<'_>,
+    node: &Node,
+    set: impl FnOnce(&mut dyn Streams) -> io::Result<T>,
+) -> Result<io::Result<(T, bool)>> {
+    let mut streams = Stored { shared, node, wrote: false, fatal: None };
     let done = set(&mut streams);
     match streams.fatal {
         Some(fatal) => Err(fatal),
-        None => Ok(done),
+        None => Ok(done.map(|done| (done, streams.wrote))),
     }
 }
 
 struct Stored<'a> {
     shared: &'a Shared<'a>,
     node: &'a Node,
+    wrote: bool,
     /// Ends the restore.
     fatal: Option<Error>,
 }
@@ -58,6 +68,7 @@ impl Streams for Stored<'_> {
     }
 
     fn write(&mut self, name: &[u8], to: Write<'_>) -> io::Result<()> {
+        self.wrote = true;
         let mut writing = Writing { shared: self.shared, to };
         let fetch = |(content, size)| fetch::fetch(self.shared, content, size, &mut writing);
         self.find(name).map_err(Failure::from).and_then(fetch).map_err(|e| self.fail(e))

@@ -120,8 +120,9 @@ pub(super) fn put_fork(
     put
 }
 
-/// The attributes of an entry, and what else there is, in order of their names.
-pub(super) fn with_rest(handle: &Handle<'_>, mut all: Vec<Xattr>) -> io::Result<Vec<Xattr>> {
+/// Adds to the attributes of an entry what else there is, in order of their names. What can't be
+/// read is an error, and the others are there.
+pub(super) fn read_rest(handle: &Handle<'_>, all: &mut Vec<Xattr>) -> io::Result<()> {
     let now = handle.stat()?;
     let mut add = |name: &[u8], value: Vec<u8>| all.push(Xattr { name: name.to_vec(), value });
     let flags = now.st_flags & KEPT_FLAGS;
@@ -133,11 +134,13 @@ pub(super) fn with_rest(handle: &Handle<'_>, mut all: Vec<Xattr>) -> io::Result<
     if time != stat::mtime(&now) && time.seconds > 0 {
         add(CREATED, created_value(time));
     }
-    if let Some(text) = handle.fd().map(acl::read).transpose()?.flatten() {
-        add(ACL, text);
-    }
+    let rights = handle.fd().map_or(Ok(None), acl::read).map(|text| {
+        if let Some(text) = text {
+            add(ACL, text);
+        }
+    });
     all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    Ok(all)
+    rights.map_err(|e| io::Error::new(e.kind(), format!("access control list: {e}")))
 }
 
 fn created(stat: &Stat) -> Time {

@@ -151,8 +151,11 @@ impl Setter<'_> {
             }
             return;
         };
-        let is_superfluous =
-            |name: &&Vec<u8>| xattr::is_removable(name) && node.attribute(name).is_none();
+        // It may have had more than could be saved; rights are never more than what was saved.
+        let is_kept = |name: &[u8]| node.may_lack_attributes() && !xattr::gives_rights(name);
+        let is_superfluous = |name: &&Vec<u8>| {
+            xattr::is_removable(name) && node.attribute(name).is_none() && !is_kept(name)
+        };
         for name in there.iter().filter(is_superfluous) {
             if let Err(e) = holder.remove(name) {
                 self.problem(format!("{} (to be removed)", shown(name)), e);
@@ -176,9 +179,10 @@ impl Setter<'_> {
 }
 
 /// Linux keeps no such attributes of symlinks, and what other systems keep of one means
-/// nothing here.
+/// nothing here. A stream is somebody's data: that it can't be kept is told.
 fn can_have(node: &Node, name: &[u8]) -> bool {
-    let is_foreign = [windows::PREFIX, macos::PREFIX].iter().any(|p| name.starts_with(p));
+    let is_foreign = [windows::PREFIX, macos::PREFIX].iter().any(|p| name.starts_with(p))
+        && !name.starts_with(windows::STREAM);
     !own::has_own_calls(name) && (node.kind != NodeKind::Symlink || !is_foreign)
 }
 

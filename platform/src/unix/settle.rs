@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, fstat, fsync, openat, unlinkat};
 use rustix::io::Errno;
 
 use super::{own, stat, temp};
+use crate::passing;
 
 /// The file systems that directories of a target are on: others may be mounted in it.
 #[derive(Default)]
@@ -51,7 +52,7 @@ fn open(dir: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
 
 fn has_note(dir: BorrowedFd<'_>) -> io::Result<bool> {
     let number = temp::number(dir)?;
-    Ok(super::names(dir)?.iter().any(|name| temp::is_note_name(name, number)))
+    Ok(super::names(dir)?.iter().any(|name| passing::is_note_name(name, number)))
 }
 
 /// Whether a directory above has one: what lies here may be of that restore. Only on the same
@@ -78,7 +79,7 @@ pub(super) fn begin(dir: BorrowedFd<'_>, job: u32) -> io::Result<bool> {
     let number = temp::number(dir)?;
     let in_doubt = has_note(dir)? || has_note_above(dir).unwrap_or(false);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match openat(dir, temp::note_name(job, number), flags, Mode::RUSR | Mode::WUSR) {
+    match openat(dir, passing::note_name(job, number), flags, Mode::RUSR | Mode::WUSR) {
         Ok(note) => settle(note.as_fd())?,
         Err(Errno::EXIST) => {}
         Err(e) => return Err(e.into()),
@@ -88,7 +89,7 @@ pub(super) fn begin(dir: BorrowedFd<'_>, job: u32) -> io::Result<bool> {
 }
 
 pub(super) fn end(dir: BorrowedFd<'_>, job: u32) -> io::Result<()> {
-    let note = temp::note_name(job, temp::number(dir)?);
+    let note = passing::note_name(job, temp::number(dir)?);
     Ok(unlinkat(dir, note, AtFlags::empty())?)
 }
 

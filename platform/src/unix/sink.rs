@@ -18,6 +18,7 @@ use super::settle::{self, FileSystems};
 use super::temp::{self, TempName};
 use super::{check, metadata, own, stat};
 use crate::kept::Kept;
+use crate::passing;
 
 pub(super) struct Directory {
     fd: Arc<OwnedFd>,
@@ -63,7 +64,7 @@ impl Directory {
 impl SinkDir for Directory {
     fn names(&self) -> io::Result<Vec<Vec<u8>>> {
         let (mut names, number) = (super::names(self.fd())?, self.number()?);
-        names.retain(|name| !temp::is_note_name(name, number));
+        names.retain(|name| !passing::is_note_name(name, number));
         Ok(names)
     }
 

@@ -53,8 +53,7 @@ impl SourceDir for Directory {
             node.size = target.len() as u64;
             node.target = Some(target);
         }
-        node.xattrs = xattr::read(self.fd.as_fd(), node, room)?;
-        Ok(())
+        xattr::read(self.fd.as_fd(), node, room)
     }
 
     fn open_stream(&self, node: &Node, name: &[u8]) -> io::Result<Box<dyn SourceFile>> {
@@ -144,7 +143,7 @@ impl SourceFile for RegularFile {
     #[cfg(target_os = "linux")]
     fn details(&self, node: &mut Node, room: &mut Room) -> io::Result<bool> {
         owners::name(node);
-        node.xattrs = xattr::read_open(self.file.as_fd(), room)?;
+        xattr::read_open(self.file.as_fd(), node, room)?;
         Ok(true)
     }
 }

@@ -1,9 +1,5 @@
-//! Names for what isn't ready yet: `.tresor-`, eight random digits, and eight that follow
-//! from those and the directory. So what a killed run has left can be told from anything
-//! that somebody has given such a name, or has copied here.
+//! What isn't ready yet has a passing name.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -12,12 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, FileType, FlockOperation, OFlags, flock, fstat, renameat, unlinkat};
 use rustix::io::Errno;
 
-/// Tries to find a name that is free; one is enough unless somebody plays tricks.
-const TRIES: usize = 16;
-
-const PREFIX: &str = ".tresor-";
-/// A leftover is not younger: who makes a file locks it a moment later.
-const YOUNGEST: Duration = Duration::from_secs(2);
+use crate::passing::{TRIES, YOUNGEST, is_passing_name, new_name};
 
 /// An entry under a passing name. Dropped before it got its real name, it is removed.
 pub(super) struct TempName {
@@ -35,7 +26,7 @@ impl TempName {
     ) -> io::Result<(Self, T)> {
         let mut tries = 0;
         loop {
-            let name = passing_name(random(), number);
+            let name = new_name(number);
             match make(&name) {
                 Ok(made) => return Ok((Self { dir: dir.clone(), name, gone: false }, made)),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists && tries < TRIES => tries += 1,
@@ -72,47 +63,9 @@ impl Drop for TempName {
     }
 }
 
-/// The hasher's seed is random; it need not be secret, since making the entry
-/// fails if the name exists.
-fn random() -> u32 {
-    RandomState::new().build_hasher().finish() as u32
-}
-
 /// A number of the directory's own.
 pub(super) fn number(dir: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(fstat(dir)?.st_ino)
-}
-
-fn passing_name(random: u32, number: u64) -> Vec<u8> {
-    coded_name(random, number, 0x811c_9dc5)
-}
-
-/// The name of the note that a restore is under way in the directory of this number.
-pub(super) fn note_name(job: u32, number: u64) -> Vec<u8> {
-    coded_name(job, number, !0x811c_9dc5)
-}
-
-/// The code is FNV-1a, from `start` on.
-fn coded_name(first: u32, number: u64, start: u32) -> Vec<u8> {
-    let bytes = first.to_le_bytes().into_iter().chain(number.to_le_bytes());
-    let code = bytes.fold(start, |code, byte| (code ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    format!("{PREFIX}{first:08x}{code:08x}").into_bytes()
-}
-
-/// Whether a name was made here, in the directory of this number.
-fn is_passing_name(name: &[u8], number: u64) -> bool {
-    first(name).is_some_and(|random| passing_name(random, number) == name)
-}
-
-/// Whether a name is that of a note.
-pub(super) fn is_note_name(name: &[u8], number: u64) -> bool {
-    first(name).is_some_and(|job| note_name(job, number) == name)
-}
-
-/// The number that a name begins with.
-fn first(name: &[u8]) -> Option<u32> {
-    let digits = name.strip_prefix(PREFIX.as_bytes())?.get(..8)?;
-    u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 /// Says that the file is being written, until it is closed. Where that can't be said,
@@ -157,26 +110,5 @@ fn is_dead(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<bool> {
         // Not to be opened by us, and so not ours to remove.
         Err(Errno::NOENT | Errno::ACCESS | Errno::LOOP) => Ok(false),
         Err(e) => Err(e.into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_differ_and_are_known_again_in_their_directory() {
-        let names: Vec<_> = (0..1000).map(|_| passing_name(random(), 7)).collect();
-        let different: std::collections::HashSet<_> = names.iter().collect();
-        assert_eq!(different.len(), 1000);
-        for name in &names {
-            assert!(name.len() == 24 && is_passing_name(name, 7) && !is_passing_name(name, 8));
-            assert!(!is_note_name(name, 7));
-        }
-        let note = note_name(5, 7);
-        assert!(is_note_name(&note, 7) && !is_note_name(&note, 8) && !is_passing_name(&note, 7));
-        for other in ["", ".tresor-", ".tresor-notes", ".tresor-0123456789abcdef", ".tresor-é"] {
-            assert!(!is_passing_name(other.as_bytes(), 7), "{other}");
-        }
     }
 }

@@ -65,6 +65,11 @@ impl Holder<'_> {
 
     pub fn set(&self, name: &[u8], value: &[u8]) -> Result<()> {
         let flags = XattrFlags::empty();
+        // It is written from its beginning on, and what is there beyond its end would stay.
+        #[cfg(target_os = "macos")]
+        if super::own::is_fork(name) {
+            self.remove(name)?;
+        }
         match self {
             Self::Open(fd) => fs::fsetxattr(fd, name, value, flags),
             #[cfg(target_os = "linux")]
@@ -109,16 +114,29 @@ impl Holder<'_> {
         Ok(names)
     }
 
-    /// Those that the room keeps.
-    fn all(&self, room: &mut Room) -> Result<Vec<Xattr>> {
-        let mut all = Vec::new();
-        for name in self.names()? {
-            // One that vanished since is passed over.
-            if let Some(value) = self.get_kept(&name, room)? {
-                all.push(Xattr { name, value });
+    /// Adds those that the room keeps. What can't be read is an error once the others are there.
+    fn read(&self, into: &mut Vec<Xattr>, room: &mut Room) -> io::Result<()> {
+        let mut failed = Ok(());
+        for name in self.names().map_err(|e| self.of_part(b"their list", e))? {
+            match self.get_kept(&name, room) {
+                Ok(Some(value)) => into.push(Xattr { name, value }),
+                // It has vanished since.
+                Ok(None) => {}
+                Err(e) => failed = failed.and(Err(self.of_part(&name, e))),
             }
         }
-        Ok(all)
+        failed
+    }
+
+    /// The error of something that belongs to an entry. Only by a name does "not found" say that
+    /// the entry itself is gone.
+    fn of_part(&self, what: &[u8], error: Errno) -> io::Error {
+        let error = io::Error::from(error);
+        let kind = match (error.kind(), self) {
+            (io::ErrorKind::NotFound, Self::Open(_)) => io::ErrorKind::Other,
+            (kind, _) => kind,
+        };
+        io::Error::new(kind, format!("{}: {error}", what.escape_ascii()))
     }
 
     fn get_kept(&self, name: &[u8], room: &mut Room) -> Result<Option<Vec<u8>>> {
@@ -164,38 +182,45 @@ impl Holder<'_> {
     }
 }
 
-/// Attributes of an entry of `dir` that the room keeps, in order of their names; `None`
-/// rather than none.
-pub(super) fn read(
-    dir: BorrowedFd<'_>,
-    node: &Node,
-    room: &mut Room,
-) -> io::Result<Option<Vec<Xattr>>> {
-    Ok(some(read_all(dir, node, room)?))
+/// Gives a node the attributes of this entry of `dir` that the room keeps, in order of their names;
+/// none at all rather than an empty list. What can't be read is an error, and the others are there.
+pub(super) fn read(dir: BorrowedFd<'_>, node: &mut Node, room: &mut Room) -> io::Result<()> {
+    let mut all = Vec::new();
+    let done = read_all(dir, node, &mut all, room);
+    give(node, all);
+    done
 }
 
 /// The same of an open file.
 #[cfg(target_os = "linux")]
-pub(super) fn read_open(file: BorrowedFd<'_>, room: &mut Room) -> io::Result<Option<Vec<Xattr>>> {
-    Ok(some(Holder::Open(file).all(room)?))
+pub(super) fn read_open(file: BorrowedFd<'_>, node: &mut Node, room: &mut Room) -> io::Result<()> {
+    let mut all = Vec::new();
+    let done = Holder::Open(file).read(&mut all, room);
+    give(node, all);
+    done
 }
 
-fn some(all: Vec<Xattr>) -> Option<Vec<Xattr>> {
-    if all.is_empty() { None } else { Some(all) }
+fn give(node: &mut Node, all: Vec<Xattr>) {
+    node.xattrs = if all.is_empty() { None } else { Some(all) };
 }
 
-fn read_all(dir: BorrowedFd<'_>, node: &Node, room: &mut Room) -> io::Result<Vec<Xattr>> {
+fn read_all(
+    dir: BorrowedFd<'_>,
+    node: &Node,
+    into: &mut Vec<Xattr>,
+    room: &mut Room,
+) -> io::Result<()> {
     // There are no calls relative to a directory, but a path through `/proc`
     // to the directory does it, in one call for the many files without any.
     #[cfg(target_os = "linux")]
     if let Some(path) = proc_path(dir, node) {
-        return Ok(Holder::Named(&path).all(room)?);
+        return Holder::Named(&path).read(into, room);
     }
     let handle = Handle::open(dir, &node.name, node.kind)?;
-    let all = handle.holder().map_or(Ok(Vec::new()), |holder| holder.all(room))?;
+    let done = handle.holder().map_or(Ok(()), |holder| holder.read(into, room));
     #[cfg(target_os = "macos")]
-    let all = super::own::with_rest(&handle, all)?;
-    Ok(all)
+    let done = done.and(super::own::read_rest(&handle, into));
+    done
 }
 
 /// Opens an attribute of an entry of `dir`.
@@ -251,6 +276,11 @@ pub(super) fn is_removable(name: &[u8]) -> bool {
         return !name.starts_with(b"com.apple.");
     }
     !name.starts_with(b"security.") || name == b"security.capability"
+}
+
+/// Whether an attribute says who may do what, or what a program may.
+pub(super) fn gives_rights(name: &[u8]) -> bool {
+    is_acl(name) || name == b"security.capability"
 }
 
 pub(super) fn is_acl(name: &[u8]) -> bool {

@@ -8,6 +8,7 @@ use tresor_engine::format::{Node, NodeKind, Xattr};
 use tresor_engine::sink::{MetadataProblem, Streams};
 use tresor_engine::source::Room;
 use windows_sys::Wdk::Storage::FileSystem::{FILE_BASIC_INFORMATION, FileBasicInformation};
+use windows_sys::Win32::Foundation::ERROR_TOO_MANY_OPEN_FILES;
 use windows_sys::Win32::Storage::FileSystem::{
     FILE_ATTRIBUTE_ARCHIVE, FILE_ATTRIBUTE_COMPRESSED, FILE_ATTRIBUTE_DIRECTORY,
     FILE_ATTRIBUTE_HIDDEN, FILE_ATTRIBUTE_NORMAL, FILE_ATTRIBUTE_NOT_CONTENT_INDEXED,
@@ -17,7 +18,7 @@ use windows_sys::Win32::Storage::FileSystem::{
 use windows_sys::Win32::System::Ioctl::FSCTL_SET_COMPRESSION;
 use windows_sys::Win32::System::SystemServices::ACCESS_SYSTEM_SECURITY;
 
-use super::{nt, privileges, reparse, security, stat, streams};
+use super::{nt, privileges, remove, reparse, security, stat, streams};
 
 /// The attributes that can be set.
 const SETTABLE: u32 = FILE_ATTRIBUTE_READONLY
@@ -84,14 +85,44 @@ fn read(file: &File, node: &mut Node, room: &mut Room) -> io::Result<()> {
     let rights = security::read(file).map(|descriptor| {
         all.push(Xattr { name: SECURITY.into(), value: descriptor });
     });
+    let rights = rights.map_err(|e| of_part("security descriptor", e));
     let streams = streams::read(file, &mut all, room);
     all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     node.xattrs = Some(all);
     rights.and(streams)
 }
 
-/// Opens an entry to set what belongs to it, with as many rights as there are.
-pub(super) fn open(dir: &File, name: &[u8]) -> io::Result<File> {
+/// An error of something that belongs to an entry. That this is not found says nothing about the
+/// entry; errors of the whole process stay what they are.
+pub(super) fn of_part(what: &str, error: io::Error) -> io::Error {
+    let kind = match error.kind() {
+        io::ErrorKind::NotFound => io::ErrorKind::Other,
+        kind => kind,
+    };
+    if error.raw_os_error() == Some(ERROR_TOO_MANY_OPEN_FILES as i32) {
+        return error;
+    }
+    io::Error::new(kind, format!("{what}: {error}"))
+}
+
+/// Opens an entry to set what belongs to it, with as many rights as there are. What is read-only
+/// would be closed to us, its streams too, so it isn't any more; `apply` makes it so again.
+pub(super) fn open(dir: &File, node: &Node) -> io::Result<File> {
+    let with = |access: u32| super::open_entry(dir, &node.name, nt::Open::existing(access));
+    let file = with_most(with)?;
+    if stat::node(&node.name, &file)?.0.kind != node.kind {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "is of another kind now"));
+    }
+    let is_closed = stat::basic(&file)?.FileAttributes & FILE_ATTRIBUTE_READONLY != 0;
+    if !is_closed || remove::make_writable(&file).is_err() {
+        return Ok(file);
+    }
+    // Without a name it is opened once more.
+    let again = |access: u32| nt::Open::existing(access).open_no_follow(&file, &[]);
+    Ok(with_most(again).unwrap_or(file))
+}
+
+fn with_most(open: impl Fn(u32) -> io::Result<File>) -> io::Result<File> {
     let least = READ_CONTROL | FILE_WRITE_ATTRIBUTES;
     let ladder = [
         least | WRITE_DAC | WRITE_OWNER | FILE_READ_DATA | FILE_WRITE_DATA | audit_access(),
@@ -101,7 +132,7 @@ pub(super) fn open(dir: &File, name: &[u8]) -> io::Result<File> {
     ];
     let mut last = Err(io::ErrorKind::PermissionDenied.into());
     for access in ladder {
-        last = super::open_entry(dir, name, nt::Open::existing(access));
+        last = open(access);
         match &last {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
             _ => break,
@@ -110,40 +141,41 @@ pub(super) fn open(dir: &File, name: &[u8]) -> io::Result<File> {
     last
 }
 
-/// Sets all that can be set, and tells what can't. Streams come first, since writing them
-/// changes times; attributes and times come last, since a file may be closed by them.
+/// Sets all that can be set, and tells what can't. Streams come first: they are opened by name,
+/// which the rights that are set after them may forbid, and writing them changes times. Attributes
+/// and times come last, since a file may be closed by them.
 pub(super) fn apply(
     file: &File,
     node: &Node,
     streams: &mut dyn Streams,
 ) -> io::Result<Vec<MetadataProblem>> {
     let mut problems = Vec::new();
-    let mut problem =
-        |what: &str, error: io::Error| problems.push(MetadataProblem { what: what.into(), error });
     for (name, _) in node.attributes().filter(|(name, _)| !name.starts_with(PREFIX)) {
         let what = format!("extended attribute {}", name.escape_ascii());
-        problem(&what, io::Error::new(io::ErrorKind::Unsupported, "Windows has nothing like it"));
+        let error = io::Error::new(io::ErrorKind::Unsupported, "Windows has nothing like it");
+        problems.push(MetadataProblem { what, error });
     }
+    let problem = |what: &str, error| MetadataProblem { what: what.into(), error };
     let now = stat::basic(file)?;
     let recorded = node.windows_attributes();
     if recorded.is_some_and(|r| (r ^ now.FileAttributes) & FILE_ATTRIBUTE_COMPRESSED != 0) {
         let compress = recorded.is_some_and(|r| r & FILE_ATTRIBUTE_COMPRESSED != 0);
         let format = u16::from(compress).to_le_bytes();
         if let Err(e) = nt::control(file, FSCTL_SET_COMPRESSION, &format, &mut []) {
-            problem("compression", e);
+            problems.push(problem("compression", e));
         }
+    }
+    if recorded.is_some() {
+        streams::write(file, node, streams, &mut problems);
     }
     if let Some(descriptor) = node.windows_security()
         && security::read(file).ok().as_deref() != Some(descriptor)
         && let Err(e) = security::write(file, descriptor)
     {
-        problem("security descriptor", e);
+        problems.push(problem("security descriptor", e));
     }
-    if recorded.is_some() && node.kind != NodeKind::Symlink {
-        streams::write(file, node, streams, &mut problems);
-    }
-    if let Err(error) = set_basic(file, node, now.FileAttributes) {
-        problems.push(MetadataProblem { what: "attributes and times".into(), error });
+    if let Err(e) = set_basic(file, node, now.FileAttributes) {
+        problems.push(problem("attributes and times", e));
     }
     Ok(problems)
 }

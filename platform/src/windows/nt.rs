@@ -10,7 +10,9 @@ use windows_sys::Wdk::Foundation::OBJECT_ATTRIBUTES;
 use windows_sys::Wdk::Storage::FileSystem as wdk;
 use windows_sys::Win32::Foundation::{
     HANDLE, NTSTATUS, OBJ_CASE_INSENSITIVE, RtlNtStatusToDosError, STATUS_BUFFER_OVERFLOW,
-    STATUS_NO_MORE_FILES, STATUS_NO_SUCH_FILE, UNICODE_STRING,
+    STATUS_INVALID_DEVICE_REQUEST, STATUS_INVALID_INFO_CLASS, STATUS_INVALID_PARAMETER,
+    STATUS_NO_MORE_FILES, STATUS_NO_SUCH_FILE, STATUS_NOT_IMPLEMENTED, STATUS_NOT_SUPPORTED,
+    UNICODE_STRING,
 };
 use windows_sys::Win32::Storage::FileSystem::{
     FILE_READ_ATTRIBUTES, FILE_SHARE_DELETE, FILE_SHARE_READ, FILE_SHARE_WRITE, SYNCHRONIZE,
@@ -113,8 +115,9 @@ pub(super) fn query<T: Default>(file: &File, class: i32) -> io::Result<T> {
     Ok(value)
 }
 
-/// Information of any length, in `u64` so that it is aligned.
-pub(super) fn query_list(file: &File, class: i32) -> io::Result<Vec<u64>> {
+/// Information of any length, in `u64` so that it is aligned; `None` if the file system has no
+/// such thing. Any other failure says nothing about what there is.
+pub(super) fn query_list(file: &File, class: i32) -> io::Result<Option<Vec<u64>>> {
     let mut len = 4 << 10;
     loop {
         let mut buffer = vec![0u64; len / 8];
@@ -123,13 +126,21 @@ pub(super) fn query_list(file: &File, class: i32) -> io::Result<Vec<u64>> {
         // SAFETY: the buffer is as long as we say.
         let status =
             unsafe { wdk::NtQueryInformationFile(raw(file), &mut block, to, len as u32, class) };
-        if status == STATUS_BUFFER_OVERFLOW && len < 4 << 20 {
-            len *= 4;
-            continue;
+        match status {
+            STATUS_BUFFER_OVERFLOW if len < 4 << 20 => {
+                len *= 4;
+                continue;
+            }
+            // What file systems say that don't know the question; the last two FAT and drivers.
+            STATUS_NOT_IMPLEMENTED
+            | STATUS_NOT_SUPPORTED
+            | STATUS_INVALID_INFO_CLASS
+            | STATUS_INVALID_PARAMETER
+            | STATUS_INVALID_DEVICE_REQUEST => return Ok(None),
+            status => check(status)?,
         }
-        check(status)?;
         buffer.truncate(block.Information.div_ceil(8));
-        return Ok(buffer);
+        return Ok(Some(buffer));
     }
 }
 

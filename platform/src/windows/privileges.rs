@@ -9,8 +9,8 @@ use windows_sys::Win32::Security::{
     TOKEN_ADJUST_PRIVILEGES, TOKEN_PRIVILEGES, TOKEN_QUERY,
 };
 use windows_sys::Win32::System::Console::{
-    CTRL_LOGOFF_EVENT, CTRL_SHUTDOWN_EVENT, GetStdHandle, STD_ERROR_HANDLE, STD_INPUT_HANDLE,
-    STD_OUTPUT_HANDLE, SetConsoleCtrlHandler, SetStdHandle,
+    CTRL_CLOSE_EVENT, CTRL_LOGOFF_EVENT, CTRL_SHUTDOWN_EVENT, GetStdHandle, STD_ERROR_HANDLE,
+    STD_INPUT_HANDLE, STD_OUTPUT_HANDLE, SetConsoleCtrlHandler, SetStdHandle,
 };
 use windows_sys::Win32::System::Threading::{GetCurrentProcess, OpenProcessToken};
 use windows_sys::core::BOOL;
@@ -104,6 +104,44 @@ unsafe extern "system" fn handler(event: u32) -> BOOL {
     }
     if let Some(stop) = ON_STOP.get() {
         stop();
+        // The process ends as soon as this returns, and some seconds later at any rate. Until then
+        // it can tidy up; it ends by itself when that is done.
+        while ends_the_process(event) {
+            std::thread::park();
+        }
     }
     1
+}
+
+/// Whether Windows ends the process after this event, whatever the handler says.
+fn ends_the_process(event: u32) -> bool {
+    matches!(event, CTRL_CLOSE_EVENT | CTRL_LOGOFF_EVENT | CTRL_SHUTDOWN_EVENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+    use std::time::Duration;
+
+    use windows_sys::Win32::System::Console::CTRL_C_EVENT;
+
+    use super::*;
+
+    static STOPS: AtomicU32 = AtomicU32::new(0);
+
+    /// What would end the process does so only after it had its time.
+    #[test]
+    fn who_is_told_of_the_end_has_time_to_tidy_up() {
+        let _ = ON_STOP.set(|| drop(STOPS.fetch_add(1, SeqCst)));
+        // SAFETY: takes a number.
+        let told = |event| move || unsafe { handler(event) };
+        assert_eq!(told(CTRL_C_EVENT)(), 1);
+        let events = [CTRL_CLOSE_EVENT, CTRL_LOGOFF_EVENT, CTRL_SHUTDOWN_EVENT];
+        let waiting = events.map(|event| std::thread::spawn(told(event)));
+        while STOPS.load(SeqCst) < 4 {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(waiting.iter().all(|thread| !thread.is_finished()));
+    }
 }

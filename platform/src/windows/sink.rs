@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::os::windows::fs::FileExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tresor_engine::format::{Content, Node, NodeKind};
 use tresor_engine::sink::{self, MetadataProblem, SinkDir, SinkFile, Streams};
@@ -13,12 +13,12 @@ use windows_sys::Wdk::Storage::FileSystem::{
     FILE_DIRECTORY_FILE, FILE_NON_DIRECTORY_FILE, FILE_OPEN_IF, FileLinkInformation,
 };
 use windows_sys::Win32::Storage::FileSystem::{
-    DELETE, FILE_ATTRIBUTE_DIRECTORY, FILE_READ_DATA, FILE_WRITE_ATTRIBUTES, FILE_WRITE_DATA,
-    READ_CONTROL, WRITE_DAC, WRITE_OWNER,
+    DELETE, FILE_ATTRIBUTE_DIRECTORY, FILE_ATTRIBUTE_SPARSE_FILE, FILE_READ_DATA,
+    FILE_WRITE_ATTRIBUTES, FILE_WRITE_DATA, READ_CONTROL, WRITE_DAC, WRITE_OWNER,
 };
 use windows_sys::Win32::System::Ioctl::FSCTL_SET_SPARSE;
 
-use super::temp::{Temp, make_room};
+use super::temp::{self, Temp, make_room};
 use super::{WRITE_DIR, metadata, nt, remove, reparse, source, stat, wide};
 use crate::kept::Kept;
 
@@ -30,11 +30,13 @@ pub(super) struct Directory {
     /// Held while listing, which moves a position.
     listing: Mutex<()>,
     kept: Arc<Kept>,
+    /// For passing names; not asked for again for each file.
+    number: OnceLock<u64>,
 }
 
 impl Directory {
     pub fn new(file: File, kept: Arc<Kept>) -> Self {
-        Self { file: Arc::new(file), listing: Mutex::new(()), kept }
+        Self { file: Arc::new(file), listing: Mutex::new(()), kept, number: OnceLock::new() }
     }
 
     fn below(&self, file: File) -> Arc<dyn SinkDir> {
@@ -89,11 +91,15 @@ impl SinkDir for Directory {
     fn create_file(&self, node: &Node) -> io::Result<Box<dyn SinkFile>> {
         wide(&node.name)?;
         let access = NEW | FILE_READ_DATA | FILE_WRITE_DATA;
-        let temp = Temp::make(&self.file, new(access, FILE_NON_DIRECTORY_FILE))?;
-        let mut file = NewFile { temp, len: 0, is_sparse: false };
-        if let Some(Content::Extents(extents)) = &node.content
-            && extents.iter().any(|e| e.id.is_none())
-        {
+        let temp = self.passing(access, FILE_NON_DIRECTORY_FILE)?;
+        temp.claim();
+        let has_hole = match &node.content {
+            Some(Content::Extents(extents)) => extents.iter().any(|e| e.id.is_none()),
+            // Of long lists that is seen while they are written.
+            _ => false,
+        };
+        let mut file = NewFile { temp, len: 0, written: 0, is_sparse: false };
+        if has_hole || was_sparse(node) {
             file.make_sparse();
         }
         Ok(Box::new(file))
@@ -121,7 +127,7 @@ impl SinkDir for Directory {
         } else {
             FILE_NON_DIRECTORY_FILE
         };
-        let temp = Temp::make(&self.file, new(NEW, kind))?;
+        let temp = self.passing(NEW, kind)?;
         reparse::write(&temp.file, &link)?;
         let problems = metadata::apply(&temp.file, node, streams)?;
         temp.rename_to(&node.name)?;
@@ -145,11 +151,7 @@ impl SinkDir for Directory {
         node: &Node,
         streams: &mut dyn Streams,
     ) -> io::Result<Vec<MetadataProblem>> {
-        let file = metadata::open(&self.file, &node.name)?;
-        if stat::node(&node.name, &file)?.0.kind != node.kind {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "is of another kind now"));
-        }
-        metadata::apply(&file, node, streams)
+        metadata::apply(&metadata::open(&self.file, node)?, node, streams)
     }
 
     fn remove(&self, name: &[u8]) -> io::Result<()> {
@@ -165,12 +167,32 @@ impl SinkDir for Directory {
         Ok(self.kept.look(&stat::identity(&file)?))
     }
 
+    fn remove_leftovers(&self) -> io::Result<u64> {
+        let names = self.names()?;
+        temp::remove_leftovers(&self.file, self.number()?, &names)
+    }
+
     fn as_any(&self) -> &dyn std::any::Any {
         self
     }
 }
 
 impl Directory {
+    fn number(&self) -> io::Result<u64> {
+        let number = match self.number.get() {
+            Some(number) => *number,
+            None => temp::number(&self.file)?,
+        };
+        let _ = self.number.set(number);
+        Ok(number)
+    }
+
+    /// Makes an entry under a passing name.
+    fn passing(&self, access: u32, options: u32) -> io::Result<Temp> {
+        let access = access | metadata::audit_access();
+        Temp::make(&self.file, self.number()?, nt::Open::new(access, options))
+    }
+
     /// Windows has two kinds of links. One from another system is of the kind of what it
     /// leads to, if that is there already.
     fn leads_to_directory(&self, node: &Node) -> bool {
@@ -184,8 +206,11 @@ impl Directory {
     }
 }
 
-fn new(access: u32, options: u32) -> nt::Open {
-    nt::Open::new(access | metadata::audit_access(), options)
+/// A gap of this length may be a hole. NTFS keeps none that are shorter.
+const GAP: u64 = 64 << 10;
+
+fn was_sparse(node: &Node) -> bool {
+    node.windows_attributes().is_some_and(|a| a & FILE_ATTRIBUTE_SPARSE_FILE != 0)
 }
 
 /// A file that has only a passing name yet.
@@ -193,21 +218,35 @@ struct NewFile {
     temp: Temp,
     /// End of what was written.
     len: u64,
+    /// How much was written; nothing is written twice.
+    written: u64,
     is_sparse: bool,
 }
 
 impl NewFile {
-    /// Where that can't be, holes take room and nothing else is lost.
+    /// Before a place is written to, or the file ends there. Where it can't be sparse, holes take
+    /// room and nothing else is lost.
+    fn leave_gap(&mut self, up_to: u64) {
+        if up_to.saturating_sub(self.len) >= GAP {
+            self.make_sparse();
+        }
+    }
+
     fn make_sparse(&mut self) {
         if !self.is_sparse {
             self.is_sparse = true;
-            let _ = nt::control(&self.temp.file, FSCTL_SET_SPARSE, &[], &mut []);
+            let _ = self.set_sparse(true);
         }
+    }
+
+    fn set_sparse(&self, sparse: bool) -> io::Result<()> {
+        nt::control(&self.temp.file, FSCTL_SET_SPARSE, &[u8::from(sparse)], &mut []).map(drop)
     }
 }
 
 impl SinkFile for NewFile {
     fn write_at(&mut self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.leave_gap(offset);
         let mut done = 0;
         while done < data.len() {
             match self.temp.file.seek_write(&data[done..], offset + done as u64)? {
@@ -218,19 +257,25 @@ impl SinkFile for NewFile {
         // An empty write makes a file no longer.
         if !data.is_empty() {
             self.len = self.len.max(offset + data.len() as u64);
+            self.written += data.len() as u64;
         }
         Ok(())
     }
 
     fn finish(
-        self: Box<Self>,
+        mut self: Box<Self>,
         node: &Node,
         streams: &mut dyn Streams,
     ) -> io::Result<Vec<MetadataProblem>> {
-        let Self { temp, len, .. } = *self;
-        if len != node.size {
-            temp.file.set_len(node.size)?;
+        self.leave_gap(node.size);
+        if self.len != node.size {
+            self.temp.file.set_len(node.size)?;
         }
+        // What looked like a gap was written later: pieces come in any order.
+        if self.is_sparse && self.written >= node.size && !was_sparse(node) {
+            let _ = self.set_sparse(false);
+        }
+        let temp = self.temp;
         let problems = metadata::apply(&temp.file, node, streams)?;
         temp.rename_to(&node.name)?;
         Ok(problems)

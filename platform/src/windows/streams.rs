@@ -12,22 +12,23 @@ use tresor_engine::naming::{from_utf16, to_utf16};
 use tresor_engine::sink::{MetadataProblem, Streams};
 use tresor_engine::source::{Room, SourceFile};
 use windows_sys::Wdk::Storage::FileSystem::{FILE_OVERWRITE_IF, FileStreamInformation};
+use windows_sys::Win32::Foundation::ERROR_FILE_NOT_FOUND;
 use windows_sys::Win32::Storage::FileSystem::{DELETE, FILE_READ_DATA, FILE_WRITE_DATA};
 
+use super::metadata::of_part;
 use super::nt;
 
-/// Names (UTF-16) and lengths of the alternate streams.
-fn list(file: &File) -> Vec<(Vec<u16>, u64)> {
-    // A file system that has none of them says that it doesn't know the question.
-    let Ok(buffer) = nt::query_list(file, FileStreamInformation) else { return Vec::new() };
+/// Names (UTF-16) and lengths of the alternate streams; none where the file system has none.
+fn list(file: &File) -> io::Result<Vec<(Vec<u16>, u64)>> {
     let mut all = Vec::new();
+    let Some(buffer) = nt::query_list(file, FileStreamInformation)? else { return Ok(all) };
     nt::for_each(&buffer, buffer.len() * 8, 4, 24, |record, name| {
         let length: [u8; 8] = std::array::from_fn(|i| record.get(8 + i).copied().unwrap_or(0));
         if let Some(name) = own_name(name) {
             all.push((name.to_vec(), u64::from_le_bytes(length)));
         }
     });
-    all
+    Ok(all)
 }
 
 /// `:name:$DATA` without what is around it; nothing for the file's own data.
@@ -41,24 +42,30 @@ fn open(file: &File, name: &[u16], open: nt::Open) -> io::Result<File> {
     open.open_no_follow(file, &[&[u16::from(b':')], name].concat())
 }
 
-/// Adds the streams that the room keeps. One that can't be read is an error once the others
-/// are there.
+/// Adds the streams that the room keeps, but for those that have vanished. What can't be read is
+/// an error once the others are there.
 pub(super) fn read(file: &File, into: &mut Vec<Xattr>, room: &mut Room) -> io::Result<()> {
     let mut failed = Ok(());
-    for (wide, length) in list(file) {
+    for (wide, length) in list(file).map_err(|e| of_part("list of streams", e))? {
         let name = [STREAM, &from_utf16(&wide)].concat();
         if !room.keeps(&name, length) {
             continue;
         }
         match content(file, &wide, length as usize) {
             Ok(value) => into.push(Xattr { name, value }),
+            Err(e) if has_vanished(&e) => {}
             Err(e) => {
-                let shown = String::from_utf16_lossy(&wide);
-                failed = Err(io::Error::new(e.kind(), format!("stream {shown}: {e}")));
+                let what = format!("stream {}", String::from_utf16_lossy(&wide));
+                failed = failed.and(Err(of_part(&what, e)));
             }
         }
     }
     failed
+}
+
+/// Also a share that is gone would be of the kind "not found".
+fn has_vanished(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(ERROR_FILE_NOT_FOUND as i32)
 }
 
 /// Opens a stream, by the name of its attribute, to read it in parts.
@@ -100,37 +107,50 @@ fn content(file: &File, name: &[u16], length: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Makes the streams those of the node.
+/// Makes the streams those of the node. What is right already is not touched.
 pub(super) fn write(
     file: &File,
     node: &Node,
     streams: &mut dyn Streams,
     problems: &mut Vec<MetadataProblem>,
 ) {
-    let mut problem = |name: &[u8], error| {
-        let what = format!("stream {}", String::from_utf8_lossy(name));
-        problems.push(MetadataProblem { what, error });
-    };
-    for (name, _) in list(file) {
-        let name8 = from_utf16(&name);
-        if node.windows_streams().all(|(wanted, _)| wanted != name8)
-            && let Err(e) = remove(file, &name)
-        {
-            problem(&name8, e);
+    let mut problem = |what: String, error| problems.push(MetadataProblem { what, error });
+    let shown = |name: &[u8]| format!("stream {}", String::from_utf8_lossy(name));
+    match list(file) {
+        // It may have had more than could be saved.
+        Ok(_) if node.may_lack_attributes() => {}
+        Ok(there) => {
+            for (name, _) in there {
+                let name8 = from_utf16(&name);
+                if node.windows_streams().all(|(wanted, _)| wanted != name8)
+                    && let Err(e) = remove(file, &name)
+                {
+                    problem(format!("{} (to be removed)", shown(&name8)), e);
+                }
+            }
         }
+        Err(e) => problem("list of streams".into(), e),
     }
     for (name, value) in node.windows_streams() {
         let put = match value {
-            Value::Here(bytes) => create(file, name).and_then(|s| write_at(&s, bytes, 0)),
+            Value::Here(bytes) => put_short(file, name, bytes),
             Value::Stored(content) => put_stored(file, name, content, streams),
         };
         if let Err(e) = put {
-            problem(name, e);
+            problem(shown(name), e);
         }
     }
 }
 
-/// Makes a stream what the snapshot has of it. If that fails once writing has begun, it is not there.
+fn put_short(file: &File, name: &[u8], bytes: &[u8]) -> io::Result<()> {
+    // One byte more shows whether it is longer.
+    if content(file, &wide(name)?, bytes.len() + 1).is_ok_and(|there| there == bytes) {
+        return Ok(());
+    }
+    put(file, name, |stream| write_at(stream, bytes, 0))
+}
+
+/// Makes a stream what the snapshot has of it.
 fn put_stored(
     file: &File,
     name: &[u8],
@@ -144,20 +164,24 @@ fn put_stored(
     {
         return Ok(());
     }
-    let stream = create(file, name)?;
-    let written = streams.write(&own, &mut |bytes, at| write_at(&stream, bytes, at));
-    let done = written.and_then(|()| stream.set_len(size));
-    drop(stream);
-    if done.is_err() {
-        let _ = remove(file, &wide(name)?);
-    }
-    done
+    put(file, name, |stream| {
+        streams.write(&own, &mut |bytes, at| write_at(stream, bytes, at))?;
+        stream.set_len(size)
+    })
 }
 
-/// Makes a stream, or empties it.
-fn create(file: &File, name: &[u8]) -> io::Result<File> {
+/// Makes a stream, or empties it, and writes it. If that fails once writing has begun, it is not
+/// there.
+fn put(file: &File, name: &[u8], write: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+    let name = wide(name)?;
     let how = nt::Open { disposition: FILE_OVERWRITE_IF, ..nt::Open::existing(FILE_WRITE_DATA) };
-    open(file, &wide(name)?, how)
+    let stream = open(file, &name, how)?;
+    let done = write(&stream);
+    drop(stream);
+    if done.is_err() {
+        let _ = remove(file, &name);
+    }
+    done
 }
 
 fn write_at(stream: &File, bytes: &[u8], at: u64) -> io::Result<()> {

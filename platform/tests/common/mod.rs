@@ -29,6 +29,7 @@ pub fn node(name: &str, kind: NodeKind) -> Node {
     node.uid = rustix::process::geteuid().as_raw();
     node.gid = rustix::process::getegid().as_raw();
     node.mtime = Time::new(1_000_000_000, 1);
+    node.ctime = node.mtime;
     if kind == NodeKind::Symlink {
         node.target = Some(b"anywhere".to_vec());
     }
