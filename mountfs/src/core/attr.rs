@@ -31,12 +31,12 @@ pub struct Attr {
     pub changes: Changes,
 }
 
-/// Whether an entry may change while the drive is mounted.
+/// Whether an entry may change while the drive is mounted, or its name stand for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changes {
     /// What is in a snapshot.
     Never,
-    /// Virtual folders, as snapshots come and go.
+    /// Virtual folders and what has a name in them, as snapshots come and go.
     Sometimes,
     /// The status.
     Always,

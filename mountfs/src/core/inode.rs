@@ -41,6 +41,11 @@ impl Ino {
             Place::Link(target) => Self::hash(b"link", Self::of_name(parent, name), target),
             // Another snapshot of that name is another place: numbers below follow from this one.
             Place::Snapshot(id) => Self::hash(b"snap", Self::of_name(parent, name), &id.0),
+            // So is another version, though nothing is below it but what is below its place.
+            Place::Node { page, number } => {
+                let key = [&page.0[..], &number.to_le_bytes()].concat();
+                Self::hash(b"node", Self::of_name(parent, name), &key)
+            }
             _ => Self::of_name(parent, name),
         }
     }

@@ -322,7 +322,12 @@ impl SnapshotFs {
         let own = matches!(place, Place::Snapshot(_) | Place::Node { .. });
         let root = if own { ino } else { dir.root };
         let ino = self.inodes.remember(ino, Inode { parent, root, place: place.clone() }, false);
-        self.attr_of(ino, &place).inspect_err(|_| self.inodes.forget(ino, 1))
+        let mut attr = self.attr_of(ino, &place).inspect_err(|_| self.inodes.forget(ino, 1))?;
+        if matches!(place, Place::Node { .. }) {
+            // The version stays what it is; its name goes, or becomes that of another one.
+            attr.changes = Changes::Sometimes;
+        }
+        Ok(attr)
     }
 
     fn enter_again(&self, ino: Ino) -> FsResult<Attr> {

@@ -4,7 +4,7 @@ use tresor_engine::format::NodeKind;
 
 use super::rpc::Credentials;
 use super::status::Problem;
-use crate::core::{Attr, Changes, FsError, FsResult, SnapshotFs};
+use crate::core::{Attr, FsError, FsResult, SnapshotFs};
 
 pub const READ: u32 = 4;
 pub const SEARCH: u32 = 1;
@@ -73,9 +73,6 @@ impl Rights {
 }
 
 fn acl(fs: &SnapshotFs, attr: &Attr) -> FsResult<Option<Vec<u8>>> {
-    if attr.changes != Changes::Never {
-        return Ok(None);
-    }
     match fs.xattr(attr.ino, ACL, MOST_ACL) {
         Ok(value) => Ok(Some(value)),
         Err(FsError::NoAttribute | FsError::NoSuchAttributes) => Ok(None),
