@@ -267,3 +267,31 @@ fn a_listing_that_has_begun_goes_on_with_what_it_began_with() {
     assert_eq!(seconds, ["20", "21", "22", "23"], "{names:?}");
     assert_eq!(names.len(), 2 + 6 + 1, "{names:?}");
 }
+
+/// In a drive that stays mounted for years, there are many.
+#[test]
+fn forgotten_snapshots_take_no_memory() {
+    let repo = repository();
+    let tree = Item::dir().with("f", Item::file("x"));
+    let [listed, opened, _] = [0, 1, 2].map(|n| backup(&repo, &tree, &at(1_700_000_000 + n)).0);
+    let fs = drive(&repo, None, CACHE);
+    let ids = fs.lookup(Ino::ROOT, b"ids").unwrap().ino;
+    let (first, generation) = (opened.id, fs.attr(ids).unwrap().mtime);
+    // What the drive has is what the repository has read.
+    let known = repo.snapshots().unwrap();
+    let weak = |n: usize| Arc::downgrade(&known[n].data);
+    let (weak_listed, weak_opened) = (weak(0), weak(1));
+    let at = format!("@{first}");
+    let open = fs.lookup(Ino::ROOT, at.as_bytes()).unwrap().ino;
+    repo.forget(&[listed.id, opened.id]).unwrap();
+    drop((known, listed, opened));
+    assert!(weak_listed.upgrade().is_some() && weak_opened.upgrade().is_some());
+    wait_until("they are gone", || {
+        repo.snapshots().unwrap();
+        fs.attr(ids).unwrap().mtime != generation
+    });
+    assert!(weak_listed.upgrade().is_none());
+    // What is open stays readable.
+    assert!(weak_opened.upgrade().is_some());
+    assert_eq!(fs.lookup(open, b"f").unwrap().size, 1);
+}

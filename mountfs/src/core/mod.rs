@@ -19,7 +19,7 @@ use std::sync::atomic::AtomicU64;
 use jiff::tz::TimeZone;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use tresor_engine::format::{BlobId, NodeKind, SnapshotData, Time, Value, display_name};
+use tresor_engine::format::{BlobId, NodeKind, Time, Value, display_name};
 use tresor_engine::repo::{Repository, Snapshot};
 use tresor_engine::select::SnapshotFilter;
 use tresor_engine::tree::{self, NodeAt};
@@ -92,8 +92,8 @@ impl SnapshotFs {
             Namespace::new(repo.clone(), options.filter, options.time_zone, options.layout);
         let root = match &options.snapshot {
             Some(snapshot) => {
-                namespace.pin(snapshot);
-                Place::Snapshot(Box::new(snapshot.id))
+                namespace.know(snapshot);
+                Place::Snapshot(Box::new(snapshot.clone()))
             }
             None => {
                 namespace.refresh()?;
@@ -285,17 +285,13 @@ impl SnapshotFs {
         match &inode.place {
             Place::Node { page, number } => NodeAt::load(&self.repo, page, *number)
                 .map_or_else(|_| b"?".to_vec(), |node| node.name.clone()),
-            Place::Snapshot(id) => id.short().into_bytes(),
+            Place::Snapshot(snapshot) => snapshot.id.short().into_bytes(),
             _ => b"?".to_vec(),
         }
     }
 
     fn inode(&self, ino: Ino) -> FsResult<Inode> {
         self.inodes.get(ino).ok_or(FsError::Stale)
-    }
-
-    fn snapshot(&self, id: &tresor_engine::format::ObjectId) -> FsResult<Arc<SnapshotData>> {
-        self.namespace.snapshot(id).ok_or(FsError::Stale)
     }
 
     /// If the store can't be reached, the folders stay as they were.
@@ -309,7 +305,7 @@ impl SnapshotFs {
     /// Root page of a directory of a snapshot; nothing if it is no directory.
     fn tree(&self, inode: &Inode) -> FsResult<Option<BlobId>> {
         Ok(match &inode.place {
-            Place::Snapshot(id) => Some(self.snapshot(id)?.tree),
+            Place::Snapshot(snapshot) => Some(snapshot.data.tree),
             Place::Node { page, number } => NodeAt::load(&self.repo, page, *number)?.tree,
             _ => None,
         })
@@ -364,7 +360,7 @@ impl SnapshotFs {
         Ok(match place {
             Place::Folder(folder) => directory(self.namespace.time(folder)),
             // Its tree doesn't change, but its name may go.
-            Place::Snapshot(id) => directory(self.snapshot(id)?.time),
+            Place::Snapshot(snapshot) => directory(snapshot.data.time),
             Place::Link(target) => {
                 let time = self.namespace.time(&Folder::Snapshots);
                 Attr::of_virtual(ino, NodeKind::Symlink, target.len() as u64, time)

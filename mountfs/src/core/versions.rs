@@ -24,10 +24,10 @@ pub const NAME: &[u8] = b".versions";
 impl SnapshotFs {
     /// The `.versions` of a directory of a snapshot.
     pub(super) fn versions_of(&self, dir: &Inode, ino: Ino) -> FsResult<Place> {
-        let Place::Snapshot(id) = self.inode(dir.root)?.place else {
+        let Place::Snapshot(snapshot) = self.inode(dir.root)?.place else {
             return Err(FsError::NotFound);
         };
-        let host = self.snapshot(&id)?.host.clone();
+        let host = snapshot.data.host.clone();
         let mut names = Vec::new();
         let mut at = (ino, dir.clone());
         while let Place::Node { page, number } = &at.1.place {
