@@ -36,7 +36,7 @@ pub use windows::{WindowsEntry, WindowsMeta};
 use crate::read::{BlockCache, FileReader, Prefetcher};
 use ahead::Ahead;
 use content::Files;
-use dir::Listing;
+use dir::Listings;
 use inode::Inodes;
 use namespace::Namespace;
 use status::Failures;
@@ -79,7 +79,7 @@ pub struct SnapshotFs {
     prefetcher: Prefetcher,
     files: Files,
     ahead: Ahead,
-    listings: Cache<Ino, Arc<Listing>>,
+    listings: Listings,
     requests: AtomicU64,
     failures: Failures,
     windows: Indexes,
@@ -148,7 +148,7 @@ impl SnapshotFs {
     fn find(&self, parent: Ino, dir: &Inode, name: &[u8]) -> FsResult<Attr> {
         match &dir.place {
             Place::Folder(folder) => {
-                let listing = self.listing(parent, &dir.place, false)?;
+                let listing = self.listing(parent, &dir.place)?;
                 let unlisted = || self.namespace.unlisted(folder, name);
                 let place = listing.find(name).cloned().or_else(unlisted);
                 self.enter(parent, name, dir, place.ok_or(FsError::NotFound)?)
@@ -274,8 +274,8 @@ impl SnapshotFs {
         let siblings = match (&inode.place, parent) {
             (Place::Status, _) => return status::NAME.into(),
             (Place::NeverIndex, _) => return NEVER_INDEX.into(),
-            (_, Some(Place::Folder(folder))) => self.namespace.entries(&folder),
-            (_, Some(Place::Versions(of))) => self.version_entries(&of).unwrap_or_default(),
+            (_, Some(Place::Folder(folder))) => self.namespace.entries(&folder).1,
+            (_, Some(Place::Versions(of))) => self.version_entries(&of).unwrap_or_default().1,
             (Place::Versions(_), _) => return versions::NAME.to_vec(),
             _ => Vec::new(),
         };

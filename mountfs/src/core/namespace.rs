@@ -62,7 +62,7 @@ struct State {
     /// Oldest first, each with the name it has in folders by time.
     listed: Vec<(String, Snapshot)>,
     xattr_names: Names,
-    /// Grows whenever another set of snapshots is listed.
+    /// Another whenever another set of snapshots is listed: from 1 to `MOST_GENERATION`.
     generation: u32,
 }
 
@@ -73,6 +73,9 @@ struct Names {
     /// A snapshot doesn't say which ones it has.
     are_unknown: bool,
 }
+
+/// Then they begin again.
+const MOST_GENERATION: u32 = u32::MAX >> 1;
 
 impl Namespace {
     pub fn new(
@@ -157,10 +160,11 @@ impl Namespace {
         &self.time_zone
     }
 
-    /// Listed snapshots of a host, oldest first.
-    pub fn snapshots_of(&self, host: &str) -> Vec<Snapshot> {
+    /// Listed snapshots of a host, oldest first, and of which generation.
+    pub fn snapshots_of(&self, host: &str) -> (u32, Vec<Snapshot>) {
         let state = self.read();
-        state.listed.iter().map(|(_, s)| s).filter(|s| s.data.host == host).cloned().collect()
+        let of_host = state.listed.iter().map(|(_, s)| s).filter(|s| s.data.host == host);
+        (state.generation, of_host.cloned().collect())
     }
 
     /// To be told of a snapshot that is shown without being listed.
@@ -168,7 +172,7 @@ impl Namespace {
         self.write().xattr_names.add(snapshot);
     }
 
-    /// Another number whenever other snapshots are listed.
+    /// Another number, below 2^31, whenever other snapshots are listed; 0 before any are.
     pub fn generation(&self) -> u32 {
         self.read().generation
     }
@@ -187,8 +191,13 @@ impl Namespace {
         !names.are_unknown && !names.all.contains(name)
     }
 
-    pub fn entries(&self, folder: &Folder) -> Vec<VirtualEntry> {
+    /// What a folder holds, and of which generation.
+    pub fn entries(&self, folder: &Folder) -> (u32, Vec<VirtualEntry>) {
         let state = self.read();
+        (state.generation, self.entries_of(&state, folder))
+    }
+
+    fn entries_of(&self, state: &State, folder: &Folder) -> Vec<VirtualEntry> {
         let dir = |name: &str, folder: Folder| VirtualEntry {
             name: name.as_bytes().to_vec(),
             place: Place::Folder(Box::new(folder)),
@@ -269,7 +278,7 @@ impl State {
     fn list(&mut self, listed: Vec<(String, Snapshot)>) {
         listed.iter().for_each(|(_, snapshot)| self.xattr_names.add(snapshot));
         self.listed = listed;
-        self.generation = self.generation.wrapping_add(1).max(1);
+        self.generation = self.generation % MOST_GENERATION + 1;
     }
 
     /// Of several in one second, the newest.

@@ -38,20 +38,22 @@ impl SnapshotFs {
         Ok(Place::Versions(Box::new(VersionsOf { host, dir: names, name: None })))
     }
 
-    pub(super) fn version_entries(&self, of: &VersionsOf) -> FsResult<Vec<VirtualEntry>> {
-        let snapshots = self.namespace.snapshots_of(&of.host);
+    /// Also of which generation they are.
+    pub(super) fn version_entries(&self, of: &VersionsOf) -> FsResult<(u32, Vec<VirtualEntry>)> {
+        let (generation, snapshots) = self.namespace.snapshots_of(&of.host);
         let dir: Vec<&[u8]> = of.dir.iter().map(Vec::as_slice).collect();
-        match &of.name {
+        let entries = match &of.name {
             None => {
                 let names = history::names(&self.repo, &snapshots, &dir)?;
                 let folder = |name: Vec<u8>| {
                     let of = VersionsOf { name: Some(name.clone()), ..of.clone() };
                     VirtualEntry { name, place: Place::Versions(Box::new(of)) }
                 };
-                Ok(names.into_iter().map(folder).collect())
+                names.into_iter().map(folder).collect()
             }
-            Some(name) => self.versions(&snapshots, &[&dir[..], &[name]].concat()),
-        }
+            Some(name) => self.versions(&snapshots, &[&dir[..], &[name]].concat())?,
+        };
+        Ok((generation, entries))
     }
 
     /// One entry of a `.versions` folder, without listing it if that can be helped.
@@ -63,11 +65,11 @@ impl SnapshotFs {
         name: &[u8],
     ) -> FsResult<Place> {
         if of.name.is_some() {
-            return self.listing(ino, place, false)?.find(name).cloned().ok_or(FsError::NotFound);
+            return self.listing(ino, place)?.find(name).cloned().ok_or(FsError::NotFound);
         }
         let place =
             Place::Versions(Box::new(VersionsOf { name: Some(name.to_vec()), ..of.clone() }));
-        let listing = self.listing(Ino::of_place(ino, name, &place), &place, false)?;
+        let listing = self.listing(Ino::of_place(ino, name, &place), &place)?;
         if listing.is_empty() { Err(FsError::NotFound) } else { Ok(place) }
     }
 
