@@ -133,16 +133,20 @@ pub struct VersionAt {
     pub snapshots: Vec<usize>,
 }
 
+/// Says of a directory on the way, and of how many are above it, whether what is below counts.
+pub type Enters<'a> = &'a dyn Fn(usize, &Node) -> bool;
+
 /// Every distinct version of the entry at a path (a list of names), in the order
 /// of the first snapshot that holds it. What snapshots share is looked at once.
 pub fn versions(
     repo: &Repository,
     snapshots: &[Snapshot],
     path: &[&[u8]],
+    enters: Enters<'_>,
 ) -> Result<Vec<VersionAt>> {
     let Some((name, dirs)) = path.split_last() else { return Ok(Vec::new()) };
     let mut found: Vec<VersionAt> = Vec::new();
-    for (tree, numbers) in directories(repo, snapshots, dirs)? {
+    for (tree, numbers) in directories(repo, snapshots, dirs, enters)? {
         let Some(node) = tree::lookup(repo, &tree, name)? else { continue };
         match found.iter_mut().find(|v| same_version(&v.node, &node)) {
             Some(version) => version.snapshots.extend(numbers),
@@ -159,9 +163,10 @@ pub fn names(
     repo: &Repository,
     snapshots: &[Snapshot],
     path: &[&[u8]],
+    enters: Enters<'_>,
 ) -> Result<BTreeSet<Vec<u8>>> {
     let mut names = BTreeSet::new();
-    for tree in directories(repo, snapshots, path)?.into_keys() {
+    for tree in directories(repo, snapshots, path, enters)?.into_keys() {
         let mut entries = tree::entries(repo, &tree);
         while let Some(node) = entries.next_at() {
             let node = node?;
@@ -178,15 +183,17 @@ fn directories(
     repo: &Repository,
     snapshots: &[Snapshot],
     path: &[&[u8]],
+    enters: Enters<'_>,
 ) -> Result<BTreeMap<BlobId, Vec<usize>>> {
     let mut level: BTreeMap<BlobId, Vec<usize>> = BTreeMap::new();
     for (number, snapshot) in snapshots.iter().enumerate() {
         level.entry(snapshot.data.tree).or_default().push(number);
     }
-    for name in path {
+    for (above, name) in path.iter().enumerate() {
         let mut below: BTreeMap<BlobId, Vec<usize>> = BTreeMap::new();
         for (tree, numbers) in level {
-            if let Some(tree) = tree::lookup(repo, &tree, name)?.and_then(|node| node.tree) {
+            let node = tree::lookup(repo, &tree, name)?.filter(|node| enters(above, node));
+            if let Some(tree) = node.and_then(|node| node.tree) {
                 below.entry(tree).or_default().extend(numbers);
             }
         }

@@ -44,7 +44,7 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
         let path = choose::absolute(path).0;
         let names = choose::names_of(&path);
         let names: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
-        for version in history::versions(&repo, &snapshots, &names)? {
+        for version in history::versions(&repo, &snapshots, &names, &|_, _| true)? {
             list.version(&path, &version.node, &version.snapshots)?;
         }
     }

@@ -95,6 +95,11 @@ impl Attr {
             changes: Changes::Sometimes,
         }
     }
+
+    /// A virtual folder for those who may read this directory.
+    pub fn with_rights_of(self, dir: &Node) -> Self {
+        Self { mode: dir.mode & 0o7777, uid: dir.uid, gid: dir.gid, ..self }
+    }
 }
 
 /// Long chunk lists are not read for this: their holes count as data.

@@ -99,8 +99,9 @@ pub enum Folder {
 pub struct VersionsOf {
     /// Snapshots of this host count.
     pub host: String,
-    /// Names from the root of a snapshot to the directory that it is about.
-    pub dir: Vec<Vec<u8>>,
+    /// Nodes from the root of a snapshot to the directory that it is about: where their
+    /// leaf pages are, and their numbers there.
+    pub dir: Vec<(BlobId, u32)>,
     /// The entry of that directory whose versions are shown; none for the
     /// folder that holds one for each entry.
     pub name: Option<Vec<u8>>,

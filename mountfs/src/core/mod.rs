@@ -14,7 +14,7 @@ mod versions;
 mod windows;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use jiff::tz::TimeZone;
 use moka::policy::EvictionPolicy;
@@ -57,10 +57,11 @@ pub struct DriveOptions {
 
 /// What Spotlight looks for at the root of a volume, to leave it alone.
 const NEVER_INDEX: &[u8] = b".metadata_never_index";
+/// Beside owner, group and mode it says who may do what.
+pub const ACL: &[u8] = b"system.posix_acl_access";
 /// Attributes that programs like `ls` ask for at each file, unless they are told
 /// that the file system has none of them.
-const ASKED_OF_ALL: [&[u8]; 3] =
-    [b"security.selinux", b"system.posix_acl_access", b"system.posix_acl_default"];
+const ASKED_OF_ALL: [&[u8]; 3] = [b"security.selinux", ACL, b"system.posix_acl_default"];
 /// Listings of virtual folders that are kept.
 const LISTINGS: u64 = 64;
 
@@ -82,6 +83,8 @@ pub struct SnapshotFs {
     listings: Listings,
     requests: AtomicU64,
     failures: Failures,
+    /// Whether others than who mounted are let in.
+    others: AtomicBool,
     windows: Indexes,
     shown: Option<Snapshot>,
 }
@@ -116,9 +119,16 @@ impl SnapshotFs {
             listings,
             requests: AtomicU64::new(0),
             failures: Failures::default(),
+            others: AtomicBool::default(),
             windows: Indexes::default(),
             shown: options.snapshot,
         })
+    }
+
+    /// Comes before anybody asks for anything: whether others are let in, each to what the recorded
+    /// permissions allow.
+    pub fn open_to(&self, others: bool) {
+        self.others.fetch_or(others, Relaxed);
     }
 
     /// The entry `name` of a directory. Counts one lookup, to be given back by [`forget`](Self::forget).
@@ -217,10 +227,13 @@ impl SnapshotFs {
 
     /// An extended attribute, if it has at most so many bytes.
     pub fn xattr(&self, ino: Ino, name: &[u8], most: u64) -> FsResult<Vec<u8>> {
-        let Place::Node { page, number } = self.inode(ino)?.place else {
-            return Err(FsError::NoAttribute);
+        let node = match self.inode(ino)?.place {
+            Place::Node { page, number } => NodeAt::load(&self.repo, &page, number)?,
+            Place::Versions(of) if name == ACL => {
+                self.versions_stand_in(&of)?.ok_or(FsError::NoAttribute)?
+            }
+            _ => return Err(FsError::NoAttribute),
         };
-        let node = NodeAt::load(&self.repo, &page, number)?;
         match node.attribute(name) {
             Some(Value::Here(bytes)) if bytes.len() as u64 <= most => Ok(bytes.to_vec()),
             Some(value) => {
@@ -367,7 +380,13 @@ impl SnapshotFs {
             }
             Place::Status => status::attr(ino),
             Place::NeverIndex => Attr::of_virtual(ino, NodeKind::File, 0, Time::default()),
-            Place::Versions(_) => directory(self.namespace.time(&Folder::Snapshots)),
+            Place::Versions(of) => {
+                let attr = directory(self.namespace.time(&Folder::Snapshots));
+                match self.versions_stand_in(of)? {
+                    Some(dir) => attr.with_rights_of(&dir),
+                    None => attr,
+                }
+            }
             Place::Node { page, number } => {
                 Attr::of_node(ino, &*NodeAt::load(&self.repo, page, *number)?)
             }

@@ -9,15 +9,17 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
 
-use tresor_engine::history;
+use tresor_engine::format::Node;
+use tresor_engine::history::{self, Enters};
 use tresor_engine::repo::Snapshot;
 use tresor_engine::select::time_name;
 use tresor_engine::tree::NodeAt;
 
 use super::inode::VersionsOf;
 use super::namespace::VirtualEntry;
-use super::{FsError, FsResult, Ino, Inode, Place, SnapshotFs};
+use super::{ACL, FsError, FsResult, Ino, Inode, Place, SnapshotFs};
 
 pub const NAME: &[u8] = b".versions";
 
@@ -28,30 +30,44 @@ impl SnapshotFs {
             return Err(FsError::NotFound);
         };
         let host = snapshot.data.host.clone();
-        let mut names = Vec::new();
+        let mut nodes = Vec::new();
         let mut at = (ino, dir.clone());
-        while let Place::Node { page, number } = &at.1.place {
-            names.push(NodeAt::load(&self.repo, page, *number)?.name.clone());
+        while let Place::Node { page, number } = at.1.place {
+            nodes.push((page, number));
             at = (at.1.parent, self.inode(at.1.parent)?);
         }
-        names.reverse();
-        Ok(Place::Versions(Box::new(VersionsOf { host, dir: names, name: None })))
+        nodes.reverse();
+        Ok(Place::Versions(Box::new(VersionsOf { host, dir: nodes, name: None })))
+    }
+
+    /// The directory that a `.versions`, or a folder below it, is about: who may do what there
+    /// may do so here. None for the root of a snapshot, which everybody may read.
+    pub(super) fn versions_stand_in(&self, of: &VersionsOf) -> FsResult<Option<NodeAt>> {
+        let node = of.dir.last().map(|(page, number)| NodeAt::load(&self.repo, page, *number));
+        Ok(node.transpose()?)
     }
 
     /// Also of which generation they are.
     pub(super) fn version_entries(&self, of: &VersionsOf) -> FsResult<(u32, Vec<VirtualEntry>)> {
         let (generation, snapshots) = self.namespace.snapshots_of(&of.host);
-        let dir: Vec<&[u8]> = of.dir.iter().map(Vec::as_slice).collect();
+        let nodes = of.dir.iter().map(|(page, number)| NodeAt::load(&self.repo, page, *number));
+        let nodes: Vec<NodeAt> = nodes.collect::<Result<_, _>>()?;
+        let dir: Vec<&[u8]> = nodes.iter().map(|node| node.name.as_slice()).collect();
+        let others = self.others.load(Relaxed);
+        // Who may go there in one snapshot need not have been let in before, or since.
+        let enters = |above: usize, node: &Node| {
+            !others || nodes.get(above).is_some_and(|here| has_same_rights(here, node))
+        };
         let entries = match &of.name {
             None => {
-                let names = history::names(&self.repo, &snapshots, &dir)?;
+                let names = history::names(&self.repo, &snapshots, &dir, &enters)?;
                 let folder = |name: Vec<u8>| {
                     let of = VersionsOf { name: Some(name.clone()), ..of.clone() };
                     VirtualEntry { name, place: Place::Versions(Box::new(of)) }
                 };
                 names.into_iter().map(folder).collect()
             }
-            Some(name) => self.versions(&snapshots, &[&dir[..], &[name]].concat())?,
+            Some(name) => self.versions(&snapshots, &[&dir[..], &[name]].concat(), &enters)?,
         };
         Ok((generation, entries))
     }
@@ -74,11 +90,16 @@ impl SnapshotFs {
     }
 
     /// Each version under the time of the first snapshot that holds it.
-    fn versions(&self, snapshots: &[Snapshot], path: &[&[u8]]) -> FsResult<Vec<VirtualEntry>> {
+    fn versions(
+        &self,
+        snapshots: &[Snapshot],
+        path: &[&[u8]],
+        enters: Enters<'_>,
+    ) -> FsResult<Vec<VirtualEntry>> {
         let ending = path.last().map_or(Vec::new(), |name| ending(name));
         let mut taken = HashSet::new();
         let mut entries = Vec::new();
-        for version in history::versions(&self.repo, snapshots, path)? {
+        for version in history::versions(&self.repo, snapshots, path, enters)? {
             let Some(first) = version.snapshots.first().and_then(|n| snapshots.get(*n)) else {
                 continue;
             };
@@ -92,6 +113,12 @@ impl SnapshotFs {
         }
         Ok(entries)
     }
+}
+
+/// Whether the same users may do the same with two directories.
+fn has_same_rights(one: &Node, other: &Node) -> bool {
+    (one.uid, one.gid, one.mode) == (other.uid, other.gid, other.mode)
+        && one.attribute(ACL) == other.attribute(ACL)
 }
 
 /// `.txt`, so that programs still know what they open; nothing if there is none.
