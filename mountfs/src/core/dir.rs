@@ -1,12 +1,14 @@
 //! Listing directories.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
 use tresor_engine::format::{BlobId, NodeKind};
 use tresor_engine::tree;
 
 use super::namespace::VirtualEntry;
+use super::versions::Versions;
 use super::{Attr, FsError, FsResult, Ino, Inode, Place, SnapshotFs};
 
 /// One entry of a listing.
@@ -40,11 +42,16 @@ impl LookUp {
 /// The entries of a virtual folder, by name.
 pub(super) struct Listing {
     entries: Vec<VirtualEntry>,
+    /// Without what is damaged, of which there may be more later: when it was made.
+    incomplete: Option<Instant>,
 }
 
 /// What a virtual folder has at one [generation](super::namespace::Namespace::generation). One that
 /// has begun goes on with what it began with, whoever looks at the folder meanwhile.
 pub(super) type Listings = Cache<(Ino, u32), Arc<Listing>>;
+
+/// How long what is damaged stays left out before it is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 impl Listing {
     pub fn is_empty(&self) -> bool {
@@ -54,6 +61,10 @@ impl Listing {
     pub fn find(&self, name: &[u8]) -> Option<&Place> {
         let at = self.entries.binary_search_by(|e| e.name.as_slice().cmp(name)).ok()?;
         Some(&self.entries[at].place)
+    }
+
+    fn is_good(&self) -> bool {
+        self.incomplete.is_none_or(|made| made.elapsed() < LOOK_AGAIN)
     }
 }
 
@@ -148,17 +159,24 @@ impl SnapshotFs {
     /// With their generation.
     fn listing_now(&self, ino: Ino, place: &Place) -> FsResult<(u32, Arc<Listing>)> {
         let generation = self.namespace.generation();
-        if let Some(known) = self.listings.get(&(ino, generation)) {
+        let known = self.listings.get(&(ino, generation));
+        if let Some(known) = known.filter(|known| known.is_good()) {
             return Ok((generation, known));
         }
         // By now they may be of a later one.
-        let (generation, mut entries) = match place {
-            Place::Folder(folder) => self.namespace.entries(folder),
-            Place::Versions(of) => self.version_entries(of)?,
+        let (generation, mut entries, is_whole) = match place {
+            Place::Folder(folder) => {
+                let (generation, entries) = self.namespace.entries(folder);
+                (generation, entries, true)
+            }
+            Place::Versions(of) => {
+                let Versions { generation, entries, is_whole } = self.version_entries(of)?;
+                (generation, entries, is_whole)
+            }
             _ => return Err(FsError::NotADirectory),
         };
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        let listing = Arc::new(Listing { entries });
+        let listing = Arc::new(Listing { entries, incomplete: (!is_whole).then(Instant::now) });
         self.listings.insert((ino, generation), listing.clone());
         Ok((generation, listing))
     }

@@ -13,8 +13,8 @@ mod status;
 mod versions;
 mod windows;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use jiff::tz::TimeZone;
 use moka::policy::EvictionPolicy;
@@ -33,6 +33,7 @@ pub use namespace::Layout;
 pub use status::NAME as STATUS_FILE;
 pub use windows::{WindowsEntry, WindowsMeta};
 
+use crate::OnError;
 use crate::read::{BlockCache, FileReader, Prefetcher};
 use ahead::Ahead;
 use content::Files;
@@ -85,6 +86,7 @@ pub struct SnapshotFs {
     failures: Failures,
     /// Whether others than who mounted are let in.
     others: AtomicBool,
+    tell: OnceLock<OnError>,
     windows: Indexes,
     shown: Option<Snapshot>,
 }
@@ -120,15 +122,17 @@ impl SnapshotFs {
             requests: AtomicU64::new(0),
             failures: Failures::default(),
             others: AtomicBool::default(),
+            tell: OnceLock::new(),
             windows: Indexes::default(),
             shown: options.snapshot,
         })
     }
 
     /// Comes before anybody asks for anything: whether others are let in, each to what the recorded
-    /// permissions allow.
-    pub fn open_to(&self, others: bool) {
+    /// permissions allow, and who is told of what is passed over.
+    pub fn open_to(&self, others: bool, tell: OnError) {
         self.others.fetch_or(others, Relaxed);
+        let _ = self.tell.set(tell);
     }
 
     /// The entry `name` of a directory. Counts one lookup, to be given back by [`forget`](Self::forget).
@@ -288,7 +292,9 @@ impl SnapshotFs {
             (Place::Status, _) => return status::NAME.into(),
             (Place::NeverIndex, _) => return NEVER_INDEX.into(),
             (_, Some(Place::Folder(folder))) => self.namespace.entries(&folder).1,
-            (_, Some(Place::Versions(of))) => self.version_entries(&of).unwrap_or_default().1,
+            (_, Some(Place::Versions(of))) => {
+                self.version_entries(&of).map_or(Vec::new(), |versions| versions.entries)
+            }
             (Place::Versions(_), _) => return versions::NAME.to_vec(),
             _ => Vec::new(),
         };

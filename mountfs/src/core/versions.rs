@@ -11,8 +11,8 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
-use tresor_engine::format::Node;
-use tresor_engine::history::{self, Enters};
+use tresor_engine::format::{Node, display_name};
+use tresor_engine::history::{self, Gathered, Missed, VersionAt};
 use tresor_engine::repo::Snapshot;
 use tresor_engine::select::time_name;
 use tresor_engine::tree::NodeAt;
@@ -22,6 +22,15 @@ use super::namespace::VirtualEntry;
 use super::{ACL, FsError, FsResult, Ino, Inode, Place, SnapshotFs};
 
 pub const NAME: &[u8] = b".versions";
+
+/// What a `.versions`, or a folder below it, holds.
+pub(super) struct Versions {
+    /// Of the snapshots that were looked at.
+    pub generation: u32,
+    pub entries: Vec<VirtualEntry>,
+    /// Whether nothing was damaged.
+    pub is_whole: bool,
+}
 
 impl SnapshotFs {
     /// The `.versions` of a directory of a snapshot.
@@ -47,8 +56,7 @@ impl SnapshotFs {
         Ok(node.transpose()?)
     }
 
-    /// Also of which generation they are.
-    pub(super) fn version_entries(&self, of: &VersionsOf) -> FsResult<(u32, Vec<VirtualEntry>)> {
+    pub(super) fn version_entries(&self, of: &VersionsOf) -> FsResult<Versions> {
         let (generation, snapshots) = self.namespace.snapshots_of(&of.host);
         let nodes = of.dir.iter().map(|(page, number)| NodeAt::load(&self.repo, page, *number));
         let nodes: Vec<NodeAt> = nodes.collect::<Result<_, _>>()?;
@@ -58,18 +66,40 @@ impl SnapshotFs {
         let enters = |above: usize, node: &Node| {
             !others || nodes.get(above).is_some_and(|here| has_same_rights(here, node))
         };
-        let entries = match &of.name {
+        let (entries, is_whole) = match &of.name {
             None => {
                 let names = history::names(&self.repo, &snapshots, &dir, &enters)?;
+                let (names, is_whole) = self.gathered(&snapshots, names)?;
                 let folder = |name: Vec<u8>| {
                     let of = VersionsOf { name: Some(name.clone()), ..of.clone() };
                     VirtualEntry { name, place: Place::Versions(Box::new(of)) }
                 };
-                names.into_iter().map(folder).collect()
+                (names.into_iter().map(folder).collect(), is_whole)
             }
-            Some(name) => self.versions(&snapshots, &[&dir[..], &[name]].concat(), &enters)?,
+            Some(name) => {
+                let path = [&dir[..], &[name]].concat();
+                let versions = history::versions(&self.repo, &snapshots, &path, &enters)?;
+                let (versions, is_whole) = self.gathered(&snapshots, versions)?;
+                (self.version_names(&snapshots, name, versions), is_whole)
+            }
         };
-        Ok((generation, entries))
+        Ok(Versions { generation, entries, is_whole })
+    }
+
+    /// What was found, and whether that is all. What is damaged in some snapshots is told of,
+    /// and an error only if there is nothing else.
+    fn gathered<T>(&self, snapshots: &[Snapshot], gathered: Gathered<T>) -> FsResult<(T, bool)>
+    where
+        for<'a> &'a T: IntoIterator,
+    {
+        let Gathered { found, missed } = gathered;
+        for missed in &missed {
+            self.passed_over(&told(snapshots, missed));
+        }
+        match missed.into_iter().next() {
+            Some(first) if (&found).into_iter().next().is_none() => Err(first.error.into()),
+            first => Ok((found, first.is_none())),
+        }
     }
 
     /// One entry of a `.versions` folder, without listing it if that can be helped.
@@ -90,16 +120,16 @@ impl SnapshotFs {
     }
 
     /// Each version under the time of the first snapshot that holds it.
-    fn versions(
+    fn version_names(
         &self,
         snapshots: &[Snapshot],
-        path: &[&[u8]],
-        enters: Enters<'_>,
-    ) -> FsResult<Vec<VirtualEntry>> {
-        let ending = path.last().map_or(Vec::new(), |name| ending(name));
+        name: &[u8],
+        versions: Vec<VersionAt>,
+    ) -> Vec<VirtualEntry> {
+        let ending = ending(name);
         let mut taken = HashSet::new();
         let mut entries = Vec::new();
-        for version in history::versions(&self.repo, snapshots, path, enters)? {
+        for version in versions {
             let Some(first) = version.snapshots.first().and_then(|n| snapshots.get(*n)) else {
                 continue;
             };
@@ -111,7 +141,7 @@ impl SnapshotFs {
             let place = Place::Node { page: version.node.page_id, number: version.node.number };
             entries.push(VirtualEntry { name, place });
         }
-        Ok(entries)
+        entries
     }
 }
 
@@ -119,6 +149,15 @@ impl SnapshotFs {
 fn has_same_rights(one: &Node, other: &Node) -> bool {
     (one.uid, one.gid, one.mode) == (other.uid, other.gid, other.mode)
         && one.attribute(ACL) == other.attribute(ACL)
+}
+
+fn told(snapshots: &[Snapshot], missed: &Missed) -> String {
+    let holders = missed.snapshots.iter().filter_map(|n| snapshots.get(*n));
+    let holders: Vec<_> = holders.map(|s| s.id.short()).collect();
+    let path = display_name(&missed.path);
+    let (first, more) = (holders.first().map_or("", String::as_str), holders.len().max(1) - 1);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("versions in {path} of {first}{more} are left out: {}", missed.error)
 }
 
 /// `.txt`, so that programs still know what they open; nothing if there is none.
