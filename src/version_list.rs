@@ -6,8 +6,10 @@ use anyhow::Result;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use tresor_engine::format::{Node, display_name};
+use tresor_engine::history::Missed;
 use tresor_engine::repo::Snapshot;
 
+use crate::exit::Exit;
 use crate::globals::Globals;
 use crate::output::{self, Out, json_line};
 use crate::{human, json};
@@ -38,13 +40,18 @@ impl<'a> VersionList<'a> {
         Self { out: output::out(), json, long, zone, snapshots, last: None, found: 0 }
     }
 
-    /// Writes what is left; says so if nothing was found.
-    pub fn finish(mut self, globals: &Globals) -> Result<()> {
+    /// Writes what is left; says so if nothing was found, and where there may be more.
+    pub fn finish(mut self, missed: &[Missed], globals: &Globals) -> Result<Exit> {
         self.out.flush()?;
-        if self.found == 0 && globals.wants_text() {
+        for Missed { path, snapshots, error } in missed {
+            let holders: Vec<_> = snapshots.iter().filter_map(|n| self.snapshots.get(*n)).collect();
+            let (path, holders) = (display_name(path), named(&holders));
+            output::complain(&format!("can't look into {path} in {holders}: {error}"));
+        }
+        if self.found == 0 && missed.is_empty() && globals.wants_text() {
             output::complain(&format!("nothing found in {}", snapshots_of(self.snapshots.len())));
         }
-        Ok(())
+        Ok(Exit::unless(missed.len() as u64))
     }
 
     /// One version of an entry, and the numbers of the snapshots that hold it.

@@ -31,7 +31,15 @@ fn world() -> World {
 
 /// Whether nobody can read a file, and if not, why.
 fn read_by_nobody(w: &World, file: &Path) -> Result<String, String> {
-    let ran = ran(w.as_nobody("cat").arg(file).env("LC_ALL", "C"));
+    run_by_nobody(w, "cat", file)
+}
+
+fn listed_by_nobody(w: &World, folder: &Path) -> Result<String, String> {
+    run_by_nobody(w, "ls", folder)
+}
+
+fn run_by_nobody(w: &World, program: &str, path: &Path) -> Result<String, String> {
+    let ran = ran(w.as_nobody(program).arg(path).env("LC_ALL", "C"));
     if ran.code == 0 { Ok(ran.out) } else { Err(ran.err) }
 }
 
@@ -64,6 +72,48 @@ fn permissions_count_for_others() {
     denied(read_by_nobody(&w, &at("closed")));
     denied(read_by_nobody(&w, &at("hidden/file")));
     assert_eq!(fs::read(at("closed")).unwrap(), b"closed");
+}
+
+#[test]
+fn versions_are_for_who_may_read_them_where_they_were() {
+    if !can_mount() {
+        return;
+    }
+    let w = world();
+    let src = w.path("src");
+    for (folder, bits) in [("names", 0o711), ("shared", 0o700)] {
+        write(src.join(folder).join("file"), folder);
+        mode(&src.join(folder), bits);
+    }
+    sh("setfacl", &[&"-m", &format!("u:{NOBODY}:rx"), &src.join("shared")]);
+    w.ok("backup -q src");
+    fs::remove_file(src.join("hidden/file")).unwrap();
+    write(src.join("hidden/new"), "new");
+    mode(&src.join("hidden"), 0o755);
+    w.ok("backup -q src");
+
+    let drive = w.mount("--allow-other", "mnt");
+    let oldest = names(drive.at("snapshots")).remove(0);
+    let at = |name: &str| drive.at("snapshots/latest").join(w.inside("src")).join(name);
+    // Who may not list a folder doesn't learn its names from its versions; by name he gets at them.
+    for folder in ["names", "names/.versions", "names/.versions/file"] {
+        denied(listed_by_nobody(&w, &at(folder)));
+    }
+    let versions = at("names/.versions/file");
+    let version = versions.join(names(&versions).remove(0));
+    assert_eq!(read_by_nobody(&w, &version), Ok("names".into()));
+    assert_eq!(listed_by_nobody(&w, &at("shared/.versions")), Ok("file\n".into()));
+    // What lay where he couldn't go isn't gathered where he can.
+    let there = drive.at("snapshots").join(&oldest).join(w.inside("src/hidden/file"));
+    denied(read_by_nobody(&w, &there));
+    let here = at("hidden/.versions/file").join(&oldest);
+    assert!(read_by_nobody(&w, &here).is_err());
+    assert_eq!(listed_by_nobody(&w, &at("hidden/.versions")), Ok("new\n".into()));
+    drop(drive);
+    // On a drive of one's own nothing is left out.
+    let drive = w.mount("", "mnt");
+    let at = drive.at("snapshots/latest").join(w.inside("src/hidden/.versions/file"));
+    assert_eq!(fs::read(at.join(&oldest)).unwrap(), b"hidden/file");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use find::{OnFound, find};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::{BlobId, Node};
 use crate::repo::{Repository, Snapshot};
 use crate::tree::{self, Entries, NodeAt};
@@ -133,25 +133,48 @@ pub struct VersionAt {
     pub snapshots: Vec<usize>,
 }
 
+/// A directory, or a part of it, that is damaged: what is there in these snapshots isn't known.
+#[derive(Debug)]
+pub struct Missed {
+    pub path: Vec<u8>,
+    /// Numbers of the snapshots, ascending.
+    pub snapshots: Vec<usize>,
+    pub error: Error,
+}
+
+/// What was found, and where there may be more.
+pub struct Gathered<T> {
+    pub found: T,
+    pub missed: Vec<Missed>,
+}
+
+/// Says of a directory on the way, and of how many are above it, whether what is below counts.
+pub type Enters<'a> = &'a dyn Fn(usize, &Node) -> bool;
+
 /// Every distinct version of the entry at a path (a list of names), in the order
 /// of the first snapshot that holds it. What snapshots share is looked at once.
 pub fn versions(
     repo: &Repository,
     snapshots: &[Snapshot],
     path: &[&[u8]],
-) -> Result<Vec<VersionAt>> {
-    let Some((name, dirs)) = path.split_last() else { return Ok(Vec::new()) };
+    enters: Enters<'_>,
+) -> Result<Gathered<Vec<VersionAt>>> {
+    let mut missed = Vec::new();
     let mut found: Vec<VersionAt> = Vec::new();
-    for (tree, numbers) in directories(repo, snapshots, dirs)? {
-        let Some(node) = tree::lookup(repo, &tree, name)? else { continue };
-        match found.iter_mut().find(|v| same_version(&v.node, &node)) {
-            Some(version) => version.snapshots.extend(numbers),
-            None => found.push(VersionAt { node, snapshots: numbers }),
+    if let Some((name, dirs)) = path.split_last() {
+        for (tree, numbers) in directories(repo, snapshots, dirs, enters, &mut missed)? {
+            let looked_up = tree::lookup(repo, &tree, name);
+            let looked_up = or_missed(looked_up, &mut missed, || (path_of(dirs), numbers.clone()))?;
+            let Some(node) = looked_up.flatten() else { continue };
+            match found.iter_mut().find(|v| same_version(&v.node, &node)) {
+                Some(version) => version.snapshots.extend(numbers),
+                None => found.push(VersionAt { node, snapshots: numbers }),
+            }
         }
     }
     found.iter_mut().for_each(|v| v.snapshots.sort_unstable());
     found.sort_by_key(|v| v.snapshots.first().copied());
-    Ok(found)
+    Ok(Gathered { found, missed })
 }
 
 /// Names that the directory at a path has in any of the snapshots.
@@ -159,18 +182,21 @@ pub fn names(
     repo: &Repository,
     snapshots: &[Snapshot],
     path: &[&[u8]],
-) -> Result<BTreeSet<Vec<u8>>> {
-    let mut names = BTreeSet::new();
-    for tree in directories(repo, snapshots, path)?.into_keys() {
+    enters: Enters<'_>,
+) -> Result<Gathered<BTreeSet<Vec<u8>>>> {
+    let (mut found, mut missed) = (BTreeSet::new(), Vec::new());
+    for (tree, numbers) in directories(repo, snapshots, path, enters, &mut missed)? {
         let mut entries = tree::entries(repo, &tree);
         while let Some(node) = entries.next_at() {
-            let node = node?;
-            if !names.contains(&node.name) {
-                names.insert(node.name.clone());
+            let node = or_missed(node, &mut missed, || (path_of(path), numbers.clone()))?;
+            if let Some(node) = node
+                && !found.contains(&node.name)
+            {
+                found.insert(node.name.clone());
             }
         }
     }
-    Ok(names)
+    Ok(Gathered { found, missed })
 }
 
 /// Root pages that the directory at a path has, with the numbers of the snapshots.
@@ -178,19 +204,48 @@ fn directories(
     repo: &Repository,
     snapshots: &[Snapshot],
     path: &[&[u8]],
+    enters: Enters<'_>,
+    missed: &mut Vec<Missed>,
 ) -> Result<BTreeMap<BlobId, Vec<usize>>> {
     let mut level: BTreeMap<BlobId, Vec<usize>> = BTreeMap::new();
     for (number, snapshot) in snapshots.iter().enumerate() {
         level.entry(snapshot.data.tree).or_default().push(number);
     }
-    for name in path {
+    for (above, name) in path.iter().enumerate() {
         let mut below: BTreeMap<BlobId, Vec<usize>> = BTreeMap::new();
         for (tree, numbers) in level {
-            if let Some(tree) = tree::lookup(repo, &tree, name)?.and_then(|node| node.tree) {
+            let looked_up = tree::lookup(repo, &tree, name);
+            let at = || (path_of(&path[..above]), numbers.clone());
+            let node = or_missed(looked_up, missed, at)?.flatten();
+            if let Some(tree) = node.filter(|node| enters(above, node)).and_then(|node| node.tree) {
                 below.entry(tree).or_default().extend(numbers);
             }
         }
         level = below;
     }
     Ok(level)
+}
+
+/// Passes over what is damaged: it is of some snapshots, and others are whole. What couldn't
+/// be reached is an error.
+fn or_missed<T>(
+    result: Result<T>,
+    missed: &mut Vec<Missed>,
+    at: impl FnOnce() -> (Vec<u8>, Vec<usize>),
+) -> Result<Option<T>> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is_damage() || matches!(error, Error::Invalid(_)) => {
+            let (path, mut snapshots) = at();
+            snapshots.sort_unstable();
+            missed.push(Missed { path, snapshots, error });
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn path_of(names: &[&[u8]]) -> Vec<u8> {
+    let path: Vec<u8> = names.iter().flat_map(|name| [b"/", *name].concat()).collect();
+    if path.is_empty() { b"/".to_vec() } else { path }
 }

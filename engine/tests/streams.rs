@@ -124,7 +124,7 @@ fn what_is_unchanged_is_not_read_and_a_changed_stream_is_found() {
     let metadata = |path: &str| (ChangeKind::Metadata, path.to_owned());
     assert_eq!(changes, [metadata("/dir"), metadata("/file"), metadata("/link")]);
     let snapshots = [first, second, third];
-    let versions = history::versions(&repo, &snapshots, &[b"file"]).unwrap();
+    let versions = history::versions(&repo, &snapshots, &[b"file"], &|_, _| true).unwrap().found;
     assert_eq!(versions.iter().map(|v| v.snapshots.len()).collect::<Vec<_>>(), [2, 1]);
 }
 

@@ -20,6 +20,6 @@ pub struct MountOptions {
     pub idle_exit: Option<Duration>,
     /// Will be the drive.
     pub own: OwnDrive,
-    /// Told of each operation that fails for want of data.
+    /// Told of each operation that fails for want of data, and, once, of what is passed over.
     pub on_error: OnError,
 }

@@ -264,3 +264,41 @@ fn snapshots_come_and_go_and_open_files_stay() {
         model.compare_list();
     }
 }
+
+#[test]
+fn versions_go_with_the_snapshots_that_name_them() {
+    let repo = repository();
+    let at = |n: i64, text: &str| {
+        let time = Some(Time::new(1_700_000_000 + n, 0));
+        let tree = Item::dir().with("f", Item::file(text));
+        let options = tresor_engine::archiver::BackupOptions { time, ..options(None) };
+        backup(&repo, &tree, &options).0
+    };
+    // Two of one second: the name of the first becomes that of the second.
+    let snapshots = [at(0, "first"), at(0, "second"), at(60, "third")];
+    let mount = Mount::new(drive(&repo, None, 4 << 20));
+    let versions = mount.at("@latest/.versions/f");
+    let listed = names(&versions);
+    let path = |n: usize| versions.join(OsStr::from_bytes(&listed[n]));
+    let texts = [0, 1, 2].map(|n| std::fs::read_to_string(path(n)).unwrap());
+    assert_eq!((listed.len(), texts[2].as_str()), (3, "third"));
+    let inode = std::fs::metadata(path(0)).unwrap().ino();
+    let held = File::open(path(0)).unwrap();
+    let first = snapshots.iter().position(|s| s.id == repo.snapshots().unwrap()[0].id).unwrap();
+    repo.forget(&[snapshots[first].id]).unwrap();
+    let gone = |path: &Path| {
+        let looked = std::fs::metadata(path);
+        looked.is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+    };
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert!(gone(&path(1)), "its name is the shorter one now");
+    assert_eq!(std::fs::read_to_string(path(0)).unwrap(), texts[1]);
+    assert_ne!(std::fs::metadata(path(0)).unwrap().ino(), inode, "it is another file");
+    // What is open stays readable.
+    let mut text = vec![0; texts[0].len()];
+    held.read_exact_at(&mut text, 0).unwrap();
+    assert_eq!(text, texts[0].as_bytes());
+    repo.forget(&[snapshots[1 - first].id]).unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert!(gone(&path(0)));
+}

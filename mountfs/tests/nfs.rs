@@ -488,6 +488,40 @@ fn recorded_permissions_count_for_others() {
     }
 }
 
+/// As on a mounted drive.
+#[test]
+fn versions_are_for_who_may_read_them_where_they_were() {
+    let item = |mut item: Item, mode| {
+        (item.node.mode, item.node.uid, item.node.gid) = (mode, 10, 20);
+        item
+    };
+    let file = || item(Item::file("text"), 0o644);
+    let names = item(Item::dir().with("f", file()), 0o711);
+    let tree = |hidden| Item::dir().with("names", names.clone()).with("hidden", hidden);
+    let repo = repository();
+    backup(&repo, &tree(item(Item::dir().with("secret", file()), 0o700)), &options(None));
+    backup(&repo, &tree(item(Item::dir().with("new", file()), 0o755)), &options(None));
+    let served = Served::with(drive(&repo, None, CACHE), |options| options.allow_other = true);
+    let root = served.client();
+    let list = |client: &mut Client, path: &str| {
+        let folder = client.at(path)?.handle;
+        let listed = client.list(&folder, 4096)?;
+        Ok(listed[2..]
+            .iter()
+            .map(|e| String::from_utf8_lossy(&e.name.0).into_owned())
+            .collect::<Vec<_>>())
+    };
+    let mut other = root.of(31, 31);
+    let denied = Err(nfsstat3::NFS3ERR_ACCES);
+    assert_eq!(list(&mut other, "@latest/names"), denied);
+    assert_eq!(list(&mut other, "@latest/names/.versions"), denied);
+    assert_eq!(list(&mut other, "@latest/names/.versions/f"), denied);
+    assert_eq!(list(&mut root.of(10, 20), "@latest/names/.versions").unwrap(), ["f"]);
+    assert_eq!(list(&mut other, "@latest/hidden/.versions").unwrap(), ["new"]);
+    let secret = other.at("@latest/hidden/.versions/secret");
+    assert_eq!(secret.err(), Some(nfsstat3::NFS3ERR_NOENT));
+}
+
 #[test]
 fn other_programs_and_versions() {
     let repo = repository();

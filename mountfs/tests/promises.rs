@@ -10,8 +10,9 @@ use fastrand::Rng;
 use kit::{Mount, drive, status, wait_until};
 use tresor_engine::archiver::BackupOptions;
 use tresor_engine::format::Time;
+use tresor_engine::repo::{Repository, Snapshot};
 use tresor_engine::store::{MemoryStore, Store};
-use tresor_mountfs::{FsError, Ino, LookUp};
+use tresor_mountfs::{FsError, Ino, LookUp, SnapshotFs};
 use tresor_testkit::{
     Call, HookedStore, Item, backup, init, open, options, random_bytes, repository,
 };
@@ -226,44 +227,121 @@ fn a_number_that_nobody_was_given_is_stale() {
     assert_eq!(fs.lookup(unknown, b".."), Err(FsError::Stale));
 }
 
-/// Also if many other folders are looked at more often.
-#[test]
-fn a_listing_that_has_begun_goes_on_with_what_it_began_with() {
-    let repo = repository();
-    let tree = (0..100).fold(Item::dir(), |root, n| {
-        root.with(format!("{n}"), Item::dir().with("f", Item::file("x")))
-    });
-    let snapshots: Vec<_> =
-        (0..6).map(|n| backup(&repo, &tree, &at(1_700_000_000 + n)).0).collect();
-    let fs = drive(&repo, None, CACHE);
-    let list = |dir: Ino, offset: u64, room: usize| {
+/// Six snapshots of a second each, and a hundred folders of the first one where versions are.
+struct Listed {
+    repo: Arc<Repository>,
+    fs: Arc<SnapshotFs>,
+    snapshots: Vec<Snapshot>,
+    versions: Vec<Ino>,
+}
+
+impl Listed {
+    fn new() -> Self {
+        let repo = repository();
+        let tree = (0..100).fold(Item::dir(), |root, n| {
+            root.with(format!("{n}"), Item::dir().with("f", Item::file("x")))
+        });
+        let snapshots: Vec<_> =
+            (0..6).map(|n| backup(&repo, &tree, &at(1_700_000_000 + n)).0).collect();
+        let fs = drive(&repo, None, CACHE);
+        let go = |dir: Ino, name: &str| fs.lookup(dir, name.as_bytes()).unwrap().ino;
+        let shown = go(go(Ino::ROOT, "ids"), &snapshots[0].id.short());
+        let versions = (0..100).map(|n| go(go(shown, &n.to_string()), ".versions")).collect();
+        Self { repo, fs, snapshots, versions }
+    }
+
+    fn folder(&self, name: &str) -> Ino {
+        self.fs.lookup(Ino::ROOT, name.as_bytes()).unwrap().ino
+    }
+
+    /// So many names from there on, and where it goes on.
+    fn list(&self, dir: Ino, offset: u64, room: usize) -> Result<(Vec<String>, u64), FsError> {
         let (mut names, mut next) = (Vec::new(), offset);
-        fs.read_dir(dir, offset, LookUp::Nothing, &mut |entry| {
+        self.fs.read_dir(dir, offset, LookUp::Nothing, &mut |entry| {
             let fits = names.len() < room;
             if fits {
                 names.push(String::from_utf8_lossy(entry.name).into_owned());
                 next = entry.next;
             }
             fits
-        })
-        .unwrap();
-        (names, next)
-    };
-    let go = |dir: Ino, name: &str| fs.lookup(dir, name.as_bytes()).unwrap().ino;
-    let shown = go(go(Ino::ROOT, "ids"), &snapshots[0].id.short());
-    let versions: Vec<_> = (0..100).map(|n| go(go(shown, &n.to_string()), ".versions")).collect();
-    for _ in 0..20 {
-        versions.iter().for_each(|dir| assert_eq!(list(*dir, 0, 9).0.len(), 3));
+        })?;
+        Ok((names, next))
     }
-    let folder = go(Ino::ROOT, "snapshots");
-    let (mut names, next) = list(folder, 0, 4);
+
+    fn list_versions(&self) {
+        self.versions.iter().for_each(|dir| assert_eq!(self.list(*dir, 0, 9).unwrap().0.len(), 3));
+    }
+
+    /// Forgets the first two.
+    fn forget(&self) {
+        self.repo.forget(&[self.snapshots[0].id, self.snapshots[1].id]).unwrap();
+        let ids = self.folder("ids");
+        wait_until("they are gone", || self.list(ids, 0, 99).unwrap().0.len() == 2 + 4 + 1);
+    }
+}
+
+/// Also if many other folders are looked at more often.
+#[test]
+fn a_listing_that_has_begun_goes_on_with_what_it_began_with() {
+    let drive = Listed::new();
+    (0..20).for_each(|_| drive.list_versions());
+    let folder = drive.folder("snapshots");
+    let (mut names, next) = drive.list(folder, 0, 4).unwrap();
+    // Some programs take it as signed.
+    assert!(next < 1 << 63);
     // The two that were given already.
-    repo.forget(&[snapshots[0].id, snapshots[1].id]).unwrap();
-    wait_until("they are gone elsewhere", || {
-        list(go(Ino::ROOT, "ids"), 0, 99).0.len() == 2 + 4 + 1
-    });
-    names.extend(list(folder, next, 99).0);
+    drive.forget();
+    // Somebody looks for a name there, and others begin to list it anew.
+    drive.fs.lookup(folder, b"latest").unwrap();
+    assert_eq!(drive.list(folder, 0, 99).unwrap().0.len(), 2 + 4 + 1);
+    names.extend(drive.list(folder, next, 99).unwrap().0);
     let seconds: Vec<_> = names[2..6].iter().map(|n| &n[n.len() - 2..]).collect();
     assert_eq!(seconds, ["20", "21", "22", "23"], "{names:?}");
     assert_eq!(names.len(), 2 + 6 + 1, "{names:?}");
+}
+
+#[test]
+fn a_listing_that_cannot_go_on_ends_with_an_error() {
+    let drive = Listed::new();
+    let folder = drive.folder("snapshots");
+    let (_, next) = drive.list(folder, 0, 4).unwrap();
+    // What it began with is made anew as long as it is the same.
+    drive.list_versions();
+    let rest = drive.list(folder, next, 99).unwrap().0;
+    assert_eq!(rest.len(), 4 + 1);
+    drive.forget();
+    assert_eq!(drive.list(folder, next, 99).unwrap().0, rest);
+    wait_until("others have taken its place", || {
+        drive.list_versions();
+        drive.list(folder, next, 99).inspect(|(names, _)| assert_eq!(*names, rest)).is_err()
+    });
+    assert_eq!(drive.list(folder, next, 99), Err(FsError::Stale));
+}
+
+/// In a drive that stays mounted for years, there are many.
+#[test]
+fn forgotten_snapshots_take_no_memory() {
+    let repo = repository();
+    let tree = Item::dir().with("f", Item::file("x"));
+    let [listed, opened, _] = [0, 1, 2].map(|n| backup(&repo, &tree, &at(1_700_000_000 + n)).0);
+    let fs = drive(&repo, None, CACHE);
+    let ids = fs.lookup(Ino::ROOT, b"ids").unwrap().ino;
+    let (first, generation) = (opened.id, fs.attr(ids).unwrap().mtime);
+    // What the drive has is what the repository has read.
+    let known = repo.snapshots().unwrap();
+    let weak = |n: usize| Arc::downgrade(&known[n].data);
+    let (weak_listed, weak_opened) = (weak(0), weak(1));
+    let at = format!("@{first}");
+    let open = fs.lookup(Ino::ROOT, at.as_bytes()).unwrap().ino;
+    repo.forget(&[listed.id, opened.id]).unwrap();
+    drop((known, listed, opened));
+    assert!(weak_listed.upgrade().is_some() && weak_opened.upgrade().is_some());
+    wait_until("they are gone", || {
+        repo.snapshots().unwrap();
+        fs.attr(ids).unwrap().mtime != generation
+    });
+    assert!(weak_listed.upgrade().is_none());
+    // What is open stays readable.
+    assert!(weak_opened.upgrade().is_some());
+    assert_eq!(fs.lookup(open, b"f").unwrap().size, 1);
 }

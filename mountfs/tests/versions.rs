@@ -1,13 +1,14 @@
 //! Every version of a file, from any folder of the drive.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use jiff::tz::TimeZone;
-use tresor_engine::format::{LinkId, Time};
-use tresor_engine::repo::Repository;
+use tresor_engine::format::{LinkId, ObjectKind, Time};
+use tresor_engine::repo::{Repository, without_fetching};
 use tresor_engine::select::SnapshotFilter;
+use tresor_engine::store::{MemoryStore, Store};
 use tresor_mountfs::{DriveOptions, FsError, Ino, Layout, LookUp, SnapshotFs};
-use tresor_testkit::{Item, backup, options, repository};
+use tresor_testkit::{Item, backup, init, open, options, repository};
 
 fn drive(repo: &Arc<Repository>) -> SnapshotFs {
     let (filter, layout) = (SnapshotFilter::default(), Layout::Folders);
@@ -83,6 +84,48 @@ fn a_real_entry_goes_first_and_other_hosts_don_t_count() {
     let fs = drive(&repo);
     assert_eq!(list(&fs, "@2026-11-23T00.30/.versions"), ["real"]);
     assert_eq!(list(&fs, "@2026-11-23T01.30/.versions/f").len(), 1);
+}
+
+/// A damaged directory of one snapshot hides nothing of the others.
+#[test]
+fn damage_in_one_snapshot_leaves_the_versions_of_others() {
+    let store: Store = Arc::new(MemoryStore::new());
+    init(&store);
+    let dir = |name: &str, text: &str| {
+        let dir = Item::dir().with("f", Item::file(text)).with(name, Item::file("x"));
+        Item::dir().with("d", dir)
+    };
+    snapshot(&open(&store), 0, &dir("gone", "first"));
+    let packs = store.list(ObjectKind::Pack).unwrap();
+    snapshot(&open(&store), 1, &dir("there", "second"));
+    let lost: Vec<_> = packs.iter().map(|(name, _)| (name, store.get(name).unwrap())).collect();
+    packs.iter().for_each(|(name, _)| store.delete(name).unwrap());
+    let repo = open(&store);
+    let fs = drive(&repo);
+    let told = Arc::<Mutex<Vec<String>>>::default();
+    let to = told.clone();
+    fs.open_to(false, Arc::new(move |text| to.lock().unwrap().push(text.into())));
+    let versions = go(&fs, "@latest/d/.versions").unwrap();
+    let listing = without_fetching(|| fs.lookup(versions, b"f").map(|_| ()));
+    assert_eq!(listing, Err(FsError::WouldFetch), "nothing is passed over for that");
+    for _ in 0..2 {
+        assert_eq!(list(&fs, "@latest/d/.versions"), ["f", "there"]);
+        assert_eq!(list(&fs, "@latest/d/.versions/f"), ["2026-11-23 01.00.00"]);
+        assert_eq!(read(&fs, "@latest/d/.versions/f/2026-11-23 01.00.00"), "second");
+    }
+    let oldest = repo.snapshots().unwrap()[0].id.short();
+    let told = told.lock().unwrap();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains(&oldest) && told[0].contains("pack"), "{told:?}");
+    assert!(String::from_utf8(fs.status()).unwrap().contains(&oldest));
+    // Of what is in no other snapshot nobody knows whether it was there.
+    let gone = go(&fs, "@latest/d/.versions/gone");
+    assert!(matches!(gone, Err(FsError::Io(_))), "{gone:?}");
+    // Put back from another copy.
+    lost.iter().for_each(|(name, bytes)| store.put(name, bytes).unwrap());
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    assert_eq!(list(&fs, "@latest/d/.versions"), ["f", "gone", "there"]);
+    assert_eq!(list(&fs, "@latest/d/.versions/f").len(), 2);
 }
 
 /// The same inode on the source, in two snapshots, with different contents.

@@ -22,8 +22,8 @@ path (about its end, if it doesn't begin with one). * stays within a name, ** do
 Each version that differs in contents, owner, mode or time is shown once, with the
 snapshots that hold it.
 
-Exit codes: 0 done (also if nothing is found), 1 failed, 10 no repository,
-12 wrong password";
+Exit codes: 0 done (also if nothing is found), 1 failed, 3 some folders are damaged and were
+passed over, 10 no repository, 12 wrong password";
 
 /// Find files and folders in all snapshots
 #[derive(clap::Args)]
@@ -74,9 +74,7 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     });
     drop(reporter);
     failed.map_or(Ok(()), Err)?;
-    done?;
-    list.finish(globals)?;
-    Ok(Exit::Done)
+    list.finish(&done?, globals)
 }
 
 /// Patterns about names, and those about paths.

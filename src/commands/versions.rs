@@ -18,7 +18,8 @@ Each version that differs in contents, owner, mode or time is listed once, with 
 snapshots that hold it; a folder counts as different if anything below it is. On a drive,
 the folder .versions/ shows the same for one host.
 
-Exit codes: 0 done (also if there is none), 1 failed, 10 no repository, 12 wrong password";
+Exit codes: 0 done (also if there is none), 1 failed, 3 some folders are damaged and were
+passed over, 10 no repository, 12 wrong password";
 
 /// List every version of a file, across snapshots
 #[derive(clap::Args)]
@@ -40,14 +41,16 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     let repo = globals.open()?;
     let snapshots = choose::several(&repo, &args.filter, &[])?;
     let mut list = VersionList::new(&snapshots, args.long, globals);
+    let mut missed = Vec::new();
     for path in &args.paths {
         let path = choose::absolute(path).0;
         let names = choose::names_of(&path);
         let names: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
-        for version in history::versions(&repo, &snapshots, &names)? {
+        let gathered = history::versions(&repo, &snapshots, &names, &|_, _| true)?;
+        for version in gathered.found {
             list.version(&path, &version.node, &version.snapshots)?;
         }
+        missed.extend(gathered.missed);
     }
-    list.finish(globals)?;
-    Ok(Exit::Done)
+    list.finish(&missed, globals)
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::change;
+use super::{Missed, change, or_missed};
 use crate::error::Result;
 use crate::format::{BlobId, Node, TreePage};
 use crate::repo::{Repository, Snapshot};
@@ -12,21 +12,22 @@ use crate::repo::{Repository, Snapshot};
 /// Gets the path, the node, and the numbers of the snapshots that hold this version.
 pub type OnFound<'a> = &'a mut dyn FnMut(&[u8], &Node, &[usize]) -> Result<()>;
 
-/// Finds entries in many snapshots, in the order of their paths.
+/// Finds entries in many snapshots, in the order of their paths. Returns what is damaged.
 pub fn find(
     repo: &Repository,
     snapshots: &[Snapshot],
     matches: &dyn Fn(&[u8], &Node) -> bool,
     each: OnFound<'_>,
-) -> Result<()> {
+) -> Result<Vec<Missed>> {
     repo.expect_side_by_side();
     let mut roots = BTreeMap::<BlobId, Holders>::new();
     for (number, snapshot) in snapshots.iter().enumerate() {
         roots.entry(snapshot.data.tree).or_default().push(number, number + 1);
     }
+    let mut missed = Vec::new();
     let mut stack = vec![Directory::new(Vec::new(), roots)];
     while let Some(directory) = stack.last_mut() {
-        let Some((name, entry)) = directory.next(repo, matches)? else {
+        let Some((name, entry)) = directory.next(repo, matches, &mut missed)? else {
             stack.pop();
             continue;
         };
@@ -38,7 +39,7 @@ pub fn find(
             stack.push(Directory::new(path, entry.trees));
         }
     }
-    Ok(())
+    Ok(missed)
 }
 
 /// The directory at one path in all snapshots, read side by side: pages in the order
@@ -62,13 +63,19 @@ impl Directory {
         &mut self,
         repo: &Repository,
         matches: &dyn Fn(&[u8], &Node) -> bool,
+        missed: &mut Vec<Missed>,
     ) -> Result<Option<(Vec<u8>, Entry)>> {
         while let Some(((first, id), holders)) = self.pages.pop_first() {
             if self.entries.first_key_value().is_some_and(|(name, _)| *name < first) {
                 self.pages.insert((first, id), holders);
                 break;
             }
-            match &*repo.tree_page(&id)? {
+            let page = or_missed(repo.tree_page(&id), missed, || {
+                let path = if self.path.is_empty() { b"/".to_vec() } else { self.path.clone() };
+                (path, holders.numbers())
+            })?;
+            let Some(page) = page else { continue };
+            match &*page {
                 TreePage::Branch(pages) => {
                     for page in pages {
                         let key = (page.first.clone(), page.id);

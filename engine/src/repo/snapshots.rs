@@ -19,6 +19,15 @@ pub struct Snapshot {
 /// The tag of snapshots that `repair snapshots` has saved of others.
 pub const REPAIRED: &str = "repaired";
 
+/// Two are the same if their objects are.
+impl PartialEq for Snapshot {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Snapshot {}
+
 impl Snapshot {
     /// Snapshots go by their times; those of one moment with the repaired ones first, so that what was
     /// backed up is later than what is left of it.

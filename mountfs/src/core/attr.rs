@@ -31,12 +31,12 @@ pub struct Attr {
     pub changes: Changes,
 }
 
-/// Whether an entry may change while the drive is mounted.
+/// Whether an entry may change while the drive is mounted, or its name stand for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changes {
     /// What is in a snapshot.
     Never,
-    /// Virtual folders, as snapshots come and go.
+    /// Virtual folders and what has a name in them, as snapshots come and go.
     Sometimes,
     /// The status.
     Always,
@@ -94,6 +94,11 @@ impl Attr {
             device: 0,
             changes: Changes::Sometimes,
         }
+    }
+
+    /// A virtual folder for those who may read this directory.
+    pub fn with_rights_of(self, dir: &Node) -> Self {
+        Self { mode: dir.mode & 0o7777, uid: dir.uid, gid: dir.gid, ..self }
     }
 }
 

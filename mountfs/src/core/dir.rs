@@ -1,11 +1,14 @@
 //! Listing directories.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use moka::sync::Cache;
 use tresor_engine::format::{BlobId, NodeKind};
 use tresor_engine::tree;
 
 use super::namespace::VirtualEntry;
+use super::versions::Versions;
 use super::{Attr, FsError, FsResult, Ino, Inode, Place, SnapshotFs};
 
 /// One entry of a listing.
@@ -38,10 +41,17 @@ impl LookUp {
 
 /// The entries of a virtual folder, by name.
 pub(super) struct Listing {
-    /// Of the namespace when it was made.
-    generation: u32,
     entries: Vec<VirtualEntry>,
+    /// Without what is damaged, of which there may be more later: when it was made.
+    incomplete: Option<Instant>,
 }
+
+/// What a virtual folder has at one [generation](super::namespace::Namespace::generation). One that
+/// has begun goes on with what it began with, whoever looks at the folder meanwhile.
+pub(super) type Listings = Cache<(Ino, u32), Arc<Listing>>;
+
+/// How long what is damaged stays left out before it is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 impl Listing {
     pub fn is_empty(&self) -> bool {
@@ -52,14 +62,24 @@ impl Listing {
         let at = self.entries.binary_search_by(|e| e.name.as_slice().cmp(name)).ok()?;
         Some(&self.entries[at].place)
     }
+
+    fn is_good(&self) -> bool {
+        self.incomplete.is_none_or(|made| made.elapsed() < LOOK_AGAIN)
+    }
 }
 
 /// `.` and `..` come first.
 const DOTS: u64 = 2;
 
-/// Whether entries of the folder itself have been listed.
-fn has_begun(offset: u64) -> bool {
-    offset > DOTS
+/// Where a listing of a virtual folder goes on: a number below 2^63, since generations are below 2^31.
+fn offset_of(generation: u32, position: u64) -> u64 {
+    (u64::from(generation) << 32) | position
+}
+
+/// The generation that has begun, if entries of the folder itself have been listed, and the position.
+fn position_of(offset: u64) -> (Option<u32>, u64) {
+    let generation = (offset >> 32) as u32;
+    ((generation > 0).then_some(generation), offset & u64::from(u32::MAX))
 }
 
 impl SnapshotFs {
@@ -109,65 +129,85 @@ impl SnapshotFs {
                 return Ok(());
             }
         }
-        let first = offset.saturating_sub(DOTS);
         match tree {
-            Some(root) => self.list_tree(ino, &dir, &root, first, look_up, each),
-            None => {
-                let listing = self.listing(ino, &dir.place, has_begun(offset))?;
-                self.list_virtual(ino, &dir, &listing.entries, first, look_up, each)
+            Some(root) => {
+                let first = offset.saturating_sub(DOTS);
+                self.list_tree(ino, &dir, &root, first, look_up, each)
             }
+            None => self.list_virtual(ino, &dir, offset, look_up, each),
         }
     }
 
-    /// Which state of the folder a listing shows that goes on at `offset`. It only ever
-    /// changes in virtual folders.
-    pub fn listing_version(&self, ino: Ino, offset: u64) -> FsResult<u32> {
-        let place = self.inode(ino)?.place;
-        match place {
+    /// Which state of the folder a listing shows that begins now. It only ever changes in
+    /// virtual folders.
+    pub fn listing_version(&self, ino: Ino) -> FsResult<u32> {
+        match self.inode(ino)?.place {
             Place::Folder(_) | Place::Versions(_) => {
-                Ok(self.listing(ino, &place, has_begun(offset))?.generation)
+                self.refresh()?;
+                Ok(self.namespace.generation())
             }
             _ => Ok(0),
         }
     }
 
-    /// The entries of a virtual folder. A listing that has begun goes on with
-    /// what it began with, so that offsets keep their meaning.
-    pub(super) fn listing(
-        &self,
-        ino: Ino,
-        place: &Place,
-        has_begun: bool,
-    ) -> FsResult<Arc<Listing>> {
+    /// The entries that a virtual folder has now.
+    pub(super) fn listing(&self, ino: Ino, place: &Place) -> FsResult<Arc<Listing>> {
         self.refresh()?;
+        Ok(self.listing_now(ino, place)?.1)
+    }
+
+    /// With their generation.
+    fn listing_now(&self, ino: Ino, place: &Place) -> FsResult<(u32, Arc<Listing>)> {
         let generation = self.namespace.generation();
-        if let Some(known) = self.listings.get(&ino)
-            && (has_begun || known.generation == generation)
-        {
-            return Ok(known);
+        let known = self.listings.get(&(ino, generation));
+        if let Some(known) = known.filter(|known| known.is_good()) {
+            return Ok((generation, known));
         }
-        let mut entries = match place {
-            Place::Folder(folder) => self.namespace.entries(folder),
-            Place::Versions(of) => self.version_entries(of)?,
+        // By now they may be of a later one.
+        let (generation, mut entries, is_whole) = match place {
+            Place::Folder(folder) => {
+                let (generation, entries) = self.namespace.entries(folder);
+                (generation, entries, true)
+            }
+            Place::Versions(of) => {
+                let Versions { generation, entries, is_whole } = self.version_entries(of)?;
+                (generation, entries, is_whole)
+            }
             _ => return Err(FsError::NotADirectory),
         };
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        let listing = Arc::new(Listing { generation, entries });
-        self.listings.insert(ino, listing.clone());
-        Ok(listing)
+        let listing = Arc::new(Listing { entries, incomplete: (!is_whole).then(Instant::now) });
+        self.listings.insert((ino, generation), listing.clone());
+        Ok((generation, listing))
+    }
+
+    /// The entries that a virtual folder had when it was begun to be listed.
+    fn listing_begun(&self, ino: Ino, place: &Place, generation: u32) -> FsResult<Arc<Listing>> {
+        if let Some(known) = self.listings.get(&(ino, generation)) {
+            return Ok(known);
+        }
+        // Where it would go on in another one, some would be missing, or come twice.
+        let (now, listing) = self.listing_now(ino, place)?;
+        if now == generation { Ok(listing) } else { Err(FsError::Stale) }
     }
 
     fn list_virtual(
         &self,
         ino: Ino,
         dir: &Inode,
-        entries: &[VirtualEntry],
-        first: u64,
+        offset: u64,
         look_up: LookUp,
         each: &mut dyn FnMut(Entry<'_>) -> bool,
     ) -> FsResult<()> {
-        let skip = usize::try_from(first).unwrap_or(usize::MAX);
-        for (entry, next) in entries.iter().zip(DOTS + 1..).skip(skip) {
+        self.refresh()?;
+        let (begun, position) = position_of(offset);
+        let (generation, listing) = match begun {
+            Some(begun) => (begun, self.listing_begun(ino, &dir.place, begun)?),
+            None => self.listing_now(ino, &dir.place)?,
+        };
+        let skip = usize::try_from(position.saturating_sub(DOTS)).unwrap_or(usize::MAX);
+        for (entry, position) in listing.entries.iter().zip(DOTS + 1..).skip(skip) {
+            let next = offset_of(generation, position);
             let attr = match self.enter(ino, &entry.name, dir, entry.place.clone()) {
                 Ok(attr) => attr,
                 // A snapshot forgotten meanwhile is passed over.

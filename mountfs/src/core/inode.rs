@@ -10,6 +10,7 @@ use dashmap::{DashMap, Entry};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tresor_engine::format::{BlobId, FileIdentity, ObjectId};
+use tresor_engine::repo::Snapshot;
 
 /// Number of an inode; the root's is 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,7 +41,12 @@ impl Ino {
         match place {
             Place::Link(target) => Self::hash(b"link", Self::of_name(parent, name), target),
             // Another snapshot of that name is another place: numbers below follow from this one.
-            Place::Snapshot(id) => Self::hash(b"snap", Self::of_name(parent, name), &id.0),
+            Place::Snapshot(s) => Self::hash(b"snap", Self::of_name(parent, name), &s.id.0),
+            // So is another version, though nothing is below it but what is below its place.
+            Place::Node { page, number } => {
+                let key = [&page.0[..], &number.to_le_bytes()].concat();
+                Self::hash(b"node", Self::of_name(parent, name), &key)
+            }
             _ => Self::of_name(parent, name),
         }
     }
@@ -93,8 +99,9 @@ pub enum Folder {
 pub struct VersionsOf {
     /// Snapshots of this host count.
     pub host: String,
-    /// Names from the root of a snapshot to the directory that it is about.
-    pub dir: Vec<Vec<u8>>,
+    /// Nodes from the root of a snapshot to the directory that it is about: where their
+    /// leaf pages are, and their numbers there.
+    pub dir: Vec<(BlobId, u32)>,
     /// The entry of that directory whose versions are shown; none for the
     /// folder that holds one for each entry.
     pub name: Option<Vec<u8>>,
@@ -111,8 +118,8 @@ pub enum Place {
     Status,
     /// The hidden empty file that keeps Spotlight from reading the whole drive.
     NeverIndex,
-    /// The root of a snapshot.
-    Snapshot(Box<ObjectId>),
+    /// The root of a snapshot. One that is forgotten stays readable where it is open.
+    Snapshot(Box<Snapshot>),
     /// Where all versions of entries are gathered.
     Versions(Box<VersionsOf>),
     /// A node of a snapshot: where its leaf page is, and its number there.

@@ -13,13 +13,13 @@ mod status;
 mod versions;
 mod windows;
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use jiff::tz::TimeZone;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use tresor_engine::format::{BlobId, NodeKind, SnapshotData, Time, Value, display_name};
+use tresor_engine::format::{BlobId, NodeKind, Time, Value, display_name};
 use tresor_engine::repo::{Repository, Snapshot};
 use tresor_engine::select::SnapshotFilter;
 use tresor_engine::tree::{self, NodeAt};
@@ -33,10 +33,11 @@ pub use namespace::Layout;
 pub use status::NAME as STATUS_FILE;
 pub use windows::{WindowsEntry, WindowsMeta};
 
+use crate::OnError;
 use crate::read::{BlockCache, FileReader, Prefetcher};
 use ahead::Ahead;
 use content::Files;
-use dir::Listing;
+use dir::Listings;
 use inode::Inodes;
 use namespace::Namespace;
 use status::Failures;
@@ -57,10 +58,11 @@ pub struct DriveOptions {
 
 /// What Spotlight looks for at the root of a volume, to leave it alone.
 const NEVER_INDEX: &[u8] = b".metadata_never_index";
+/// Beside owner, group and mode it says who may do what.
+pub const ACL: &[u8] = b"system.posix_acl_access";
 /// Attributes that programs like `ls` ask for at each file, unless they are told
 /// that the file system has none of them.
-const ASKED_OF_ALL: [&[u8]; 3] =
-    [b"security.selinux", b"system.posix_acl_access", b"system.posix_acl_default"];
+const ASKED_OF_ALL: [&[u8]; 3] = [b"security.selinux", ACL, b"system.posix_acl_default"];
 /// Listings of virtual folders that are kept.
 const LISTINGS: u64 = 64;
 
@@ -79,9 +81,12 @@ pub struct SnapshotFs {
     prefetcher: Prefetcher,
     files: Files,
     ahead: Ahead,
-    listings: Cache<Ino, Arc<Listing>>,
+    listings: Listings,
     requests: AtomicU64,
     failures: Failures,
+    /// Whether others than who mounted are let in.
+    others: AtomicBool,
+    tell: OnceLock<OnError>,
     windows: Indexes,
     shown: Option<Snapshot>,
 }
@@ -92,8 +97,8 @@ impl SnapshotFs {
             Namespace::new(repo.clone(), options.filter, options.time_zone, options.layout);
         let root = match &options.snapshot {
             Some(snapshot) => {
-                namespace.pin(snapshot);
-                Place::Snapshot(Box::new(snapshot.id))
+                namespace.know(snapshot);
+                Place::Snapshot(Box::new(snapshot.clone()))
             }
             None => {
                 namespace.refresh()?;
@@ -116,9 +121,18 @@ impl SnapshotFs {
             listings,
             requests: AtomicU64::new(0),
             failures: Failures::default(),
+            others: AtomicBool::default(),
+            tell: OnceLock::new(),
             windows: Indexes::default(),
             shown: options.snapshot,
         })
+    }
+
+    /// Comes before anybody asks for anything: whether others are let in, each to what the recorded
+    /// permissions allow, and who is told of what is passed over.
+    pub fn open_to(&self, others: bool, tell: OnError) {
+        self.others.fetch_or(others, Relaxed);
+        let _ = self.tell.set(tell);
     }
 
     /// The entry `name` of a directory. Counts one lookup, to be given back by [`forget`](Self::forget).
@@ -148,7 +162,7 @@ impl SnapshotFs {
     fn find(&self, parent: Ino, dir: &Inode, name: &[u8]) -> FsResult<Attr> {
         match &dir.place {
             Place::Folder(folder) => {
-                let listing = self.listing(parent, &dir.place, false)?;
+                let listing = self.listing(parent, &dir.place)?;
                 let unlisted = || self.namespace.unlisted(folder, name);
                 let place = listing.find(name).cloned().or_else(unlisted);
                 self.enter(parent, name, dir, place.ok_or(FsError::NotFound)?)
@@ -217,10 +231,13 @@ impl SnapshotFs {
 
     /// An extended attribute, if it has at most so many bytes.
     pub fn xattr(&self, ino: Ino, name: &[u8], most: u64) -> FsResult<Vec<u8>> {
-        let Place::Node { page, number } = self.inode(ino)?.place else {
-            return Err(FsError::NoAttribute);
+        let node = match self.inode(ino)?.place {
+            Place::Node { page, number } => NodeAt::load(&self.repo, &page, number)?,
+            Place::Versions(of) if name == ACL => {
+                self.versions_stand_in(&of)?.ok_or(FsError::NoAttribute)?
+            }
+            _ => return Err(FsError::NoAttribute),
         };
-        let node = NodeAt::load(&self.repo, &page, number)?;
         match node.attribute(name) {
             Some(Value::Here(bytes)) if bytes.len() as u64 <= most => Ok(bytes.to_vec()),
             Some(value) => {
@@ -274,8 +291,10 @@ impl SnapshotFs {
         let siblings = match (&inode.place, parent) {
             (Place::Status, _) => return status::NAME.into(),
             (Place::NeverIndex, _) => return NEVER_INDEX.into(),
-            (_, Some(Place::Folder(folder))) => self.namespace.entries(&folder),
-            (_, Some(Place::Versions(of))) => self.version_entries(&of).unwrap_or_default(),
+            (_, Some(Place::Folder(folder))) => self.namespace.entries(&folder).1,
+            (_, Some(Place::Versions(of))) => {
+                self.version_entries(&of).map_or(Vec::new(), |versions| versions.entries)
+            }
             (Place::Versions(_), _) => return versions::NAME.to_vec(),
             _ => Vec::new(),
         };
@@ -285,17 +304,13 @@ impl SnapshotFs {
         match &inode.place {
             Place::Node { page, number } => NodeAt::load(&self.repo, page, *number)
                 .map_or_else(|_| b"?".to_vec(), |node| node.name.clone()),
-            Place::Snapshot(id) => id.short().into_bytes(),
+            Place::Snapshot(snapshot) => snapshot.id.short().into_bytes(),
             _ => b"?".to_vec(),
         }
     }
 
     fn inode(&self, ino: Ino) -> FsResult<Inode> {
         self.inodes.get(ino).ok_or(FsError::Stale)
-    }
-
-    fn snapshot(&self, id: &tresor_engine::format::ObjectId) -> FsResult<Arc<SnapshotData>> {
-        self.namespace.snapshot(id).ok_or(FsError::Stale)
     }
 
     /// If the store can't be reached, the folders stay as they were.
@@ -309,7 +324,7 @@ impl SnapshotFs {
     /// Root page of a directory of a snapshot; nothing if it is no directory.
     fn tree(&self, inode: &Inode) -> FsResult<Option<BlobId>> {
         Ok(match &inode.place {
-            Place::Snapshot(id) => Some(self.snapshot(id)?.tree),
+            Place::Snapshot(snapshot) => Some(snapshot.data.tree),
             Place::Node { page, number } => NodeAt::load(&self.repo, page, *number)?.tree,
             _ => None,
         })
@@ -322,7 +337,12 @@ impl SnapshotFs {
         let own = matches!(place, Place::Snapshot(_) | Place::Node { .. });
         let root = if own { ino } else { dir.root };
         let ino = self.inodes.remember(ino, Inode { parent, root, place: place.clone() }, false);
-        self.attr_of(ino, &place).inspect_err(|_| self.inodes.forget(ino, 1))
+        let mut attr = self.attr_of(ino, &place).inspect_err(|_| self.inodes.forget(ino, 1))?;
+        if matches!(place, Place::Node { .. }) {
+            // The version stays what it is; its name goes, or becomes that of another one.
+            attr.changes = Changes::Sometimes;
+        }
+        Ok(attr)
     }
 
     fn enter_again(&self, ino: Ino) -> FsResult<Attr> {
@@ -359,14 +379,20 @@ impl SnapshotFs {
         Ok(match place {
             Place::Folder(folder) => directory(self.namespace.time(folder)),
             // Its tree doesn't change, but its name may go.
-            Place::Snapshot(id) => directory(self.snapshot(id)?.time),
+            Place::Snapshot(snapshot) => directory(snapshot.data.time),
             Place::Link(target) => {
                 let time = self.namespace.time(&Folder::Snapshots);
                 Attr::of_virtual(ino, NodeKind::Symlink, target.len() as u64, time)
             }
             Place::Status => status::attr(ino),
             Place::NeverIndex => Attr::of_virtual(ino, NodeKind::File, 0, Time::default()),
-            Place::Versions(_) => directory(self.namespace.time(&Folder::Snapshots)),
+            Place::Versions(of) => {
+                let attr = directory(self.namespace.time(&Folder::Snapshots));
+                match self.versions_stand_in(of)? {
+                    Some(dir) => attr.with_rights_of(&dir),
+                    None => attr,
+                }
+            }
             Place::Node { page, number } => {
                 Attr::of_node(ino, &*NodeAt::load(&self.repo, page, *number)?)
             }

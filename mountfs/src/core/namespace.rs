@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
-use tresor_engine::format::{ObjectId, SnapshotData, Time};
+use tresor_engine::format::Time;
 use tresor_engine::repo::{Repository, Snapshot, may_fetch, now};
 use tresor_engine::select::{SnapshotFilter, SnapshotSpec, passing_over, select, time_name};
 
@@ -61,13 +61,21 @@ struct Refreshed {
 struct State {
     /// Oldest first, each with the name it has in folders by time.
     listed: Vec<(String, Snapshot)>,
-    /// Every snapshot ever listed: forgotten ones stay readable where they are open.
-    seen: HashMap<ObjectId, Arc<SnapshotData>>,
-    /// Names of extended attributes that entries of these have; none if unknown.
-    xattr_names: Option<HashSet<Vec<u8>>>,
-    /// Grows whenever another set of snapshots is listed.
+    xattr_names: Names,
+    /// Another whenever another set of snapshots is listed: from 1 to `MOST_GENERATION`.
     generation: u32,
 }
+
+/// Names of extended attributes that entries of snapshots have.
+#[derive(Default)]
+struct Names {
+    all: HashSet<Vec<u8>>,
+    /// A snapshot doesn't say which ones it has.
+    are_unknown: bool,
+}
+
+/// Then they begin again.
+const MOST_GENERATION: u32 = u32::MAX >> 1;
 
 impl Namespace {
     pub fn new(
@@ -112,16 +120,17 @@ impl Namespace {
     fn read_snapshots(&self) -> tresor_engine::Result<()> {
         let mut snapshots = self.repo.snapshots()?;
         snapshots.retain(|s| self.filter.matches(&s.data));
-        let is_same = {
+        let has_new = {
             let state = self.read();
             let known = state.listed.iter().map(|(_, s)| s.id);
-            state.generation > 0 && known.eq(snapshots.iter().map(|s| s.id))
+            if state.generation > 0 && known.clone().eq(snapshots.iter().map(|s| s.id)) {
+                return Ok(());
+            }
+            let known: HashSet<_> = known.collect();
+            snapshots.iter().any(|s| !known.contains(&s.id))
         };
-        if is_same {
-            return Ok(());
-        }
         // What a snapshot needs is in the index when it is saved.
-        if snapshots.iter().any(|s| !self.is_seen(&s.id)) {
+        if has_new {
             self.repo.refresh_index()?;
         }
         // What was backed up keeps its name, whatever is repaired of it later.
@@ -147,31 +156,23 @@ impl Namespace {
         self.state.write().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn is_seen(&self, id: &ObjectId) -> bool {
-        self.read().seen.contains_key(id)
-    }
-
     pub fn time_zone(&self) -> &TimeZone {
         &self.time_zone
     }
 
-    /// Listed snapshots of a host, oldest first.
-    pub fn snapshots_of(&self, host: &str) -> Vec<Snapshot> {
+    /// Listed snapshots of a host, oldest first, and of which generation.
+    pub fn snapshots_of(&self, host: &str) -> (u32, Vec<Snapshot>) {
         let state = self.read();
-        state.listed.iter().map(|(_, s)| s).filter(|s| s.data.host == host).cloned().collect()
+        let of_host = state.listed.iter().map(|(_, s)| s).filter(|s| s.data.host == host);
+        (state.generation, of_host.cloned().collect())
     }
 
-    /// A snapshot that is or was listed.
-    pub fn snapshot(&self, id: &ObjectId) -> Option<Arc<SnapshotData>> {
-        self.read().seen.get(id).cloned()
+    /// To be told of a snapshot that is shown without being listed.
+    pub fn know(&self, snapshot: &Snapshot) {
+        self.write().xattr_names.add(snapshot);
     }
 
-    /// Adds a snapshot that is shown without being listed.
-    pub fn pin(&self, snapshot: &Snapshot) {
-        self.write().see(snapshot);
-    }
-
-    /// Another number whenever other snapshots are listed.
+    /// Another number, below 2^31, whenever other snapshots are listed; 0 before any are.
     pub fn generation(&self) -> u32 {
         self.read().generation
     }
@@ -186,11 +187,17 @@ impl Namespace {
 
     /// Whether no entry of any snapshot that was ever listed has this extended attribute.
     pub fn lacks_xattr(&self, name: &[u8]) -> bool {
-        self.read().xattr_names.as_ref().is_some_and(|names| !names.contains(name))
+        let names = &self.read().xattr_names;
+        !names.are_unknown && !names.all.contains(name)
     }
 
-    pub fn entries(&self, folder: &Folder) -> Vec<VirtualEntry> {
+    /// What a folder holds, and of which generation.
+    pub fn entries(&self, folder: &Folder) -> (u32, Vec<VirtualEntry>) {
         let state = self.read();
+        (state.generation, self.entries_of(&state, folder))
+    }
+
+    fn entries_of(&self, state: &State, folder: &Folder) -> Vec<VirtualEntry> {
         let dir = |name: &str, folder: Folder| VirtualEntry {
             name: name.as_bytes().to_vec(),
             place: Place::Folder(Box::new(folder)),
@@ -217,7 +224,7 @@ impl Namespace {
                     .of(folder)
                     .map(|(name, snapshot)| VirtualEntry {
                         name: entry_name(folder, name, snapshot).into_bytes(),
-                        place: Place::Snapshot(Box::new(snapshot.id)),
+                        place: Place::Snapshot(Box::new(snapshot.clone())),
                     })
                     .collect();
                 if let Some((name, snapshot)) = state.latest(folder) {
@@ -243,7 +250,7 @@ impl Namespace {
         let spec = SnapshotSpec::parse(spec, &self.time_zone).ok()?;
         let snapshots: Vec<_> = self.read().listed.iter().map(|(_, s)| s.clone()).collect();
         let selected = select(&snapshots, &SnapshotFilter::default(), &spec, now()).ok()?;
-        Some(Place::Snapshot(Box::new(selected.snapshot.id)))
+        Some(Place::Snapshot(Box::new(selected.snapshot.clone())))
     }
 
     /// Bytes and entries of the latest snapshot: what `df` shows.
@@ -254,29 +261,24 @@ impl Namespace {
     }
 }
 
+impl Names {
+    fn add(&mut self, snapshot: &Snapshot) {
+        match &snapshot.data.xattr_names {
+            Some(names) => {
+                let new: Vec<_> = names.iter().filter(|n| !self.all.contains(&n.0)).collect();
+                self.all.extend(new.into_iter().map(|name| name.0.clone()));
+            }
+            // An older program may have seen that there are none.
+            None => self.are_unknown |= snapshot.data.summary.xattr_entries > 0,
+        }
+    }
+}
+
 impl State {
     fn list(&mut self, listed: Vec<(String, Snapshot)>) {
-        listed.iter().for_each(|(_, snapshot)| self.see(snapshot));
+        listed.iter().for_each(|(_, snapshot)| self.xattr_names.add(snapshot));
         self.listed = listed;
-        self.generation = self.generation.wrapping_add(1).max(1);
-    }
-
-    fn see(&mut self, snapshot: &Snapshot) {
-        if self.seen.is_empty() {
-            self.xattr_names = Some(HashSet::new());
-        }
-        if self.seen.insert(snapshot.id, snapshot.data.clone()).is_none() {
-            let names = snapshot.data.xattr_names.as_ref();
-            self.xattr_names = match (self.xattr_names.take(), names) {
-                (Some(mut all), Some(names)) => {
-                    all.extend(names.iter().map(|name| name.0.clone()));
-                    Some(all)
-                }
-                // An older program may have seen that there are none.
-                (all, None) if snapshot.data.summary.xattr_entries == 0 => all,
-                _ => None,
-            };
-        }
+        self.generation = self.generation % MOST_GENERATION + 1;
     }
 
     /// Of several in one second, the newest.
@@ -285,7 +287,7 @@ impl State {
             self.listed.iter().map(|(_, s)| (gmt_name(s.data.time), s)).collect();
         let entry = |(name, snapshot): (String, &Snapshot)| VirtualEntry {
             name: name.into_bytes(),
-            place: Place::Snapshot(Box::new(snapshot.id)),
+            place: Place::Snapshot(Box::new(snapshot.clone())),
         };
         by_name.into_iter().map(entry).collect()
     }

@@ -1,7 +1,8 @@
 //! What reading has cost so far: the hidden file `.tresor-status` at the root of the drive.
 
-use std::sync::Mutex;
+use std::collections::HashSet;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, MutexGuard};
 
 use serde::Serialize;
 use tresor_engine::format::NodeKind;
@@ -15,6 +16,8 @@ pub const NAME: &str = ".tresor-status";
 pub const LEN: usize = 4096;
 /// Longer messages are cut; in JSON one byte may become six.
 const MOST_MESSAGE: usize = 500;
+/// Of more, some are told of again.
+const MOST_PASSED_OVER: usize = 1000;
 
 pub(super) fn attr(ino: Ino) -> Attr {
     let attr = Attr::of_virtual(ino, NodeKind::File, LEN as u64, now());
@@ -38,9 +41,30 @@ struct Status {
     older_state: u64,
 }
 
-/// Operations that failed for want of data.
+/// Operations that failed for want of data, or passed over something.
 #[derive(Default)]
-pub(super) struct Failures(Mutex<(u64, Option<String>)>);
+pub(super) struct Failures(Mutex<Noted>);
+
+#[derive(Default)]
+struct Noted {
+    errors: u64,
+    last: Option<String>,
+    /// What was told of as passed over, so that it is told of once.
+    passed_over: HashSet<String>,
+}
+
+impl Failures {
+    fn noted(&self) -> MutexGuard<'_, Noted> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl Noted {
+    fn note(&mut self, message: &str) {
+        self.errors += 1;
+        self.last = Some(message.chars().take(MOST_MESSAGE).collect());
+    }
+}
 
 impl SnapshotFs {
     /// To be told of each request of a kernel, or of a client, that counts.
@@ -52,8 +76,10 @@ impl SnapshotFs {
     pub fn status(&self) -> Vec<u8> {
         let blocks = self.blocks.counts();
         let counters = self.repo.counters();
-        let (errors, last_error) =
-            self.failures.0.lock().unwrap_or_else(|e| e.into_inner()).clone();
+        let (errors, last_error) = {
+            let noted = self.failures.noted();
+            (noted.errors, noted.last.clone())
+        };
         let status = Status {
             requests: self.requests.load(Relaxed),
             block_hits: blocks.hits,
@@ -77,9 +103,25 @@ impl SnapshotFs {
     pub fn failed(&self, ino: Ino, error: &FsError) -> Option<String> {
         let FsError::Io(reason) = error else { return None };
         let message = format!("{}: {reason}", self.path(ino));
-        let short: String = message.chars().take(MOST_MESSAGE).collect();
-        let mut failures = self.failures.0.lock().unwrap_or_else(|e| e.into_inner());
-        *failures = (failures.0 + 1, Some(short));
+        self.failures.noted().note(&message);
         Some(message)
+    }
+
+    /// Takes note of something that an operation did without, and tells of it, once.
+    pub(super) fn passed_over(&self, message: &str) {
+        {
+            let mut noted = self.failures.noted();
+            if noted.passed_over.contains(message) {
+                return;
+            }
+            if noted.passed_over.len() == MOST_PASSED_OVER {
+                noted.passed_over.clear();
+            }
+            noted.passed_over.insert(message.to_owned());
+            noted.note(message);
+        }
+        if let Some(tell) = self.tell.get() {
+            tell(message);
+        }
     }
 }

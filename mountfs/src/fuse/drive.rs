@@ -39,6 +39,7 @@ pub struct Drive {
 
 impl Drive {
     pub fn new(fs: Arc<SnapshotFs>, activity: Arc<Activity>, options: &MountOptions) -> Self {
+        fs.open_to(options.allow_other, options.on_error.clone());
         Self {
             fs,
             on_error: options.on_error.clone(),

@@ -4,14 +4,13 @@ use tresor_engine::format::NodeKind;
 
 use super::rpc::Credentials;
 use super::status::Problem;
-use crate::core::{Attr, Changes, FsError, FsResult, SnapshotFs};
+use crate::core::{ACL, Attr, FsError, FsResult, SnapshotFs};
 
 pub const READ: u32 = 4;
 pub const SEARCH: u32 = 1;
 const ALL: u32 = 7;
 const ANYBODY: u32 = 0o111;
 
-const ACL: &[u8] = b"system.posix_acl_access";
 /// Linux has none that are longer.
 const MOST_ACL: u64 = 64 << 10;
 const ACL_VERSION: u32 = 2;
@@ -73,9 +72,6 @@ impl Rights {
 }
 
 fn acl(fs: &SnapshotFs, attr: &Attr) -> FsResult<Option<Vec<u8>>> {
-    if attr.changes != Changes::Never {
-        return Ok(None);
-    }
     match fs.xattr(attr.ino, ACL, MOST_ACL) {
         Ok(value) => Ok(Some(value)),
         Err(FsError::NoAttribute | FsError::NoSuchAttributes) => Ok(None),

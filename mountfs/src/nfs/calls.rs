@@ -54,6 +54,7 @@ impl Calls {
         port: u16,
     ) -> tresor_engine::Result<Self> {
         let secret = crypto::random::<16>()?;
+        fs.open_to(options.allow_other, options.on_error.clone());
         let drive = Drive {
             fs,
             handles: Handles::new()?,

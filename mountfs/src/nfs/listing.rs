@@ -97,7 +97,7 @@ impl Drive {
     }
 
     /// Lists until there is no room. Says whether that was all, and what the next call must
-    /// show. In a virtual folder that has changed meanwhile, cookies mean other entries.
+    /// show. A virtual folder that has changed meanwhile is begun anew.
     fn list(
         &self,
         dir: Ino,
@@ -105,18 +105,18 @@ impl Drive {
         look_up: LookUp,
         each: &mut dyn FnMut(Entry<'_>) -> FsResult<bool>,
     ) -> Result<(bool, cookieverf3), Problem> {
-        let verifier = || self.fs.listing_version(dir, from.cookie).map(u64::from);
+        let verifier = || self.fs.listing_version(dir).map(u64::from);
         let before = verifier()?;
         if from.cookie != 0 && before != from.verifier {
             return Err(Problem::BadCookie);
         }
-        let eof = self.list_from(dir, from.cookie, look_up, each)?;
-        // Others may have begun it anew while it was listed; who has begun here is told the
-        // older one, and learns of it when he goes on.
+        let listed = self.list_from(dir, from.cookie, look_up, each);
+        // It may change while it is listed; who has begun here is told the older one, and learns
+        // of it when he goes on.
         if from.cookie != 0 && before != verifier()? {
             return Err(Problem::BadCookie);
         }
-        Ok((eof, cookieverf3(before.to_be_bytes())))
+        Ok((listed?, cookieverf3(before.to_be_bytes())))
     }
 
     /// Whether that was all: what comes before damage isn't, since the next call must fail.

@@ -145,6 +145,7 @@ pub fn mount(
     let descriptor = access::descriptor(reader).map_err(no_reader)?;
     let label: String = fs.label().chars().take(MOST_LABEL).collect();
     let params = parameters(&label, letter(&point).is_some(), fs.is_fixed(Ino::ROOT));
+    fs.open_to(false, options.on_error.clone());
     let adapter = Adapter { fs, on_error: options.on_error.clone(), descriptor, label };
     let no_driver = |e: &dyn std::fmt::Display| MountError::NoDriver(e.to_string());
     options.own.mounting(|| {
