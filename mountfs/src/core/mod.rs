@@ -73,7 +73,7 @@ pub struct Volume {
 
 pub struct SnapshotFs {
     repo: Arc<Repository>,
-    namespace: Namespace,
+    namespace: Arc<Namespace>,
     inodes: Inodes,
     blocks: Arc<BlockCache>,
     prefetcher: Prefetcher,
@@ -88,15 +88,15 @@ pub struct SnapshotFs {
 
 impl SnapshotFs {
     pub fn new(repo: Arc<Repository>, options: DriveOptions) -> tresor_engine::Result<Self> {
-        let namespace =
-            Namespace::new(repo.clone(), options.filter, options.time_zone, options.layout);
+        let (filter, time_zone) = (options.filter, options.time_zone);
+        let namespace = Arc::new(Namespace::new(repo.clone(), filter, time_zone, options.layout));
         let root = match &options.snapshot {
             Some(snapshot) => {
                 namespace.pin(snapshot);
                 Place::Snapshot(Box::new(snapshot.id))
             }
             None => {
-                namespace.refresh()?;
+                namespace.look()?;
                 Place::Folder(Box::new(Folder::Root))
             }
         };
@@ -300,10 +300,8 @@ impl SnapshotFs {
 
     /// If the store can't be reached, the folders stay as they were.
     fn refresh(&self) -> FsResult<()> {
-        match self.namespace.refresh() {
-            Err(tresor_engine::Error::WouldFetch) => Err(FsError::WouldFetch),
-            _ => Ok(()),
-        }
+        self.namespace.refresh();
+        Ok(())
     }
 
     /// Root page of a directory of a snapshot; nothing if it is no directory.
