@@ -16,6 +16,7 @@ use fastrand::Rng;
 use kit::faults::{Fault, Faults, Range};
 use kit::{Mount, drive, in_time, status, wait_until};
 use rustix::fs::{Advice, fadvise, statvfs};
+use rustix::mount::UnmountFlags;
 use tresor_engine::repo::Snapshot;
 use tresor_engine::store::{MemoryStore, Store};
 use tresor_mountfs::fuse::{is_drive, unmount};
@@ -318,6 +319,27 @@ fn a_stalled_drive_can_be_unmounted_and_leaves_no_threads() {
     in_time("the session", move || mounted.wait().unwrap());
     drop(mount);
     wait_until("no threads are left", || threads() <= before);
+}
+
+#[test]
+fn who_waits_for_a_stalled_store_is_let_go_when_the_drive_is_cut_off() {
+    let world = world();
+    let mut mount = world.mount();
+    world.faults.set(Fault::StallAll);
+    let many = mount.at("many");
+    let looker = std::thread::spawn(move || {
+        std::fs::read_dir(many).and_then(|all| all.collect::<Result<Vec<_>, _>>())
+    });
+    wait_until("the store stalls", || world.faults.waiting.load(SeqCst) > 0);
+    let point = mount.path().canonicalize().unwrap();
+    let forced = rustix::mount::unmount(&point, UnmountFlags::FORCE);
+    assert!(forced.is_err(), "somebody looks there");
+    assert!(in_time("who looks", move || looker.join().unwrap()).is_err());
+    let mounted = mount.mounted.take().unwrap();
+    let ended = in_time("the session", move || mounted.wait()).unwrap_err();
+    assert!(ended.to_string().contains("umount -f"), "{ended}");
+    assert!(!is_drive(&point));
+    world.faults.set(Fault::None);
 }
 
 #[test]
