@@ -363,3 +363,36 @@ fn failing_reads_take_no_memory_and_are_counted() {
     world.faults.set(Fault::None);
     assert!((0..40).all(|n| read(n).is_ok()));
 }
+
+/// Whoever reads what it says may have stopped.
+#[test]
+fn who_is_told_of_errors_and_does_not_return_holds_up_nobody() {
+    let world = world();
+    let (hold, held) = crossbeam_channel::bounded::<()>(0);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let to = told.clone();
+    let on_error = move |line: &str| {
+        let _ = held.recv();
+        to.lock().unwrap().push(line.to_owned());
+    };
+    let fs = drive(&open(&world.store), Some(world.snapshot.clone()), CACHE);
+    let mount = Mount::telling(fs, Arc::new(on_error));
+    warm_up(mount.path());
+    world.faults.set(Fault::FailAll);
+    let readers: Vec<_> =
+        (0..20).map(|n| start_reading(mount.at(format!("many/{n:02}")))).collect();
+    in_time("errors", move || {
+        for reader in readers {
+            assert_eq!(reader.join().unwrap().unwrap_err().raw_os_error(), Some(EIO));
+        }
+    });
+    assert!(status(&mount.fs, "errors") >= 20);
+    world.faults.set(Fault::None);
+    let slow = mount.at("slow");
+    let read = in_time("what is not damaged", move || read_anew(&slow).unwrap());
+    assert!(read == world.tree.entries()[b"slow".as_slice()].bytes());
+    assert!(told.lock().unwrap().is_empty());
+    drop(hold);
+    wait_until("all is told", || told.lock().unwrap().len() >= 20);
+    assert!(told.lock().unwrap().iter().all(|line| line.starts_with("/many/")));
+}

@@ -20,7 +20,7 @@ use jiff::tz::TimeZone;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tresor_engine::format::{BlobId, NodeKind, SnapshotData, Time, Value, display_name};
-use tresor_engine::repo::{Repository, Snapshot};
+use tresor_engine::repo::{Repository, Snapshot, without_fetching};
 use tresor_engine::select::SnapshotFilter;
 use tresor_engine::tree::{self, NodeAt};
 
@@ -256,13 +256,14 @@ impl SnapshotFs {
         Volume { bytes, entries }
     }
 
-    /// The path of an inode on the drive, for messages.
+    /// The path of an inode on the drive, for messages: as far as it is in memory, since who waits
+    /// for an answer waits for that, too.
     pub fn path(&self, ino: Ino) -> String {
         let mut parts = Vec::new();
         let mut at = ino;
         while at != Ino::ROOT {
             let Some(inode) = self.inodes.get(at) else { break };
-            parts.push(display_name(&self.name_of(&inode)));
+            parts.push(display_name(&without_fetching(|| self.name_of(&inode))));
             at = inode.parent;
         }
         parts.iter().rev().fold(String::new(), |path, part| path + "/" + part)
