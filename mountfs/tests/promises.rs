@@ -165,6 +165,18 @@ fn a_directory_damaged_in_the_middle_gives_what_comes_before_and_an_error() {
 }
 
 #[test]
+fn names_that_the_kernel_refuses_hide_nothing_else() {
+    let repo = repository();
+    let file = || Item::file("");
+    let tree = Item::dir().with("a".repeat(1025), file()).with("m".repeat(1024), file());
+    let tree = tree.with("n".repeat(5000), Item::dir()).with("z", file());
+    let (snapshot, _) = backup(&repo, &tree, &options(None));
+    let mount = Mount::new(drive(&repo, Some(snapshot), CACHE));
+    let names = std::fs::read_dir(mount.path()).unwrap().map(|e| e.unwrap().file_name().len());
+    assert_eq!(names.collect::<Vec<_>>(), [1024, 1]);
+}
+
+#[test]
 fn the_status_is_as_long_as_it_says_and_is_not_listed() {
     let inner: Store = Arc::new(MemoryStore::new());
     init(&inner);

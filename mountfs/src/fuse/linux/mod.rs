@@ -3,6 +3,7 @@
 
 mod device;
 mod habits;
+mod listing;
 mod protocol;
 mod serve;
 #[cfg(test)]

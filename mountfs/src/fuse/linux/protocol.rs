@@ -12,6 +12,8 @@ use crate::fuse::drive::{BLOCK, LONGEST_NAME, rdev};
 pub const ANSWER_HEADER: usize = 16;
 /// Entries of listings are aligned to it.
 const ALIGNMENT: usize = 8;
+/// Longer names are refused by the kernel, and what is listed beside them, too.
+pub const LONGEST_LISTED: usize = 1024;
 /// Lengths of the structures `fuse_attr`, `fuse_entry_out` and `fuse_dirent`.
 const ATTR: usize = 88;
 const ENTRY: usize = 40 + ATTR;

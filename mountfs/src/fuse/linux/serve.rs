@@ -10,6 +10,7 @@ use rustix::io::Errno as DeviceError;
 
 use super::device::{Device, Reply, Room};
 use super::habits::Habits;
+use super::listing::Piece;
 use super::protocol::{Answer, Call, Range, Request};
 use crate::core::{Ino, LookUp, SnapshotFs};
 use crate::follow;
@@ -164,32 +165,24 @@ impl Server {
     }
 
     fn list(&self, reply: Reply, ino: Ino, Range { offset, size }: Range) {
-        let room = size as usize;
-        let list = move |fs: &SnapshotFs, listing: &mut Answer| {
-            fs.read_dir(ino, offset, LookUp::Nothing, &mut |entry| listing.listed(&entry, room))
-        };
-        let give = |listing: Answer, done| reply.give(done, |reply, ()| reply.answer(&listing));
-        self.drive.fill(ino, Answer::for_listing(), list, give);
+        let list =
+            move |fs: &SnapshotFs, piece: &mut Piece| piece.fill(fs, ino, offset, LookUp::Nothing);
+        let drive = self.drive.clone();
+        self.drive.fill(ino, Piece::new(size, false), list, move |piece, done| {
+            give_piece(reply, &drive, ino, &piece, done);
+        });
     }
 
     fn list_with(&self, reply: Reply, ino: Ino, who: u32, Range { offset, size }: Range) {
-        let room = size as usize;
         let fixed = self.drive.fs.is_fixed(ino);
         let look_up = if fixed { self.habits.of(who, offset) } else { LookUp::Everything };
-        let list = move |fs: &SnapshotFs, (listing, bare): &mut (Answer, u64)| {
-            fs.read_dir(ino, offset, look_up, &mut |entry| {
-                let known = entry.looked_up.then(|| valid(&entry.attr));
-                let fits = listing.listed_with(&entry, known, room);
-                *bare += u64::from(fits && !entry.looked_up);
-                fits
-            })
-        };
-        let habits = self.habits.clone();
-        self.drive.fill(ino, (Answer::for_listing(), 0), list, move |(listing, bare), done| {
-            if look_up != LookUp::Everything && bare > 0 {
-                habits.listed(who, ino, bare);
+        let list = move |fs: &SnapshotFs, piece: &mut Piece| piece.fill(fs, ino, offset, look_up);
+        let (drive, habits) = (self.drive.clone(), self.habits.clone());
+        self.drive.fill(ino, Piece::new(size, true), list, move |piece, done| {
+            if look_up != LookUp::Everything && piece.bare > 0 {
+                habits.listed(who, ino, piece.bare);
             }
-            reply.give(done, |reply, ()| reply.answer(&listing));
+            give_piece(reply, &drive, ino, &piece, done);
         });
     }
 
@@ -214,6 +207,13 @@ impl Server {
             None => reply.error(Errno::ENXIO),
         });
     }
+}
+
+fn give_piece(reply: Reply, drive: &Drive, dir: Ino, piece: &Piece, done: Result<(), Errno>) {
+    if let Some(complaint) = piece.complaint().filter(|_| done.is_ok()) {
+        drive.fail(dir, &complaint);
+    }
+    reply.give(done, |reply, ()| reply.answer(&piece.answer));
 }
 
 /// Has the kernel forget listings, on a thread of its own: the kernel waits for pages of listings that
