@@ -24,7 +24,7 @@ use fuser::{
 use super::drive::Drive;
 use crate::MountOptions;
 use crate::point::{MountError, SOURCE_PREFIX};
-use device::Device;
+use device::{Device, LONGEST_WRITE};
 use serve::{Opens, Server};
 
 /// Threads that take requests; most of what must be fetched is answered by others.
@@ -147,6 +147,7 @@ fn negotiate(config: &mut KernelConfig, check_permissions: bool) -> Opens {
         let _ = config.add_capabilities(flag);
     }
     let _ = config.set_max_background(MAX_BACKGROUND);
+    let _ = config.set_max_write(LONGEST_WRITE);
     let mut has = |flag| config.add_capabilities(flag).is_ok();
     Opens {
         no_file: has(InitFlags::FUSE_NO_OPEN_SUPPORT),

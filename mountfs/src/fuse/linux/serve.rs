@@ -3,6 +3,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use fuser::Errno;
@@ -18,6 +19,9 @@ use crate::fuse::drive::{Drive, FOR_GOOD, look_up, seeks_hole, valid, xattr, xat
 
 /// Longer reads are mostly the kernel's readahead: nobody waits for each of them.
 const LONG_READ: u32 = 64 << 10;
+
+/// Between an error of the device and the next try.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// It takes a millisecond or two.
 const TAKING_BACK: Duration = Duration::from_millis(100);
@@ -51,8 +55,17 @@ impl Server {
             let request = match device.next(&mut room) {
                 Ok(Some(bytes)) => Request::decode(bytes),
                 Ok(None) => continue,
-                Err(DeviceError::NODEV) => return Ok(()),
-                Err(e) => return Err(e.into()),
+                Err(DeviceError::NODEV | DeviceError::CONNABORTED) => return Ok(()),
+                // It will never be another.
+                Err(e @ (DeviceError::BADF | DeviceError::INVAL | DeviceError::PERM)) => {
+                    return Err(e.into());
+                }
+                // Without memory for the moment, for one: with every thread that ends there is one
+                // less to answer.
+                Err(_) => {
+                    thread::sleep(AGAIN);
+                    continue;
+                }
             };
             // What can't even be answered is passed over.
             let Some(request) = request else { continue };
@@ -79,8 +92,8 @@ impl Server {
                 reply.error(Errno::EACCES)
             }
             Call::Lookup(name) => self.look_up(reply, ino, who, name),
-            Call::Forget(count) => self.forget(reply, &[(ino, count)]),
-            Call::ForgetAll(all) => self.forget(reply, &all),
+            Call::Forget(count) => self.forget(reply, std::iter::once((ino, count))),
+            Call::ForgetAll(all) => self.forget(reply, all),
             Call::Attributes => self.answer(reply, ino, SnapshotFs::attr, |reply, attr| {
                 reply.answer(Answer::default().attributes(&attr, valid(&attr)));
             }),
@@ -103,6 +116,7 @@ impl Server {
             Call::Access { .. } | Call::Close | Call::End => reply.bytes(&[]),
             Call::Seek { offset, whence } => self.seek(reply, ino, offset, whence),
             Call::Change => reply.error(Errno::EROFS),
+            Call::Control => reply.error(Errno::ENOTTY),
             Call::Unknown => reply.error(Errno::ENOSYS),
             Call::Malformed => reply.error(Errno::EIO),
         }
@@ -135,8 +149,8 @@ impl Server {
         });
     }
 
-    fn forget(&self, reply: Reply, all: &[(Ino, u64)]) {
-        all.iter().for_each(|(ino, count)| self.drive.fs.forget(*ino, *count));
+    fn forget(&self, reply: Reply, all: impl Iterator<Item = (Ino, u64)>) {
+        all.for_each(|(ino, count)| self.drive.fs.forget(ino, count));
         reply.keep_silent();
     }
 

@@ -97,6 +97,8 @@ fn what_makes_no_sense_is_answered_too() {
     assert_eq!(asker.ask(15, 1, &[0; 8]), Err(libc::EIO));
     assert_eq!(asker.ask(4711, 1, &[]), Err(libc::ENOSYS));
     assert_eq!(asker.ask(16, 1, &[0; 100]), Err(libc::EROFS));
+    // What programs like `ls` or `less` may try on any file.
+    assert_eq!(asker.ask(39, 1, &[0; 32]), Err(libc::ENOTTY));
     // Too short to be answered, and what is never answered: the next answer is to the next one.
     rustix::io::write(&asker.socket, &[1; 39]).unwrap();
     asker.send(2, 4, 1, &1u64.to_ne_bytes());
@@ -175,4 +177,19 @@ fn number_of(asker: &Asker, field: &str) -> u64 {
         serde_json::from_slice(&asker.ask(15, ino, &body).unwrap()).unwrap();
     asker.send(2, 4, ino, &1u64.to_ne_bytes());
     status[field].as_u64().unwrap()
+}
+
+/// As one that is given back for want of memory.
+#[test]
+fn an_error_of_the_device_ends_nothing() {
+    let mut asker = Asker::new();
+    let serving = asker.serving.take().unwrap();
+    asker.send(17, 5, 1, &[]);
+    let answered = || rustix::io::ioctl_fionread(&asker.socket).unwrap() > 0;
+    while !answered() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // What nobody has taken makes the next read fail, once.
+    drop(asker);
+    serving.join().unwrap().unwrap();
 }
