@@ -5,6 +5,7 @@ mod common;
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::drive::{Drive, is_mounted, mounts_below};
@@ -99,6 +100,29 @@ fn other_programs_may_unmount_it() {
         }
         drive.ended().expect(0);
     }
+}
+
+/// It is cut off from the kernel then, though what is in use stays mounted: it must not stay there
+/// dead.
+#[test]
+fn a_drive_that_is_forced_off_while_it_is_in_use_goes_and_says_so() {
+    if !can_mount() {
+        return;
+    }
+    let w = world(1000);
+    let drive = w.mount("", "mnt");
+    let point = drive.point.clone();
+    let open = File::open(drive.at("snapshots/latest").join(w.inside("src/file"))).unwrap();
+    let forced = Command::new("umount").arg("-f").arg(&point).output().unwrap();
+    assert!(!forced.status.success(), "a file on it is open");
+    says(&drive.ended().expect(1).err, &["the drive ended", "umount -f"]);
+    assert!(!is_mounted(&point) && names(&point).is_empty());
+    drop(open);
+    // One that nobody uses goes as with any other way.
+    let drive = w.mount("", "mnt");
+    sh("umount", &[&"-f", &point]);
+    drive.ended().expect(0);
+    assert!(!is_mounted(&point));
 }
 
 /// Its process ends then, and unmounts nothing more: below there may be an automount, and

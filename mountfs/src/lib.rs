@@ -23,6 +23,7 @@ mod own;
 mod point;
 mod pool;
 pub mod read;
+mod report;
 #[cfg(windows)]
 pub mod winfsp;
 

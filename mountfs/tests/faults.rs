@@ -16,6 +16,7 @@ use fastrand::Rng;
 use kit::faults::{Fault, Faults, Range};
 use kit::{Mount, drive, in_time, status, wait_until};
 use rustix::fs::{Advice, fadvise, statvfs};
+use rustix::mount::UnmountFlags;
 use tresor_engine::repo::Snapshot;
 use tresor_engine::store::{MemoryStore, Store};
 use tresor_mountfs::fuse::{is_drive, unmount};
@@ -148,8 +149,8 @@ fn every_read_that_is_damaged_gives_an_error_and_never_wrong_bytes() {
 }
 
 /// What goes on while something stalls: all that needs nothing from the store.
-fn cached_things_answer(mount: &Mount, world: &World) {
-    let (root, warm) = (mount.path().to_owned(), mount.at("warm"));
+fn cached_things_answer(root: &Path, world: &World) {
+    let (root, warm) = (root.to_owned(), root.join("warm"));
     let expected = world.tree.entries()[b"warm".as_slice()].bytes().to_vec();
     in_time("listing, attributes, size and a cached block", move || {
         assert_eq!(std::fs::read_dir(&root).unwrap().count(), 3);
@@ -161,9 +162,9 @@ fn cached_things_answer(mount: &Mount, world: &World) {
     });
 }
 
-fn warm_up(mount: &Mount) {
-    std::fs::read(mount.at("warm")).unwrap();
-    assert_eq!(std::fs::read_dir(mount.at("many")).unwrap().count(), 40);
+fn warm_up(root: &Path) {
+    std::fs::read(root.join("warm")).unwrap();
+    assert_eq!(std::fs::read_dir(root.join("many")).unwrap().count(), 40);
 }
 
 type Reader = std::thread::JoinHandle<io::Result<Vec<u8>>>;
@@ -177,11 +178,11 @@ fn a_stall_holds_up_only_who_reads_the_block() {
     let world = world();
     let slow = world.ranges("slow");
     let mount = world.mount();
-    warm_up(&mount);
+    warm_up(mount.path());
     world.faults.set(Fault::Stall(slow));
     let reader = start_reading(mount.at("slow"));
     wait_until("the store stalls", || world.faults.waiting.load(SeqCst) == 1);
-    cached_things_answer(&mount, &world);
+    cached_things_answer(mount.path(), &world);
     // Blocks that must be fetched, too, by several at once.
     let readers: Vec<_> =
         (0..40).map(|n| (n, start_reading(mount.at(format!("many/{n:02}"))))).collect();
@@ -200,13 +201,13 @@ fn a_stall_of_several_seconds_is_waited_for() {
     let world = world();
     let slow = world.ranges("slow");
     let mount = world.mount();
-    warm_up(&mount);
+    warm_up(mount.path());
     world.faults.set(Fault::Stall(slow));
     let readers: Vec<_> = (0..4).map(|_| start_reading(mount.at("slow"))).collect();
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(5) {
         let asked = Instant::now();
-        cached_things_answer(&mount, &world);
+        cached_things_answer(mount.path(), &world);
         assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
         std::thread::sleep(Duration::from_millis(300));
     }
@@ -221,9 +222,9 @@ fn a_stall_of_several_seconds_is_waited_for() {
     assert_eq!(status(&mount.fs, "errors"), 0);
 }
 
-/// The look for new snapshots holds up the one who makes it.
+/// Not even the one for whom it is made, for long.
 #[test]
-fn a_stalled_look_for_snapshots_holds_up_nobody_else() {
+fn a_stalled_look_for_snapshots_holds_up_nobody() {
     let inner: Store = Arc::new(MemoryStore::new());
     init(&inner);
     backup(&open(&inner), &Item::dir().with("f", Item::file("text")), &options(None));
@@ -256,28 +257,43 @@ fn a_stalled_look_for_snapshots_holds_up_nobody_else() {
         });
         std::thread::sleep(Duration::from_millis(500));
     }
+    assert_eq!(in_time("who looked", move || looker.join().unwrap()), 2);
+    assert_eq!(stalls.2.load(SeqCst), 1, "one look is under way");
     *stalls.0.lock().unwrap() = false;
     stalls.1.notify_all();
-    assert_eq!(in_time("who looked", move || looker.join().unwrap()), 2);
 }
 
-#[test]
-fn what_is_cached_answers_however_many_reads_stall() {
-    let world = world();
-    let mount = world.mount();
-    warm_up(&mount);
+fn many_reads_stall(world: &World, mount: &Mount, root: &Path) {
+    warm_up(root);
     world.faults.set(Fault::StallAll);
     let readers: Vec<_> =
-        (0..40).map(|n| start_reading(mount.at(format!("many/{n:02}")))).collect();
+        (0..40).map(|n| start_reading(root.join(format!("many/{n:02}")))).collect();
     // Sixteen on the pool and one on the thread it came to; the others queue up.
     wait_until("the pool stalls", || world.faults.waiting.load(SeqCst) >= 17);
-    cached_things_answer(&mount, &world);
+    // What is known of the snapshots is old by then, and so is what the kernel has kept of it.
+    std::thread::sleep(Duration::from_millis(1200));
+    cached_things_answer(root, world);
+    assert!(statvfs(mount.path()).is_ok());
     world.faults.set(Fault::None);
     let many = world.tree.entries()[b"many".as_slice()].entries();
     for (reader, item) in readers.into_iter().zip(many.values()) {
         let read = in_time("a block", move || reader.join().unwrap().unwrap());
         assert!(read == item.bytes());
     }
+}
+
+#[test]
+fn what_is_cached_answers_however_many_reads_stall() {
+    let world = world();
+    let mount = world.mount();
+    many_reads_stall(&world, &mount, mount.path());
+}
+
+#[test]
+fn the_same_below_the_folders_of_all_snapshots() {
+    let world = world();
+    let mount = Mount::new(drive(&open(&world.store), None, CACHE));
+    many_reads_stall(&world, &mount, &mount.at("snapshots/latest"));
 }
 
 #[test]
@@ -306,6 +322,27 @@ fn a_stalled_drive_can_be_unmounted_and_leaves_no_threads() {
 }
 
 #[test]
+fn who_waits_for_a_stalled_store_is_let_go_when_the_drive_is_cut_off() {
+    let world = world();
+    let mut mount = world.mount();
+    world.faults.set(Fault::StallAll);
+    let many = mount.at("many");
+    let looker = std::thread::spawn(move || {
+        std::fs::read_dir(many).and_then(|all| all.collect::<Result<Vec<_>, _>>())
+    });
+    wait_until("the store stalls", || world.faults.waiting.load(SeqCst) > 0);
+    let point = mount.path().canonicalize().unwrap();
+    let forced = rustix::mount::unmount(&point, UnmountFlags::FORCE);
+    assert!(forced.is_err(), "somebody looks there");
+    assert!(in_time("who looks", move || looker.join().unwrap()).is_err());
+    let mounted = mount.mounted.take().unwrap();
+    let ended = in_time("the session", move || mounted.wait()).unwrap_err();
+    assert!(ended.to_string().contains("umount -f"), "{ended}");
+    assert!(!is_drive(&point));
+    world.faults.set(Fault::None);
+}
+
+#[test]
 fn failing_reads_take_no_memory_and_are_counted() {
     let memory = || {
         let text = std::fs::read_to_string("/proc/self/statm").unwrap();
@@ -313,7 +350,7 @@ fn failing_reads_take_no_memory_and_are_counted() {
     };
     let world = world();
     let mount = world.mount();
-    warm_up(&mount);
+    warm_up(mount.path());
     world.faults.set(Fault::FailAll);
     let read = |n: usize| read_anew(&mount.at(format!("many/{:02}", n % 40)));
     let fail = |n| assert_eq!(read(n).unwrap_err().raw_os_error(), Some(EIO));
@@ -325,4 +362,37 @@ fn failing_reads_take_no_memory_and_are_counted() {
     assert!(status(&mount.fs, "errors") >= 3200);
     world.faults.set(Fault::None);
     assert!((0..40).all(|n| read(n).is_ok()));
+}
+
+/// Whoever reads what it says may have stopped.
+#[test]
+fn who_is_told_of_errors_and_does_not_return_holds_up_nobody() {
+    let world = world();
+    let (hold, held) = crossbeam_channel::bounded::<()>(0);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let to = told.clone();
+    let on_error = move |line: &str| {
+        let _ = held.recv();
+        to.lock().unwrap().push(line.to_owned());
+    };
+    let fs = drive(&open(&world.store), Some(world.snapshot.clone()), CACHE);
+    let mount = Mount::telling(fs, Arc::new(on_error));
+    warm_up(mount.path());
+    world.faults.set(Fault::FailAll);
+    let readers: Vec<_> =
+        (0..20).map(|n| start_reading(mount.at(format!("many/{n:02}")))).collect();
+    in_time("errors", move || {
+        for reader in readers {
+            assert_eq!(reader.join().unwrap().unwrap_err().raw_os_error(), Some(EIO));
+        }
+    });
+    assert!(status(&mount.fs, "errors") >= 20);
+    world.faults.set(Fault::None);
+    let slow = mount.at("slow");
+    let read = in_time("what is not damaged", move || read_anew(&slow).unwrap());
+    assert!(read == world.tree.entries()[b"slow".as_slice()].bytes());
+    assert!(told.lock().unwrap().is_empty());
+    drop(hold);
+    wait_until("all is told", || told.lock().unwrap().len() >= 20);
+    assert!(told.lock().unwrap().iter().all(|line| line.starts_with("/many/")));
 }

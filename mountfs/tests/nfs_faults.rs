@@ -75,6 +75,7 @@ fn what_fails_concerns_who_reads_it() {
         assert!(client.read_all(&warm, 1 << 20).unwrap() == world.bytes("warm"));
         assert!(client.list(&client.root.clone(), 4096).is_ok());
     }
+    wait_until("it is said", || !served.complaints.lock().unwrap().is_empty());
     let said = served.complaints.lock().unwrap().concat();
     assert!(said.starts_with("/slow: "), "{said}");
     world.faults.set(Fault::None);

@@ -166,6 +166,18 @@ fn a_directory_damaged_in_the_middle_gives_what_comes_before_and_an_error() {
 }
 
 #[test]
+fn names_that_the_kernel_refuses_hide_nothing_else() {
+    let repo = repository();
+    let file = || Item::file("");
+    let tree = Item::dir().with("a".repeat(1025), file()).with("m".repeat(1024), file());
+    let tree = tree.with("n".repeat(5000), Item::dir()).with("z", file());
+    let (snapshot, _) = backup(&repo, &tree, &options(None));
+    let mount = Mount::new(drive(&repo, Some(snapshot), CACHE));
+    let names = std::fs::read_dir(mount.path()).unwrap().map(|e| e.unwrap().file_name().len());
+    assert_eq!(names.collect::<Vec<_>>(), [1024, 1]);
+}
+
+#[test]
 fn the_status_is_as_long_as_it_says_and_is_not_listed() {
     let inner: Store = Arc::new(MemoryStore::new());
     init(&inner);
@@ -198,6 +210,31 @@ fn the_status_is_as_long_as_it_says_and_is_not_listed() {
     assert!(parsed(&told)["last_error"].is_string());
     let names = std::fs::read_dir(mount.path()).unwrap().map(|e| e.unwrap().file_name());
     assert_eq!(names.count(), 1);
+}
+
+/// It is told while others wait; what isn't in memory has no name then.
+#[test]
+fn the_path_of_an_error_is_told_without_reading_anything() {
+    const MANY: usize = 60_000;
+    let repo = repository();
+    let name = |n: usize| format!("{n:06} {}", "x".repeat(190));
+    let many = (0..MANY).fold(Item::dir(), |dir, n| dir.with(name(n), Item::file("")));
+    let tree = Item::dir().with("a", Item::dir().with("f", Item::file("text"))).with("many", many);
+    let (snapshot, _) = backup(&repo, &tree, &options(None));
+    let fs = drive(&repo, Some(snapshot), CACHE);
+    let dir = fs.lookup(Ino::ROOT, b"a").unwrap().ino;
+    let file = fs.lookup(dir, b"f").unwrap().ino;
+    let error = FsError::Io("broken".into());
+    assert_eq!(fs.failed(file, &error).unwrap(), "/a/f: broken");
+    // These push the pages of the others out of memory.
+    let many = fs.lookup(Ino::ROOT, b"many").unwrap().ino;
+    fs.read_dir(many, 0, LookUp::Nothing, &mut |_| true).unwrap();
+    let before = status(&fs, "store_reads");
+    let told = fs.failed(file, &error).unwrap();
+    assert!(told.ends_with("/?: broken"), "{told}");
+    assert_eq!(status(&fs, "store_reads"), before, "{told}");
+    assert_eq!(fs.lookup(dir, b"f").unwrap().ino, file);
+    assert!(status(&fs, "store_reads") > before, "it was in memory after all");
 }
 
 #[test]

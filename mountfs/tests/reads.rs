@@ -162,6 +162,33 @@ fn eight_readers_of_one_file_fetch_each_block_once() {
     assert!(decoded <= f.bytes.len() as u64 * 102 / 100, "{decoded}");
 }
 
+/// What is fetched ahead for all of them together must fit into the cache until it is read.
+#[test]
+fn many_files_read_side_by_side_are_fetched_once() {
+    const FILES: usize = 8;
+    const STEP: usize = 128 << 10;
+    const LEN: usize = 32 << 20;
+    let repo = repository();
+    let mut rng = Rng::with_seed(10);
+    let files: Vec<_> = (0..FILES).map(|_| random_bytes(&mut rng, LEN)).collect();
+    let tree = files
+        .iter()
+        .enumerate()
+        .fold(Item::dir(), |dir, (n, bytes)| dir.with(format!("{n}"), Item::file(bytes.clone())));
+    let (snapshot, _) = backup(&repo, &tree, &options(None));
+    let fs = drive(&repo, Some(snapshot), 32 << 20);
+    let ino = |n| fs.lookup(Ino::ROOT, format!("{n}").as_bytes()).unwrap().ino;
+    let numbers: Vec<_> = (0..FILES).map(ino).collect();
+    for at in (0..LEN).step_by(STEP) {
+        for (ino, bytes) in numbers.iter().zip(&files) {
+            fs.read_ahead(*ino, at as u64, STEP);
+            assert!(fs.read_at(*ino, at as u64, STEP).unwrap() == bytes[at..at + STEP]);
+        }
+    }
+    let (decoded, total) = (status(&fs, "bytes_decoded"), (FILES * LEN) as u64);
+    assert!(decoded <= total * 105 / 100, "{decoded} of {total}");
+}
+
 #[test]
 fn a_store_that_goes_away_and_comes_back() {
     let f = fixture(8 << 20);

@@ -2,7 +2,8 @@
 
 mod kit;
 
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use kit::{Mount, drive, status};
@@ -98,6 +99,20 @@ fn of_a_large_folder_few_entries_are_asked_for_one_by_one() {
     let mount = mounted(&Item::dir().with("many", (0..MANY).fold(Item::dir(), files)));
     let asked = requests(&mount, |root| assert_eq!(look_at_all(&root.join("many")), MANY));
     assert!(asked < MANY / 8, "{asked}");
+}
+
+#[test]
+fn a_long_read_asks_for_a_mebibyte_at_once() {
+    const LEN: usize = 8 << 20;
+    let mount = mounted(&Item::dir().with("f", Item::file(vec![7; LEN])));
+    let asked = requests(&mount, |root| {
+        let mut options = File::options();
+        let file = options.read(true).custom_flags(libc::O_DIRECT).open(root.join("f")).unwrap();
+        let mut bytes = vec![0; LEN];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert!(bytes.iter().all(|byte| *byte == 7));
+    });
+    assert!(asked <= 8 + 4, "{asked}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use jiff::tz::TimeZone;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tresor_engine::format::{BlobId, NodeKind, Time, Value, display_name};
-use tresor_engine::repo::{Repository, Snapshot};
+use tresor_engine::repo::{Repository, Snapshot, without_fetching};
 use tresor_engine::select::SnapshotFilter;
 use tresor_engine::tree::{self, NodeAt};
 
@@ -75,7 +75,7 @@ pub struct Volume {
 
 pub struct SnapshotFs {
     repo: Arc<Repository>,
-    namespace: Namespace,
+    namespace: Arc<Namespace>,
     inodes: Inodes,
     blocks: Arc<BlockCache>,
     prefetcher: Prefetcher,
@@ -93,15 +93,15 @@ pub struct SnapshotFs {
 
 impl SnapshotFs {
     pub fn new(repo: Arc<Repository>, options: DriveOptions) -> tresor_engine::Result<Self> {
-        let namespace =
-            Namespace::new(repo.clone(), options.filter, options.time_zone, options.layout);
+        let (filter, time_zone) = (options.filter, options.time_zone);
+        let namespace = Arc::new(Namespace::new(repo.clone(), filter, time_zone, options.layout));
         let root = match &options.snapshot {
             Some(snapshot) => {
                 namespace.know(snapshot);
                 Place::Snapshot(Box::new(snapshot.clone()))
             }
             None => {
-                namespace.refresh()?;
+                namespace.look()?;
                 Place::Folder(Box::new(Folder::Root))
             }
         };
@@ -273,13 +273,14 @@ impl SnapshotFs {
         Volume { bytes, entries }
     }
 
-    /// The path of an inode on the drive, for messages.
+    /// The path of an inode on the drive, for messages: as far as it is in memory, since who waits
+    /// for an answer waits for that, too.
     pub fn path(&self, ino: Ino) -> String {
         let mut parts = Vec::new();
         let mut at = ino;
         while at != Ino::ROOT {
             let Some(inode) = self.inodes.get(at) else { break };
-            parts.push(display_name(&self.name_of(&inode)));
+            parts.push(display_name(&without_fetching(|| self.name_of(&inode))));
             at = inode.parent;
         }
         parts.iter().rev().fold(String::new(), |path, part| path + "/" + part)
@@ -315,10 +316,8 @@ impl SnapshotFs {
 
     /// If the store can't be reached, the folders stay as they were.
     fn refresh(&self) -> FsResult<()> {
-        match self.namespace.refresh() {
-            Err(tresor_engine::Error::WouldFetch) => Err(FsError::WouldFetch),
-            _ => Ok(()),
-        }
+        self.namespace.refresh();
+        Ok(())
     }
 
     /// Root page of a directory of a snapshot; nothing if it is no directory.

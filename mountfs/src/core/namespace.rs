@@ -8,18 +8,21 @@
 //! ```text
 //! @GMT-2026.11.23-14.30.05
 //! ```
-//! Read again from the store when looked at, but not more often than twice a second.
+//! Read again from the store when looked at, but not more often than twice a second, and on a
+//! thread of its own: a store that stalls must not hold up who asks for what is known.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Condvar, Mutex, RwLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 use tresor_engine::format::Time;
-use tresor_engine::repo::{Repository, Snapshot, may_fetch, now};
+use tresor_engine::repo::{Repository, Snapshot, now};
 use tresor_engine::select::{SnapshotFilter, SnapshotSpec, passing_over, select, time_name};
 
 use super::inode::{Folder, Place};
+use crate::follow;
 
 /// What the root of the drive holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub enum Layout {
 }
 
 const REFRESH_EVERY: Duration = Duration::from_millis(500);
+/// How long who asks waits for the look that he has begun.
+const PATIENCE: Duration = Duration::from_millis(100);
 const LATEST: &[u8] = b"latest";
 
 /// An entry of a virtual folder.
@@ -47,14 +52,25 @@ pub struct Namespace {
     time_zone: TimeZone,
     layout: Layout,
     state: RwLock<State>,
-    refreshed: Mutex<Refreshed>,
+    looks: Mutex<Looks>,
+    look_ended: Condvar,
 }
 
-/// When the snapshots were read last, and whether somebody is reading them.
+/// When the last look at the snapshots ended, and whether there is one under way.
 #[derive(Default)]
-struct Refreshed {
-    at: Option<Instant>,
+struct Looks {
+    ended: Option<Instant>,
     under_way: bool,
+}
+
+/// The one that is under way; it ends when this is dropped.
+struct Look(Arc<Namespace>);
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        *self.0.looks() = Looks { ended: Some(Instant::now()), under_way: false };
+        self.0.look_ended.notify_all();
+    }
 }
 
 #[derive(Default)]
@@ -84,37 +100,43 @@ impl Namespace {
         time_zone: TimeZone,
         layout: Layout,
     ) -> Self {
-        let (state, refreshed) = (RwLock::default(), Mutex::default());
-        Self { repo, filter, time_zone, layout, state, refreshed }
+        let (state, looks) = (RwLock::default(), Mutex::default());
+        Self { repo, filter, time_zone, layout, state, looks, look_ended: Condvar::new() }
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Takes up new snapshots and drops forgotten ones. If the store can't be
-    /// reached, what is known stays. Does nothing while another thread does it.
-    pub fn refresh(&self) -> tresor_engine::Result<()> {
-        {
-            let mut last = self.refreshed();
-            if last.under_way || last.at.is_some_and(|at| at.elapsed() < REFRESH_EVERY) {
-                return Ok(());
-            }
-            may_fetch()?;
-            *last = Refreshed { at: Some(Instant::now()), under_way: true };
-        }
-        struct Done<'a>(&'a Namespace);
-        impl Drop for Done<'_> {
-            fn drop(&mut self) {
-                self.0.refreshed().under_way = false;
-            }
-        }
-        let _done = Done(self);
+    fn looks(&self) -> std::sync::MutexGuard<'_, Looks> {
+        self.looks.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Takes up new snapshots and drops forgotten ones, as of now.
+    pub fn look(self: &Arc<Self>) -> tresor_engine::Result<()> {
+        self.looks().under_way = true;
+        let _look = Look(self.clone());
         self.read_snapshots()
     }
 
-    fn refreshed(&self) -> std::sync::MutexGuard<'_, Refreshed> {
-        self.refreshed.lock().unwrap_or_else(|e| e.into_inner())
+    /// The same if that was long ago, and if the store answers soon. If it doesn't, or can't be
+    /// reached, what is known stays for now.
+    pub fn refresh(self: &Arc<Self>) {
+        let mut looks = self.looks();
+        if looks.under_way || looks.ended.is_some_and(|at| at.elapsed() < REFRESH_EVERY) {
+            return;
+        }
+        looks.under_way = true;
+        drop(looks);
+        follow::free();
+        let look = Look(self.clone());
+        let work = move || {
+            let _ = look.0.read_snapshots();
+        };
+        // Without a thread it ends at once.
+        let _ = thread::Builder::new().name("snapshots".into()).spawn(work);
+        let wait = |looks: &mut Looks| looks.under_way;
+        drop(self.look_ended.wait_timeout_while(self.looks(), PATIENCE, wait));
     }
 
     fn read_snapshots(&self) -> tresor_engine::Result<()> {

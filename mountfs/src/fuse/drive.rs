@@ -10,11 +10,12 @@ use tresor_engine::repo::without_fetching;
 
 use super::errno::errno;
 use super::host::THREADS;
+use crate::MountOptions;
 use crate::core::{Attr, Changes, FsError, FsResult, Ino, SnapshotFs};
 use crate::follow;
 use crate::idle::Activity;
 use crate::pool::Pool;
-use crate::{MountOptions, OnError};
+use crate::report::Reporter;
 
 /// What is in a snapshot never changes.
 pub const FOR_GOOD: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -29,7 +30,7 @@ const LONGEST_XATTR_NAME: usize = if cfg!(target_os = "linux") { 255 } else { 12
 /// What is needed to answer, on any thread.
 pub struct Drive {
     pub fs: Arc<SnapshotFs>,
-    on_error: OnError,
+    reporter: Reporter,
     activity: Arc<Activity>,
     pool: Pool,
     /// Held by the one request that may fetch where it arrived.
@@ -42,7 +43,7 @@ impl Drive {
         fs.open_to(options.allow_other, options.on_error.clone());
         Self {
             fs,
-            on_error: options.on_error.clone(),
+            reporter: Reporter::new(options.on_error.clone()),
             activity,
             pool: Pool::new(),
             fetching_here: AtomicBool::default(),
@@ -50,10 +51,11 @@ impl Drive {
         }
     }
 
-    /// The errno of an error; one about the repository is reported with the path.
-    fn fail(&self, ino: Ino, error: &FsError) -> Errno {
+    /// The errno of an error; one about the repository is reported with the path. Nothing here
+    /// waits: it comes before the answer.
+    pub fn fail(&self, ino: Ino, error: &FsError) -> Errno {
         if let Some(message) = self.fs.failed(ino, error) {
-            (self.on_error)(&message);
+            self.reporter.tell(message);
         }
         errno(error)
     }

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use super::drive::Drive;
 use super::host::{Serving, serve};
@@ -10,6 +12,10 @@ use crate::MountOptions;
 use crate::core::SnapshotFs;
 use crate::idle::{Activity, end_when_idle};
 use crate::point::{Mount, MountError, prepare};
+
+/// `umount -f` first cuts the drive off, and then unmounts it if nothing on it is in use.
+const TO_BE_UNMOUNTED: Duration = Duration::from_millis(500);
+const POLL: Duration = Duration::from_millis(20);
 
 /// A mounted drive. Dropped, it is unmounted.
 pub struct Mounted {
@@ -28,11 +34,36 @@ impl Mounted {
     /// Waits until somebody unmounts it.
     pub fn wait(mut self) -> io::Result<()> {
         let Some(session) = &mut self.session else { return Ok(()) };
-        let nothing = std::thread::spawn(|| Ok(()));
+        let nothing = thread::spawn(|| Ok(()));
         let served = std::mem::replace(&mut session.guard, nothing);
         served.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))?;
+        if self.stays() {
+            return Err(self.cut_off());
+        }
         self.forget();
         Ok(())
+    }
+
+    /// Nobody would answer there any more.
+    fn cut_off(&mut self) -> io::Error {
+        let unmounted = self.mount.unmount(true);
+        self.forget();
+        let why = "the kernel has cut it off while it was in use, as `umount -f` makes it";
+        io::Error::other(match unmounted {
+            Ok(()) => format!("{why}; it is unmounted now"),
+            Err(e) => format!("{why}; and {e}"),
+        })
+    }
+
+    /// Whether it is still mounted a moment after the kernel has asked for the last time.
+    fn stays(&self) -> bool {
+        let polls = TO_BE_UNMOUNTED.as_millis() / POLL.as_millis();
+        (0..polls).all(|poll| {
+            if poll > 0 {
+                thread::sleep(POLL);
+            }
+            self.mount.is_there()
+        })
     }
 
     /// Dropped, fuser 0.18 would unmount what is at the mount point, whatever that is: it takes
@@ -67,6 +98,11 @@ pub fn mount(
         let mount = Mount::made(point.clone());
         Ok((Mounted { session: Some(session), mount: mount.clone() }, mount))
     })?;
+    // Whoever ends it need not wait for that.
+    #[cfg(not(target_os = "macos"))]
+    if let Some(device) = mounted.mount.device() {
+        super::host::read_further_ahead(device);
+    }
     if let Some(limit) = options.idle_exit {
         end_when_idle(activity, limit, mounted.mount.clone().leave_if_unused());
     }

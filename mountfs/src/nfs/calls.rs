@@ -19,6 +19,7 @@ use super::status::{Problem, status};
 use super::{NAME_PREFIX, ServeOptions};
 use crate::core::{FsError, SnapshotFs};
 use crate::idle::Activity;
+use crate::report::Reporter;
 
 /// What answers the calls for one drive.
 pub struct Calls {
@@ -60,7 +61,7 @@ impl Calls {
             handles: Handles::new()?,
             readers: readers(options.allow_other),
             id: u64::from_le_bytes(crypto::random()?),
-            on_error: options.on_error.clone(),
+            reporter: Reporter::new(options.on_error.clone()),
         };
         Ok(Self {
             drive,

@@ -15,8 +15,8 @@ use super::handle::{Handles, Held, Target};
 use super::request::{MOST_DATA, Request};
 use super::rpc::packed;
 use super::status::Problem;
-use crate::OnError;
 use crate::core::{Attr, FsError, Ino, SnapshotFs};
+use crate::report::Reporter;
 
 /// Most bytes of a listing that clients are advised to ask for at once.
 const LISTING: u32 = 64 << 10;
@@ -29,7 +29,7 @@ pub struct Drive {
     pub readers: Readers,
     /// Tells this drive from others.
     pub id: u64,
-    pub on_error: OnError,
+    pub reporter: Reporter,
 }
 
 /// The body of a reply, with its status.
@@ -76,7 +76,7 @@ impl Drive {
             if let Problem::Fs(error) = problem
                 && let Some(message) = self.fs.failed(held.ino, error)
             {
-                (self.on_error)(&message);
+                self.reporter.tell(message);
             }
         })
     }

@@ -1,6 +1,10 @@
 //! A drive that this program has mounted: it is known again, and nothing else is unmounted
 //! in its place.
 
+#[cfg(not(target_os = "macos"))]
+use std::ffi::OsStr;
+#[cfg(not(target_os = "macos"))]
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::{Drive, MountError, host, unmount_drive};
@@ -32,6 +36,12 @@ impl Mount {
     /// Whether the table of mounts had it.
     pub fn is_known(&self) -> bool {
         self.drive.is_some()
+    }
+
+    /// Its number in the table of mounts.
+    #[cfg(not(target_os = "macos"))]
+    pub fn device(&self) -> Option<&OsStr> {
+        self.drive.as_ref().map(|drive| OsStr::from_bytes(&drive.device))
     }
 
     /// Where it is, without symlinks.

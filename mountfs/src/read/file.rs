@@ -102,7 +102,8 @@ impl FileReader {
             return;
         }
         let mut streams = this.streams.lock().unwrap_or_else(|e| e.into_inner());
-        let Some(ahead) = streams.advance(offset, len as u64, prefetcher.reach()) else { return };
+        let reach = |share: &mut _| prefetcher.reach_of(share);
+        let Some(ahead) = streams.advance(offset, len as u64, reach) else { return };
         drop(streams);
         let ahead = ahead.start..ahead.end.min(this.size);
         if !ahead.is_empty() {

@@ -3,7 +3,9 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Once, Weak};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use tresor_engine::format::BlobId;
@@ -43,8 +45,13 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Takes note of a read; says what to fetch now.
-    pub fn advance(&mut self, offset: u64, len: u64, reach: Reach) -> Option<Range<u64>> {
+    /// Takes note of a read; says what to fetch now. `reach` is asked about those in sequence.
+    pub fn advance(
+        &mut self,
+        offset: u64,
+        len: u64,
+        reach: impl FnOnce(&mut Share) -> Reach,
+    ) -> Option<Range<u64>> {
         let known = self.recent.iter().position(|s| s.is_followed_by(offset));
         let mut sequence = match known {
             Some(at) => self.recent.remove(at).unwrap_or_default(),
@@ -65,6 +72,7 @@ struct Sequence {
     /// Up to where blocks have been asked for.
     ahead: u64,
     window: u64,
+    share: Share,
 }
 
 impl Sequence {
@@ -74,10 +82,15 @@ impl Sequence {
         self.next > 0 && offset.abs_diff(self.next) <= slack
     }
 
-    fn advance(&mut self, offset: u64, len: u64, reach: Reach) -> Option<Range<u64>> {
+    fn advance(
+        &mut self,
+        offset: u64,
+        len: u64,
+        reach: impl FnOnce(&mut Share) -> Reach,
+    ) -> Option<Range<u64>> {
         let end = offset.saturating_add(len);
         if !self.is_followed_by(offset) {
-            *self = Self { next: end, ahead: end, window: 0 };
+            *self = Self { next: end, ahead: end, ..Self::default() };
             return None;
         }
         if end <= self.next {
@@ -85,6 +98,7 @@ impl Sequence {
             return None;
         }
         self.next = end;
+        let reach = reach(&mut self.share);
         self.window = (self.window * 2).clamp(reach.first.min(reach.most), reach.most);
         let wanted = self.next.saturating_add(self.window);
         // Few large steps rather than one block at each read.
@@ -97,6 +111,45 @@ impl Sequence {
     }
 }
 
+/// In which second a sequence was counted last, if ever.
+#[derive(Debug, Default)]
+pub struct Share(u64);
+
+/// How many sequences are read side by side, as counted second by second.
+struct Sharers {
+    began: Instant,
+    /// Of the last even second and the last odd one: which one that is, and how many.
+    counts: [AtomicU64; 2],
+}
+
+/// Bits of a count, below those of its second.
+const COUNT: u32 = 24;
+
+impl Sharers {
+    fn new() -> Self {
+        Self { began: Instant::now(), counts: Default::default() }
+    }
+
+    /// Takes note of one of them; all that are read now or were so a second ago.
+    fn note(&self, share: &mut Share) -> u64 {
+        // None was ever counted in second 0.
+        self.note_in(share, self.began.elapsed().as_secs() + 2)
+    }
+
+    fn note_in(&self, share: &mut Share, second: u64) -> u64 {
+        let [this, last] = [second, second - 1].map(|n| &self.counts[(n % 2) as usize]);
+        let of = |second: u64, count: u64| {
+            if count >> COUNT == second { count & ((1 << COUNT) - 1) } else { 0 }
+        };
+        if share.0 != second {
+            share.0 = second;
+            let more = |count| Some((second << COUNT) + of(second, count) + 1);
+            let _ = this.fetch_update(Relaxed, Relaxed, more);
+        }
+        of(second, this.load(Relaxed)).max(of(second - 1, last.load(Relaxed)))
+    }
+}
+
 /// Threads that fetch blocks into the cache. They end when it is dropped.
 pub struct Prefetcher {
     blocks: Arc<BlockCache>,
@@ -105,6 +158,7 @@ pub struct Prefetcher {
     wanted: Receiver<Wanted>,
     more: Once,
     cache: u64,
+    sharers: Sharers,
 }
 
 enum Wanted {
@@ -117,10 +171,13 @@ enum Wanted {
 type Find = dyn FnOnce(&BlockCache) -> Vec<BlobId> + Send;
 
 impl Prefetcher {
-    /// `cache` in bytes: reading ahead never takes more than a quarter of it.
+    /// `cache` in bytes: reading ahead never takes more than a quarter of it for one sequence, nor
+    /// more than a third for all of them. Before a block is read, as much is read of what was fetched
+    /// before it and fetched for what follows, and both are newer in the cache.
     pub fn new(blocks: Arc<BlockCache>, cache: u64) -> Self {
         let (queue, wanted) = bounded::<Wanted>(QUEUE);
-        let made = Self { blocks, queue: Arc::new(queue), wanted, more: Once::new(), cache };
+        let (queue, more, sharers) = (Arc::new(queue), Once::new(), Sharers::new());
+        let made = Self { blocks, queue, wanted, more, cache, sharers };
         made.add_workers(WORKERS);
         made
     }
@@ -137,6 +194,12 @@ impl Prefetcher {
     pub fn reach(&self) -> Reach {
         let reach = if self.blocks.repo().is_far() { FAR } else { NEAR };
         Reach { most: reach.most.min(self.cache / 4), ..reach }
+    }
+
+    /// The same for one of all sequences that are read.
+    pub fn reach_of(&self, share: &mut Share) -> Reach {
+        let (reach, sharers) = (self.reach(), self.sharers.note(share).max(1));
+        Reach { most: reach.most.min(self.cache / 3 / sharers), ..reach }
     }
 
     /// Asks for the blocks of a range; those that find too many waiting are left out.
@@ -214,7 +277,7 @@ mod tests {
         let mut sequence = Sequence::default();
         let (mut at, mut ahead) = (0, 0);
         for _ in 0..200 {
-            if let Some(range) = sequence.advance(at, 128 << 10, NEAR) {
+            if let Some(range) = sequence.advance(at, 128 << 10, |_| NEAR) {
                 assert!(range.start >= at && range.end - at <= NEAR.most + (128 << 10));
                 assert!(range.start >= ahead, "nothing is asked for twice");
                 ahead = range.end;
@@ -224,7 +287,7 @@ mod tests {
         assert_eq!(sequence.window, NEAR.most);
         assert!(ahead > at);
         for offset in [900 << 20, 40 << 20, 500 << 20, 77 << 20] {
-            assert_eq!(sequence.advance(offset, 4096, NEAR), None);
+            assert_eq!(sequence.advance(offset, 4096, |_| NEAR), None);
         }
     }
 
@@ -232,10 +295,25 @@ mod tests {
     fn reads_at_the_end_of_all_numbers() {
         let mut streams = Streams::default();
         for offset in (u64::MAX - (3 << 20)..u64::MAX).step_by(64 << 10).chain([u64::MAX; 3]) {
-            if let Some(range) = streams.advance(offset, 128 << 10, NEAR) {
+            if let Some(range) = streams.advance(offset, 128 << 10, |_| NEAR) {
                 assert!(range.start < range.end);
             }
         }
+    }
+
+    #[test]
+    fn who_reads_side_by_side_is_counted_for_a_second_or_two() {
+        let sharers = Sharers::new();
+        let mut all: Vec<Share> = (0..5).map(|_| Share::default()).collect();
+        for (n, share) in all.iter_mut().enumerate() {
+            assert_eq!(sharers.note_in(share, 7), n as u64 + 1);
+            assert_eq!(sharers.note_in(share, 7), n as u64 + 1, "once");
+        }
+        // Two go on.
+        assert_eq!(sharers.note_in(&mut all[0], 8), 5);
+        assert_eq!(sharers.note_in(&mut all[1], 8), 5);
+        assert_eq!(sharers.note_in(&mut all[0], 9), 2);
+        assert_eq!(sharers.note_in(&mut all[0], 12), 1);
     }
 
     #[test]
@@ -245,7 +323,7 @@ mod tests {
         for step in 0..100 {
             for (reader, ahead) in fetched.iter_mut().enumerate() {
                 let at = ((reader as u64) << 30) + step * (128 << 10);
-                if let Some(range) = streams.advance(at, 128 << 10, NEAR) {
+                if let Some(range) = streams.advance(at, 128 << 10, |_| NEAR) {
                     assert!(range.start >= at && range.end - at <= NEAR.most + (128 << 10));
                     *ahead = range.end - ((reader as u64) << 30);
                 }

@@ -15,8 +15,8 @@ use super::ntstatus::{
     BUFFER_OVERFLOW, BUFFER_TOO_SMALL, END_OF_FILE, NO_LINK, READ_ONLY, ntstatus,
 };
 use super::walk::Found;
-use crate::OnError;
 use crate::core::{Attr, FsError, Ino, SnapshotFs, WindowsMeta};
+use crate::report::Reporter;
 
 /// What files are said to take up is a multiple of this.
 pub(super) const ALLOCATION: u64 = 4096;
@@ -26,7 +26,7 @@ const DELETE_ON_CLOSE: u32 = 0x1000;
 
 pub(super) struct Adapter {
     pub fs: Arc<SnapshotFs>,
-    pub on_error: OnError,
+    pub reporter: Reporter,
     /// Of everything on the drive.
     pub descriptor: Vec<u8>,
     pub label: String,
@@ -36,7 +36,7 @@ impl Adapter {
     /// The status of an error; one about the repository is reported with the path.
     fn fail(&self, ino: Ino, error: &FsError) -> FspError {
         if let Some(message) = self.fs.failed(ino, error) {
-            (self.on_error)(&message);
+            self.reporter.tell(message);
         }
         ntstatus(error)
     }

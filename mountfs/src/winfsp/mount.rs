@@ -13,6 +13,7 @@ use super::signal::Signal;
 use super::{access, library, signal};
 use crate::MountOptions;
 use crate::core::{Ino, SnapshotFs};
+use crate::report::Reporter;
 
 /// How many milliseconds the driver keeps what it knows where snapshots come and go. It
 /// has one limit for everything on a drive, and keeps content only if there is none.
@@ -146,7 +147,8 @@ pub fn mount(
     let label: String = fs.label().chars().take(MOST_LABEL).collect();
     let params = parameters(&label, letter(&point).is_some(), fs.is_fixed(Ino::ROOT));
     fs.open_to(false, options.on_error.clone());
-    let adapter = Adapter { fs, on_error: options.on_error.clone(), descriptor, label };
+    let reporter = Reporter::new(options.on_error.clone());
+    let adapter = Adapter { fs, reporter, descriptor, label };
     let no_driver = |e: &dyn std::fmt::Display| MountError::NoDriver(e.to_string());
     options.own.mounting(|| {
         let mut host =

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tresor_engine::repo::{Repository, Snapshot};
 use tresor_engine::select::SnapshotFilter;
 use tresor_mountfs::fuse::{Mounted, mount};
-use tresor_mountfs::{DriveOptions, Layout, MountOptions, OwnDrive, SnapshotFs};
+use tresor_mountfs::{DriveOptions, Layout, MountOptions, OnError, OwnDrive, SnapshotFs};
 
 /// One snapshot, or all of them in folders; `cache` in bytes.
 pub fn drive(repo: &Arc<Repository>, snapshot: Option<Snapshot>, cache: u64) -> Arc<SnapshotFs> {
@@ -41,19 +41,27 @@ pub struct Mount {
     folder: TempDir,
 }
 
+/// How a drive is mounted that tells its errors so.
+pub fn mount_options(on_error: OnError) -> MountOptions {
+    MountOptions {
+        allow_other: false,
+        reader: None,
+        source: "test".into(),
+        repository: None,
+        own: OwnDrive::default(),
+        idle_exit: None,
+        on_error,
+    }
+}
+
 impl Mount {
     pub fn new(fs: Arc<SnapshotFs>) -> Self {
+        Self::telling(fs, Arc::new(|_| {}))
+    }
+
+    pub fn telling(fs: Arc<SnapshotFs>, on_error: OnError) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let options = MountOptions {
-            allow_other: false,
-            reader: None,
-            source: "test".into(),
-            repository: None,
-            own: OwnDrive::default(),
-            idle_exit: None,
-            on_error: Arc::new(|_| {}),
-        };
-        let mounted = mount(fs.clone(), folder.path(), &options).unwrap();
+        let mounted = mount(fs.clone(), folder.path(), &mount_options(on_error)).unwrap();
         Self { fs, mounted: Some(mounted), folder }
     }
 

@@ -11,9 +11,11 @@ use rustix::io::Errno as DeviceError;
 use super::protocol::{Answer, answer_header, listing_is_old};
 use crate::core::Ino;
 
-/// The kernel refuses a buffer without room for the longest write that fuser has agreed on with it, though
-/// nobody writes. Pages that are never touched cost nothing.
-const LONGEST: usize = (16 << 20) + 4096;
+/// Longest write that is agreed on with the kernel, though nobody writes: reads are as long.
+pub const LONGEST_WRITE: u32 = 1 << 20;
+/// The kernel refuses a buffer without room for that; and it fills it, when it forgets many inodes at
+/// once.
+const LONGEST: usize = LONGEST_WRITE as usize + 4096;
 /// `writev` takes no more.
 const MOST_PIECES: usize = 1024;
 

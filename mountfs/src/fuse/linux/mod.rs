@@ -3,16 +3,19 @@
 
 mod device;
 mod habits;
+mod listing;
 mod protocol;
 mod serve;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 
 use fuser::{
     Config, Filesystem, InitFlags, KernelConfig, MountOption, Request, Session, SessionACL,
@@ -21,7 +24,7 @@ use fuser::{
 use super::drive::Drive;
 use crate::MountOptions;
 use crate::point::{MountError, SOURCE_PREFIX};
-use device::Device;
+use device::{Device, LONGEST_WRITE};
 use serve::{Opens, Server};
 
 /// Threads that take requests; most of what must be fetched is answered by others.
@@ -64,35 +67,43 @@ pub(super) fn serve(
     let opens = *opens.lock().unwrap_or_else(|e| e.into_inner());
     let only = (!options.allow_other).then(|| rustix::process::geteuid().as_raw());
     let server = Arc::new(Server::new(drive, opens, only));
-    let threads = start(&server, &mounted)
+    let ended = start(&server, &mounted)
         .map_err(|e| MountError::Io(format!("can't serve {}", point.display()), e))?;
-    let guard = std::thread::spawn(move || {
-        let ended = threads.into_iter().map(|thread| {
-            thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
-        });
-        // All of them, whatever one says.
-        ended.fold(Ok(()), io::Result::and)
-    });
-    read_further_ahead(point);
+    let guard = thread::spawn(move || wait_for(&ended));
     Ok(Serving { guard, _mounted: mounted })
 }
 
+/// One that finds no drive any more tells for all of them: others may be waiting for a store that
+/// stalls. One that ends with an error leaves it to them.
+fn wait_for(ended: &Receiver<io::Result<()>>) -> io::Result<()> {
+    let mut all = Err(io::Error::other("a thread panicked"));
+    for one in ended {
+        if one.is_ok() {
+            return Ok(());
+        }
+        all = one;
+    }
+    all
+}
+
+/// The threads that serve it; each says when it has ended.
 fn start(
     server: &Arc<Server>,
     mounted: &Session<Handshake>,
-) -> io::Result<Vec<JoinHandle<io::Result<()>>>> {
+) -> io::Result<Receiver<io::Result<()>>> {
     let mut devices = vec![Device::new(mounted.as_fd())?];
     while devices.len() < THREADS {
         // Who may not open it, as fusermount3 may, takes requests from the one with all threads.
         let another = devices[0].another().or_else(|_| Device::new(mounted.as_fd()))?;
         devices.push(another);
     }
-    let start = |device| {
-        let server = server.clone();
-        let serving = std::thread::Builder::new().name("drive".into());
-        serving.spawn(move || server.run(device))
-    };
-    devices.into_iter().map(start).collect()
+    let (end, ended) = mpsc::channel();
+    for device in devices {
+        let (server, end) = (server.clone(), end.clone());
+        let serving = thread::Builder::new().name("drive".into());
+        serving.spawn(move || end.send(server.run(device)))?;
+    }
+    Ok(ended)
 }
 
 fn connect(
@@ -136,6 +147,7 @@ fn negotiate(config: &mut KernelConfig, check_permissions: bool) -> Opens {
         let _ = config.add_capabilities(flag);
     }
     let _ = config.set_max_background(MAX_BACKGROUND);
+    let _ = config.set_max_write(LONGEST_WRITE);
     let mut has = |flag| config.add_capabilities(flag).is_ok();
     Opens {
         no_file: has(InitFlags::FUSE_NO_OPEN_SUPPORT),
@@ -143,16 +155,12 @@ fn negotiate(config: &mut KernelConfig, check_permissions: bool) -> Opens {
     }
 }
 
-/// Lets the kernel ask for more at once when a file is read in sequence. Only
-/// root may; else reads stay 128 KiB long, which is slower and nothing more.
-fn read_further_ahead(point: &Path) {
-    if let Ok(meta) = std::fs::metadata(point) {
-        use std::os::unix::fs::MetadataExt;
-        let device = meta.dev();
-        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-        let file = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
-        let _ = std::fs::write(file, READ_AHEAD_KIB.to_string());
-    }
+/// Lets the kernel ask for more at once when a file is read in sequence. Only root may; else reads
+/// stay 128 KiB long, which is slower and nothing more. The drive itself isn't asked which device it
+/// is, as in the table of mounts: that may wait for the store.
+pub(super) fn read_further_ahead(device: &OsStr) {
+    let file = Path::new("/sys/class/bdi").join(device).join("read_ahead_kb");
+    let _ = std::fs::write(file, READ_AHEAD_KIB.to_string());
 }
 
 fn explain(error: io::Error, point: &Path) -> MountError {

@@ -12,6 +12,8 @@ use crate::fuse::drive::{BLOCK, LONGEST_NAME, rdev};
 pub const ANSWER_HEADER: usize = 16;
 /// Entries of listings are aligned to it.
 const ALIGNMENT: usize = 8;
+/// Longer names are refused by the kernel, and what is listed beside them, too.
+pub const LONGEST_LISTED: usize = 1024;
 /// Lengths of the structures `fuse_attr`, `fuse_entry_out` and `fuse_dirent`.
 const ATTR: usize = 88;
 const ENTRY: usize = 40 + ATTR;
@@ -32,7 +34,7 @@ pub struct Request<'a> {
 pub enum Call<'a> {
     Lookup(&'a [u8]),
     Forget(u64),
-    ForgetAll(Vec<(Ino, u64)>),
+    ForgetAll(Forgotten<'a>),
     Attributes,
     Target,
     Open {
@@ -61,6 +63,8 @@ pub enum Call<'a> {
     Close,
     /// Something would be changed.
     Change,
+    /// `ioctl`
+    Control,
     /// The kernel asks for nothing any more.
     End,
     /// It is left to the kernel.
@@ -112,6 +116,7 @@ impl<'a> Call<'a> {
             READDIR => Self::List(fields.range()?),
             ACCESS => Self::Access { mask: fields.u32()? },
             DESTROY => Self::End,
+            IOCTL => Self::Control,
             BATCH_FORGET => Self::ForgetAll(fields.forgotten()?),
             READDIRPLUS => Self::ListWithAttributes(fields.range()?),
             LSEEK => {
@@ -152,6 +157,7 @@ mod code {
     pub const ACCESS: u32 = 34;
     pub const CREATE: u32 = 35;
     pub const DESTROY: u32 = 38;
+    pub const IOCTL: u32 = 39;
     pub const BATCH_FORGET: u32 = 42;
     pub const READDIRPLUS: u32 = 44;
     pub const RENAME2: u32 = 45;
@@ -159,6 +165,7 @@ mod code {
 }
 
 /// What is left of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -186,11 +193,26 @@ impl<'a> Fields<'a> {
         Some(Range { offset, size: self.u32()? })
     }
 
-    /// As many as there are, whatever their number is said to be.
-    fn forgotten(&mut self) -> Option<Vec<(Ino, u64)>> {
+    fn forgotten(mut self) -> Option<Forgotten<'a>> {
         let (count, _) = (self.u32()?, self.u32()?);
-        let next = || Some((Ino(self.u64()?), self.u64()?));
-        Some(std::iter::from_fn(next).take(count as usize).collect())
+        Some(Forgotten { count, fields: self })
+    }
+}
+
+/// Inodes, and how often each was looked up: as many as there are, whatever their number is said
+/// to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forgotten<'a> {
+    count: u32,
+    fields: Fields<'a>,
+}
+
+impl Iterator for Forgotten<'_> {
+    type Item = (Ino, u64);
+
+    fn next(&mut self) -> Option<(Ino, u64)> {
+        self.count = self.count.checked_sub(1)?;
+        Some((Ino(self.fields.u64()?), self.fields.u64()?))
     }
 }
 
@@ -373,6 +395,13 @@ mod tests {
         Request::decode(bytes).unwrap().call
     }
 
+    fn forgotten(batch: &[u64]) -> Vec<(Ino, u64)> {
+        match call(&request(code::BATCH_FORGET, &numbers(batch))) {
+            Call::ForgetAll(all) => all.collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn requests_are_taken_apart() {
         let bytes = request(code::LOOKUP, b"name\0");
@@ -389,18 +418,15 @@ mod tests {
         let seek = numbers(&[9, 8192, libc::SEEK_HOLE as u64]);
         let wanted = Call::Seek { offset: 8192, whence: libc::SEEK_HOLE as u32 };
         assert_eq!(call(&request(code::LSEEK, &seek)), wanted);
-        let forgotten = Call::ForgetAll(vec![(Ino(5), 1), (Ino(6), 2)]);
-        let batch = numbers(&[2, 5, 1, 6, 2]);
-        assert_eq!(call(&request(code::BATCH_FORGET, &batch)), forgotten);
+        assert_eq!(forgotten(&[2, 5, 1, 6, 2]), [(Ino(5), 1), (Ino(6), 2)]);
+        assert_eq!(forgotten(&[1, 5, 1, 6, 2]), [(Ino(5), 1)]);
         assert_eq!(call(&request(code::RENAME2, &[])), Call::Change);
         assert_eq!(call(&request(4711, &[])), Call::Unknown);
     }
 
     #[test]
     fn nothing_is_reserved_because_a_number_says_so() {
-        let batch = numbers(&[u64::from(u32::MAX), 5, 1]);
-        let wanted = Call::ForgetAll(vec![(Ino(5), 1)]);
-        assert_eq!(call(&request(code::BATCH_FORGET, &batch)), wanted);
+        assert_eq!(forgotten(&[u64::from(u32::MAX), 5, 1, 6]), [(Ino(5), 1)]);
     }
 
     #[test]

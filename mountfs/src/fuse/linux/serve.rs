@@ -3,6 +3,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use fuser::Errno;
@@ -10,6 +11,7 @@ use rustix::io::Errno as DeviceError;
 
 use super::device::{Device, Reply, Room};
 use super::habits::Habits;
+use super::listing::Piece;
 use super::protocol::{Answer, Call, Range, Request};
 use crate::core::{Ino, LookUp, SnapshotFs};
 use crate::follow;
@@ -17,6 +19,9 @@ use crate::fuse::drive::{Drive, FOR_GOOD, look_up, seeks_hole, valid, xattr, xat
 
 /// Longer reads are mostly the kernel's readahead: nobody waits for each of them.
 const LONG_READ: u32 = 64 << 10;
+
+/// Between an error of the device and the next try.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// It takes a millisecond or two.
 const TAKING_BACK: Duration = Duration::from_millis(100);
@@ -50,8 +55,17 @@ impl Server {
             let request = match device.next(&mut room) {
                 Ok(Some(bytes)) => Request::decode(bytes),
                 Ok(None) => continue,
-                Err(DeviceError::NODEV) => return Ok(()),
-                Err(e) => return Err(e.into()),
+                Err(DeviceError::NODEV | DeviceError::CONNABORTED) => return Ok(()),
+                // It will never be another.
+                Err(e @ (DeviceError::BADF | DeviceError::INVAL | DeviceError::PERM)) => {
+                    return Err(e.into());
+                }
+                // Without memory for the moment, for one: with every thread that ends there is one
+                // less to answer.
+                Err(_) => {
+                    thread::sleep(AGAIN);
+                    continue;
+                }
             };
             // What can't even be answered is passed over.
             let Some(request) = request else { continue };
@@ -78,8 +92,8 @@ impl Server {
                 reply.error(Errno::EACCES)
             }
             Call::Lookup(name) => self.look_up(reply, ino, who, name),
-            Call::Forget(count) => self.forget(reply, &[(ino, count)]),
-            Call::ForgetAll(all) => self.forget(reply, &all),
+            Call::Forget(count) => self.forget(reply, std::iter::once((ino, count))),
+            Call::ForgetAll(all) => self.forget(reply, all),
             Call::Attributes => self.answer(reply, ino, SnapshotFs::attr, |reply, attr| {
                 reply.answer(Answer::default().attributes(&attr, valid(&attr)));
             }),
@@ -102,6 +116,7 @@ impl Server {
             Call::Access { .. } | Call::Close | Call::End => reply.bytes(&[]),
             Call::Seek { offset, whence } => self.seek(reply, ino, offset, whence),
             Call::Change => reply.error(Errno::EROFS),
+            Call::Control => reply.error(Errno::ENOTTY),
             Call::Unknown => reply.error(Errno::ENOSYS),
             Call::Malformed => reply.error(Errno::EIO),
         }
@@ -134,8 +149,8 @@ impl Server {
         });
     }
 
-    fn forget(&self, reply: Reply, all: &[(Ino, u64)]) {
-        all.iter().for_each(|(ino, count)| self.drive.fs.forget(*ino, *count));
+    fn forget(&self, reply: Reply, all: impl Iterator<Item = (Ino, u64)>) {
+        all.for_each(|(ino, count)| self.drive.fs.forget(ino, count));
         reply.keep_silent();
     }
 
@@ -164,32 +179,24 @@ impl Server {
     }
 
     fn list(&self, reply: Reply, ino: Ino, Range { offset, size }: Range) {
-        let room = size as usize;
-        let list = move |fs: &SnapshotFs, listing: &mut Answer| {
-            fs.read_dir(ino, offset, LookUp::Nothing, &mut |entry| listing.listed(&entry, room))
-        };
-        let give = |listing: Answer, done| reply.give(done, |reply, ()| reply.answer(&listing));
-        self.drive.fill(ino, Answer::for_listing(), list, give);
+        let list =
+            move |fs: &SnapshotFs, piece: &mut Piece| piece.fill(fs, ino, offset, LookUp::Nothing);
+        let drive = self.drive.clone();
+        self.drive.fill(ino, Piece::new(size, false), list, move |piece, done| {
+            give_piece(reply, &drive, ino, &piece, done);
+        });
     }
 
     fn list_with(&self, reply: Reply, ino: Ino, who: u32, Range { offset, size }: Range) {
-        let room = size as usize;
         let fixed = self.drive.fs.is_fixed(ino);
         let look_up = if fixed { self.habits.of(who, offset) } else { LookUp::Everything };
-        let list = move |fs: &SnapshotFs, (listing, bare): &mut (Answer, u64)| {
-            fs.read_dir(ino, offset, look_up, &mut |entry| {
-                let known = entry.looked_up.then(|| valid(&entry.attr));
-                let fits = listing.listed_with(&entry, known, room);
-                *bare += u64::from(fits && !entry.looked_up);
-                fits
-            })
-        };
-        let habits = self.habits.clone();
-        self.drive.fill(ino, (Answer::for_listing(), 0), list, move |(listing, bare), done| {
-            if look_up != LookUp::Everything && bare > 0 {
-                habits.listed(who, ino, bare);
+        let list = move |fs: &SnapshotFs, piece: &mut Piece| piece.fill(fs, ino, offset, look_up);
+        let (drive, habits) = (self.drive.clone(), self.habits.clone());
+        self.drive.fill(ino, Piece::new(size, true), list, move |piece, done| {
+            if look_up != LookUp::Everything && piece.bare > 0 {
+                habits.listed(who, ino, piece.bare);
             }
-            reply.give(done, |reply, ()| reply.answer(&listing));
+            give_piece(reply, &drive, ino, &piece, done);
         });
     }
 
@@ -214,6 +221,13 @@ impl Server {
             None => reply.error(Errno::ENXIO),
         });
     }
+}
+
+fn give_piece(reply: Reply, drive: &Drive, dir: Ino, piece: &Piece, done: Result<(), Errno>) {
+    if let Some(complaint) = piece.complaint().filter(|_| done.is_ok()) {
+        drive.fail(dir, &complaint);
+    }
+    reply.give(done, |reply, ()| reply.answer(&piece.answer));
 }
 
 /// Has the kernel forget listings, on a thread of its own: the kernel waits for pages of listings that
