@@ -16,7 +16,7 @@ use common::files::*;
 use common::*;
 use tresor_engine::crypto::Password;
 use tresor_engine::format::Time;
-use tresor_engine::maintenance::{PruneOptions, PrunePlan, prune};
+use tresor_engine::maintenance::{MaxUnused, PruneOptions, PrunePlan, prune};
 use tresor_engine::monitor::Quiet;
 use tresor_engine::repo::{OpenOptions, Repository, now};
 use tresor_engine::store::{LocalStore, Store};
@@ -148,7 +148,8 @@ fn open(w: &World) -> Arc<Repository> {
 /// Marks as a prune does that ran three hours ago: the next one may delete at once.
 fn mark(work: &Work, w: &World) {
     let grace = Duration::from_secs(7200);
-    let options = PruneOptions { max_unused_percent: 0.0, grace, ..PruneOptions::default() };
+    let max_unused = MaxUnused::Percent(0.0);
+    let options = PruneOptions { max_unused, grace, ..PruneOptions::default() };
     let repo = open(w);
     let time = Time::new(now().seconds - 3 * 3600, 0);
     let plan = PrunePlan::at(&repo, &options, time, &Quiet::default());
