@@ -6,7 +6,7 @@ use jiff::Zoned;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use tresor_engine::format::{ParityShare, Time};
-use tresor_engine::maintenance::Subset;
+use tresor_engine::maintenance::{MaxUnused, Subset};
 use tresor_engine::select::start_of;
 
 /// `1500`, `100K`, `1.5GiB`: units are powers of 1024.
@@ -43,6 +43,24 @@ pub fn parity(text: &str) -> Result<ParityShare, String> {
         .ok_or_else(|| format!("{text:?} is too little: write a percentage from 0.1% to 100%"))
 }
 
+/// As before sizes could be given: a bare number is a percentage, too.
+fn is_percentage(text: &str) -> bool {
+    text.contains('%') || text.parse::<f64>().is_ok()
+}
+
+/// How much may stay unused: `5%`, `10G`, `unlimited`.
+pub fn max_unused(text: &str) -> Result<MaxUnused, String> {
+    if text.eq_ignore_ascii_case("unlimited") {
+        return Ok(MaxUnused::Unlimited);
+    }
+    if is_percentage(text) {
+        return percent(text).map(MaxUnused::Percent);
+    }
+    size(text).map(MaxUnused::Bytes).map_err(|_| {
+        format!("{text:?} is no amount: write a percentage like 5%, a size like 10G, or unlimited")
+    })
+}
+
 /// Which packs to read: `5%`, `2/7`, `10G`.
 pub fn subset(text: &str) -> Result<Subset, String> {
     let wrong = || {
@@ -50,15 +68,11 @@ pub fn subset(text: &str) -> Result<Subset, String> {
             "{text:?} names no part: write a percentage like 5%, a part like 2/7, or a size like 10G"
         )
     };
-    if text.contains('%') {
+    if is_percentage(text) {
         return percent(text).map(Subset::Percent);
     }
     let Some((part, of)) = text.split_once('/') else {
-        return match text.parse::<f64>() {
-            // As before sizes could be given: a bare number is a percentage.
-            Ok(_) => percent(text).map(Subset::Percent),
-            Err(_) => size(text).map(Subset::Bytes).map_err(|_| wrong()),
-        };
+        return size(text).map(Subset::Bytes).map_err(|_| wrong());
     };
     let (part, of) =
         (part.trim().parse().map_err(|_| wrong())?, of.trim().parse().map_err(|_| wrong())?);
@@ -174,6 +188,25 @@ mod tests {
         assert_eq!(subset("10M"), Ok(Subset::Bytes(10 << 20)));
         for text in ["", "0/7", "8/7", "1/0", "x", "/", "101%", "-1M", "1/x"] {
             assert!(subset(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn amounts_that_may_stay_unused() {
+        use MaxUnused::{Bytes, Percent, Unlimited};
+        let good = [
+            ("5%", Percent(5.0)),
+            ("0", Percent(0.0)),
+            ("2.5", Percent(2.5)),
+            ("10G", Bytes(10 << 30)),
+            ("0b", Bytes(0)),
+            ("unlimited", Unlimited),
+        ];
+        for (text, amount) in good {
+            assert_eq!(max_unused(text), Ok(amount), "{text}");
+        }
+        for text in ["", "101%", "200", "-1", "-1G", "x", "NaN", "inf", "unlimited%", "5/7"] {
+            assert!(max_unused(text).is_err(), "{text}");
         }
     }
 

@@ -2,6 +2,8 @@
 #![cfg(target_os = "linux")]
 
 mod common;
+#[path = "errors/midway.rs"]
+mod midway;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -111,27 +113,12 @@ fn what_vanishes_does_no_harm() {
     w.ok("check -q --read-data");
 }
 
-/// A world whose repository is on a disk of its own.
-fn on_small_disk(size: &str) -> World {
-    let w = World::bare();
-    fs::create_dir(w.path("repo")).unwrap();
-    let options = format!("size={size}");
-    sh("mount", &[&"-t", &"tmpfs", &"-o", &options, &"tmpfs", &w.path("repo")]);
-    w.init();
-    w
-}
-
-fn remount(w: &World, options: &str) {
-    let options = format!("remount,{options}");
-    sh("mount", &[&"-o", &options, &w.path("repo")]);
-}
-
 #[test]
 fn a_full_disk_loses_nothing() {
     if !can_be_root() {
         return;
     }
-    let w = on_small_disk("8M");
+    let w = World::on_small_disk("8M");
     write(w.path("src/first"), noise(1, 2 << 20));
     w.ok("backup -q src");
     write(w.path("src/second"), noise(2, 20 << 20));
@@ -141,7 +128,7 @@ fn a_full_disk_loses_nothing() {
     w.ok("check -q --read-data");
     w.ok("restore latest -t out -q");
 
-    remount(&w, "size=64M");
+    w.remount("size=64M");
     w.ok("backup -q src");
     w.ok("check -q --read-data");
     w.ok("restore latest -t out -q --overwrite");
@@ -200,7 +187,7 @@ fn a_repository_that_vanishes_during_a_backup() {
     w.ok("backup -q src");
     w.ok("check -q --read-data");
     if can_be_root() {
-        let w = on_small_disk("300M");
+        let w = World::on_small_disk("300M");
         // The folder below it is there, and empty.
         gone(&w, "umount -l repo");
         assert_eq!(names(w.path("repo")), [""; 0]);
@@ -250,10 +237,10 @@ fn a_repository_that_is_read_only_can_be_read() {
     if !can_be_root() {
         return;
     }
-    let w = on_small_disk("64M");
+    let w = World::on_small_disk("64M");
     write(w.path("src/file"), noise(1, 1 << 20));
     w.ok("backup -q src");
-    remount(&w, "ro");
+    w.remount("ro");
     for words in ["snapshots", "ls latest", "restore latest -t out", "check", "stats"] {
         w.ok(words);
     }

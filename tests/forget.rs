@@ -1,4 +1,5 @@
-//! `forget` of the built command: what it removes by name, and what each rule keeps.
+//! `forget` of the built command: what it removes by name, and what each rule keeps. And how
+//! much `prune` rewrites then.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -150,4 +151,87 @@ fn what_was_repaired_pushes_no_whole_snapshot_out() {
     // By its name it goes alone.
     w.ok(&format!("forget -q {}", left[0]));
     assert_eq!(ids(&w), originals[3..]);
+}
+
+/// Four packs that are half needed, of six megabytes each.
+fn half_needed() -> World {
+    let w = World::new();
+    for n in 0..4 {
+        write(w.path(format!("src/{n}/needed")), noise(2 * n, 4 << 20));
+        write(w.path(format!("src/{n}/not")), noise(2 * n + 1, 4 << 20));
+        w.ok("backup -q src");
+        fs::remove_file(w.path(format!("src/{n}/not"))).unwrap();
+    }
+    w.ok("backup -q src");
+    w.ok("forget -q --keep-last 1");
+    w
+}
+
+const MB: u64 = 1 << 20;
+
+#[test]
+fn prune_rewrites_as_much_as_it_may() {
+    let w = half_needed();
+    // Bytes that are rewritten, and those that stay unused. Packs of trees are short.
+    let plan = |words: &str| {
+        let plan = w.json(&format!("prune --dry-run {words}"));
+        ["bytes_repack", "bytes_unused_kept"].map(|field| plan[field].as_u64().unwrap())
+    };
+    let [none, all] = plan("--max-unused unlimited");
+    assert!(none == 0 && all > 11 * MB, "{none} {all}");
+    let used = w.json("prune --dry-run")["bytes_used"].as_u64().unwrap();
+    // No pack is longer, and no less is done than the next one would be too much for.
+    let pack = 7 * MB;
+    for (words, most) in [
+        ("0", 0),
+        ("13M", 13 * MB),
+        ("7M", 7 * MB),
+        ("3145728b", 3 * MB),
+        ("40%", used * 40 / 100),
+        ("20", used * 20 / 100),
+    ] {
+        let [rewritten, unused] = plan(&format!("--max-unused {words}"));
+        assert!(unused <= most && unused + pack >= most.min(all), "{words}: {unused} of {all}");
+        let rest = plan(&format!("--max-unused {words} --max-repack-size 1G"));
+        assert_eq!(rest, [rewritten, unused], "{words}");
+    }
+    let [whole, _] = plan("--max-unused 0");
+    for limit in [1, 6, 13, 20] {
+        let [rewritten, unused] = plan(&format!("--max-unused 0 --max-repack-size {limit}M"));
+        assert!(rewritten <= limit * MB && rewritten + pack >= limit * MB, "{limit}: {rewritten}");
+        assert!(unused > 0 && rewritten < whole, "{limit}: {unused}");
+    }
+    says(&w.ok("prune --dry-run --max-unused 7M"), &["kept:", " MiB unused in them", "rewritten:"]);
+    for (words, said) in [
+        ("--max-unused lots", ["5%", "10G", "unlimited"]),
+        ("--max-unused 101%", ["percentage", "0 to 100", "5%"]),
+        ("--max-repack-size lots", ["lots", "is no size", "500M"]),
+    ] {
+        says(&w.fails(1, &format!("prune {words}")), &said);
+    }
+
+    // What was planned is what is done, bit by bit.
+    while plan("--max-unused 0") != [0, 0] {
+        let done = &w.json("prune --grace 0 --max-unused 0 --max-repack-size 13M")["done"];
+        let bytes = done["bytes_repacked"].as_u64().unwrap();
+        assert!(bytes > 0 && bytes <= 13 * MB, "{done}");
+        w.ok("check -q --read-data");
+    }
+    w.ok("restore -q latest -t out");
+    assert_same(&w.path("src"), &w.path("out").join(w.inside("src")));
+}
+
+#[test]
+fn as_much_stays_unused_as_it_was_told() {
+    let w = half_needed();
+    let unused = || w.json("prune --dry-run --max-unused unlimited")["bytes_unused_kept"].clone();
+    let before = unused();
+    w.ok("prune -q --grace 0 --max-unused unlimited");
+    assert_eq!(unused(), before);
+    w.ok("backup -q src");
+    // `forget` takes it, too.
+    w.ok("forget -q latest --prune --grace 0 --max-unused 4M");
+    let left = unused().as_u64().unwrap();
+    assert!(left <= 4 * MB && left > 2 * MB, "{left}");
+    w.ok("check -q --read-data");
 }

@@ -192,7 +192,7 @@ fn diff_and_stats() {
 #[test]
 fn forget_prune_and_check() {
     let w = world();
-    let plan = "dry_run snapshots blobs_used blobs_unused bytes_used bytes_unused packs_kept \
+    let plan = "dry_run snapshots blobs_used blobs_unused bytes_used bytes_unused packs_kept bytes_unused_kept \
         packs_repack bytes_repack packs_mark bytes_mark packs_delete bytes_delete packs_waiting \
         packs_recovered packs_unindexed done";
     let done = "packs_deleted bytes_deleted bytes_repacked bytes_marked";

@@ -13,7 +13,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use tresor_engine::format::{BlobKind, Content, IndexData, ObjectId, ObjectKind, ObjectName};
 use tresor_engine::index::read_object;
-use tresor_engine::maintenance::PruneOptions;
+use tresor_engine::maintenance::{MaxUnused, PruneOptions};
 use tresor_engine::repo::Snapshot;
 use tresor_engine::store::{ObjectStore, Store, StoreError, StoreErrorKind};
 use tresor_engine::tree;
@@ -94,7 +94,12 @@ impl Forgotten {
         let parent = try_backup(&open(&store), &tree, None).unwrap();
         is_paged(&store, &parent);
         try_backup(&open(&store), &rest, None).unwrap();
-        Self { store, tree, parent, options: PruneOptions { max_unused_percent: 50.0, ..grace } }
+        Self {
+            store,
+            tree,
+            parent,
+            options: PruneOptions { max_unused: MaxUnused::Percent(50.0), ..grace },
+        }
     }
 
     fn forget(&self) {

@@ -13,8 +13,8 @@ use tresor_engine::format::{
     Config, KeySlot, ObjectId, ObjectKind, ObjectName, PACK_TRAILER_LEN, ParityShare,
 };
 use tresor_engine::maintenance::{
-    PruneOptions, RepairIndexOptions, RepairSnapshotsOptions, plan_prune, prune, repair_index,
-    repair_snapshots,
+    MaxUnused, PruneOptions, RepairIndexOptions, RepairSnapshotsOptions, plan_prune, prune,
+    repair_index, repair_snapshots,
 };
 use tresor_engine::monitor::Quiet;
 use tresor_engine::pack::read_table;
@@ -137,7 +137,11 @@ fn history(parity: Option<ParityShare>) -> usize {
                 let old: Vec<_> = old.iter().take(2).map(|s| s.id).collect();
                 let _ = repo.forget(&old);
                 let grace = std::time::Duration::ZERO;
-                let options = PruneOptions { grace, max_unused_percent: 0.0, ..Default::default() };
+                let options = PruneOptions {
+                    grace,
+                    max_unused: MaxUnused::Percent(0.0),
+                    ..Default::default()
+                };
                 let plan = plan_prune(&repo, &options, &quiet);
                 let _ = plan.and_then(|plan| prune(&repo, &options, plan, &quiet));
             }

@@ -31,7 +31,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use fastrand::Rng;
 use tresor_engine::format::{ObjectKind, ObjectName};
-use tresor_engine::maintenance::{PruneOptions, plan_prune};
+use tresor_engine::maintenance::{MaxUnused, PruneOptions, plan_prune};
 use tresor_engine::monitor::Quiet;
 use tresor_engine::store::Store;
 use tresor_testkit::{Call, HookedStore, Item, random_bytes};
@@ -75,7 +75,8 @@ fn random_histories() {
                 _ => {
                     clock += rng.i64(0..40 * 3600);
                     let percent = [0.0, 5.0, 100.0][rng.usize(..3)];
-                    let options = PruneOptions { max_unused_percent: percent, ..gentle() };
+                    let options =
+                        PruneOptions { max_unused: MaxUnused::Percent(percent), ..gentle() };
                     prune_at(&repo, &options, clock).unwrap();
                 }
             }

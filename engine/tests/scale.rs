@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use fastrand::Rng;
 use tresor_engine::format::{ObjectKind, ObjectName};
 use tresor_engine::history::{find, same_version, walk};
-use tresor_engine::maintenance::{CheckOptions, PruneOptions, check, plan_prune, prune, stats};
+use tresor_engine::maintenance::{
+    CheckOptions, MaxUnused, PruneOptions, check, plan_prune, prune, stats,
+};
 use tresor_engine::monitor::Quiet;
 use tresor_engine::repo::{OpenOptions, Repository, Snapshot};
 use tresor_engine::store::{MemoryStore, Store};
@@ -217,7 +219,7 @@ fn a_prune_of_others_makes_nobody_read_all_of_the_index_again() {
     let snapshots: Vec<_> = std::iter::repeat_with(&mut backed_up).take(20).collect();
     drop(open(&store, Some(caches[1].path())));
     repo.forget(&[snapshots[7].id]).unwrap();
-    let options = PruneOptions { max_unused_percent: 100.0, ..Default::default() };
+    let options = PruneOptions { max_unused: MaxUnused::Percent(100.0), ..Default::default() };
     let plan = plan_prune(&repo, &options, &Quiet::default()).unwrap();
     assert_eq!(prune(&repo, &options, plan, &Quiet::default()).unwrap().bytes_deleted, 0);
     cost.take();

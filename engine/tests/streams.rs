@@ -14,8 +14,8 @@ use tresor_engine::format::{
 };
 use tresor_engine::history::{self, ChangeKind};
 use tresor_engine::maintenance::{
-    CheckOptions, PruneOptions, RepairSnapshotsOptions, check, plan_prune, prune, repair_snapshots,
-    stats,
+    CheckOptions, MaxUnused, PruneOptions, RepairSnapshotsOptions, check, plan_prune, prune,
+    repair_snapshots, stats,
 };
 use tresor_engine::monitor::Quiet;
 use tresor_engine::repo::{Repository, Snapshot};
@@ -228,7 +228,7 @@ fn prune_keeps_streams_and_drops_those_that_nothing_needs() {
     let (second, _) = backup(&repo, &tree, &options(Some(first.clone())));
     let at_once = PruneOptions {
         grace: std::time::Duration::ZERO,
-        max_unused_percent: 0.0,
+        max_unused: MaxUnused::Percent(0.0),
         max_repack_bytes: None,
         ..Default::default()
     };

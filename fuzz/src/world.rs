@@ -11,8 +11,8 @@ use tresor_engine::format::{
     IndexData, ObjectId, ObjectKind, ObjectName, Purpose, SnapshotData, Time, sealed,
 };
 use tresor_engine::maintenance::{
-    PruneOptions, RepairIndexOptions, RepairSnapshotsOptions, plan_prune, prune, repair_index,
-    repair_snapshots, scrub,
+    MaxUnused, PruneOptions, RepairIndexOptions, RepairSnapshotsOptions, plan_prune, prune,
+    repair_index, repair_snapshots, scrub,
 };
 use tresor_engine::monitor::Quiet;
 use tresor_engine::repo::{InitOptions, OpenOptions, Repository};
@@ -155,7 +155,8 @@ fn maintain(repo: &Arc<Repository>, how: u8) {
     match how % 5 {
         0 => {
             let grace = if how & 0x40 == 0 { Duration::ZERO } else { Duration::from_secs(7200) };
-            let options = PruneOptions { grace, max_unused_percent: 0.0, ..Default::default() };
+            let options =
+                PruneOptions { grace, max_unused: MaxUnused::Percent(0.0), ..Default::default() };
             if let Ok(plan) = plan_prune(repo, &options, &monitor) {
                 let _ = prune(repo, &options, plan, &monitor);
             }

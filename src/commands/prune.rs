@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde::Serialize;
 use tresor_engine::format::ObjectId;
 use tresor_engine::maintenance::{
-    PruneOptions, PruneOutcome, PrunePlan, plan_prune, plan_prune_without, prune,
+    MaxUnused, PruneOptions, PruneOutcome, PrunePlan, plan_prune, plan_prune_without, prune,
 };
 use tresor_engine::monitor::Monitor;
 use tresor_engine::repo::Repository;
@@ -22,12 +22,18 @@ const EXAMPLES: &str = "\
 Examples:
   tresor prune
   tresor prune --dry-run
+  tresor prune --max-unused 10G --max-repack-size 50G
   tresor prune --max-unused 0 --grace 0
 
 Backups, restores and drives may go on meanwhile. So that they can, space is given back
 in two steps: packs that nothing needs are marked, and deleted by a prune that comes
 after the time of grace. --grace 0 deletes at once, and is for a repository to which
 nobody is backing up right now.
+
+What a pack holds that is not needed stays there as long as something else in it is, until
+the pack is rewritten. --max-unused says how much may stay: 5% of what is used, 10G, or
+unlimited, which rewrites nothing for its sake. --max-repack-size ends that earlier: the
+next prune goes on. The packs with the most to gain come first.
 
 Exit codes: 0 done, 1 failed, 10 no repository, 12 wrong password, 130 interrupted";
 
@@ -45,11 +51,11 @@ pub struct Args {
 
 #[derive(clap::Args)]
 pub struct PruneArgs {
-    /// Unused data that may stay in packs that are needed, in percent of what is used
-    #[arg(long, value_name = "PERCENT", value_parser = parse::percent, default_value = "5%")]
-    max_unused: f64,
+    /// Unused data that may stay in packs that are needed: in percent of what is used, a size such as 10G, or unlimited
+    #[arg(long, value_name = "AMOUNT", value_parser = parse::max_unused, default_value = "5%")]
+    max_unused: MaxUnused,
 
-    /// Rewrite at most so much, such as 10G
+    /// Rewrite packs of at most so much, such as 10G
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     max_repack_size: Option<u64>,
 
@@ -67,6 +73,7 @@ pub struct Answer {
     bytes_used: u64,
     bytes_unused: u64,
     packs_kept: u64,
+    bytes_unused_kept: u64,
     packs_repack: u64,
     bytes_repack: u64,
     packs_mark: u64,
@@ -141,7 +148,7 @@ fn with_monitor(
 impl PruneArgs {
     fn options(&self) -> PruneOptions {
         PruneOptions {
-            max_unused_percent: self.max_unused,
+            max_unused: self.max_unused,
             max_repack_bytes: self.max_repack_size,
             grace: self.grace,
             ..PruneOptions::default()
@@ -171,6 +178,7 @@ impl Answer {
             bytes_used: plan.bytes_used,
             bytes_unused: plan.bytes_unused,
             packs_kept: plan.packs_kept,
+            bytes_unused_kept: plan.bytes_unused_kept,
             packs_repack: plan.packs_repack,
             bytes_repack: plan.bytes_repack,
             packs_mark: plan.packs_mark,
@@ -192,7 +200,11 @@ impl Answer {
         };
         line("used:", format!("{} in {}", size(self.bytes_used), blobs(self.blobs_used)));
         line("unused:", format!("{} in {}", size(self.bytes_unused), blobs(self.blobs_unused)));
-        line("kept:", packs(self.packs_kept));
+        let unused = match self.bytes_unused_kept {
+            0 => String::new(),
+            bytes => format!(", {} unused in them", size(bytes)),
+        };
+        line("kept:", packs(self.packs_kept) + &unused);
         if self.packs_repack > 0 {
             let rewritten = format!("{}, {}", packs(self.packs_repack), size(self.bytes_repack));
             line("rewritten:", rewritten);

@@ -1,8 +1,10 @@
 //! The built command, run in a folder of its own with a repository and things to save.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod disks;
 pub mod drive;
 pub mod files;
+pub mod halted;
 pub mod leftovers;
 
 use std::collections::BTreeSet;

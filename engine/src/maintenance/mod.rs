@@ -17,7 +17,7 @@ mod workers;
 
 pub use check::{CheckOptions, CheckProblem, CheckReport, MOST_FILES, Subset, check};
 pub(crate) use index_writer::disown;
-pub use plan::{PruneOptions, PrunePlan, plan_prune, plan_prune_without};
+pub use plan::{MaxUnused, PruneOptions, PrunePlan, plan_prune, plan_prune_without};
 pub(crate) use prune::mark_lost;
 pub use prune::{PruneOutcome, prune};
 pub use reach::{At, Reached, walk_reachable};

@@ -15,10 +15,28 @@ use crate::monitor::Monitor;
 use crate::object;
 use crate::repo::{Repository, Snapshot};
 
+/// How much unused data may stay in packs that are partly used.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MaxUnused {
+    /// Of the bytes that are used.
+    Percent(f64),
+    Bytes(u64),
+    Unlimited,
+}
+
+impl MaxUnused {
+    fn bytes(self, used: u64) -> u64 {
+        match self {
+            Self::Percent(percent) => (used as f64 * percent / 100.0) as u64,
+            Self::Bytes(bytes) => bytes,
+            Self::Unlimited => u64::MAX,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct PruneOptions {
-    /// Unused bytes that may stay in packs that are partly used, in percent of the used bytes.
-    pub max_unused_percent: f64,
+    pub max_unused: MaxUnused,
     /// Rewrite at most this many bytes.
     pub max_repack_bytes: Option<u64>,
     /// After so many bytes were copied, or some more if the index is large or looking at all
@@ -33,7 +51,8 @@ pub struct PruneOptions {
 impl Default for PruneOptions {
     fn default() -> Self {
         let grace = Duration::from_secs(24 * 3600);
-        Self { max_unused_percent: 5.0, max_repack_bytes: None, batch_bytes: 256 << 20, grace }
+        let max_unused = MaxUnused::Percent(5.0);
+        Self { max_unused, max_repack_bytes: None, batch_bytes: 256 << 20, grace }
     }
 }
 
@@ -67,6 +86,8 @@ pub struct PrunePlan {
     pub bytes_used: u64,
     pub bytes_unused: u64,
     pub packs_kept: u64,
+    /// Of those that are needed and not rewritten.
+    pub bytes_unused_kept: u64,
     pub packs_repack: u64,
     pub bytes_repack: u64,
     /// Packs that nothing needs: marked now; also anew, if they were marked in the future.
@@ -353,8 +374,14 @@ impl PrunePlan {
                 (true, 0) if pack.unused_blobs > 0 => partly.push((*info, pack)),
                 (true, 0) if info.size < SMALL_PACK => small.push((*info, pack)),
                 (true, 0) => self.packs_kept += 1,
-                (true, _) if self.rotten.contains(&info.id) => self.packs_kept += 1,
-                (true, _) => drop(self.recover.insert(info.id)),
+                (true, _) => {
+                    self.bytes_unused_kept += pack.unused;
+                    if self.rotten.contains(&info.id) {
+                        self.packs_kept += 1;
+                    } else {
+                        self.recover.insert(info.id);
+                    }
+                }
                 (false, 0) if options.grace.is_zero() => self.drop_pack(info),
                 (false, since) if since == 0 || since > latest => {
                     self.mark.insert(info.id);
@@ -385,7 +412,7 @@ impl PrunePlan {
     ) {
         let limit = options.max_repack_bytes.unwrap_or(u64::MAX);
         let mut left: u64 = partly.iter().map(|(_, p)| p.unused).sum();
-        let allowed = (self.bytes_used as f64 * options.max_unused_percent / 100.0) as u64;
+        let allowed = options.max_unused.bytes(self.bytes_used);
         partly.sort_by_key(|(info, p)| {
             (std::cmp::Reverse(p.unused * 1000 / (p.used + p.unused).max(1)), info.id)
         });
@@ -405,6 +432,7 @@ impl PrunePlan {
                 left -= candidate.1.unused;
             }
         }
+        self.bytes_unused_kept += left;
         if small.len() >= MANY_SMALL {
             for candidate in &small {
                 take(self, candidate);

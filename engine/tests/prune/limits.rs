@@ -1,6 +1,6 @@
 //! How much a prune copies.
 
-use tresor_engine::maintenance::PrunePlan;
+use tresor_engine::maintenance::MaxUnused;
 
 use super::*;
 
@@ -43,28 +43,36 @@ fn no_more_is_copied_than_was_allowed() {
 #[test]
 fn as_much_stays_unused_as_was_allowed() {
     let (base, kept) = partly_used();
-    let plan_of = |store: &Store, percent: f64| {
-        let options = PruneOptions { max_unused_percent: percent, ..all() };
+    let plan_of = |store: &Store, max_unused: MaxUnused| {
+        let options = PruneOptions { max_unused, ..all() };
         (options, plan_prune(&open(store), &options, &Quiet::default()).unwrap())
     };
     // Packs of which nothing is needed are none of it.
-    let (options, _) = plan_of(&base, 1e9);
+    let (options, plan) = plan_of(&base, MaxUnused::Unlimited);
+    assert_eq!((plan.packs_repack, plan.bytes_delete > 0), (0, true), "{plan:?}");
     prune_at(&open(&base), &options, 0).unwrap();
-    let (_, plan) = plan_of(&base, 0.0);
-    let share = |plan: &PrunePlan| 100.0 * plan.bytes_unused as f64 / plan.bytes_used as f64;
-    let unused = share(&plan);
-    assert!(unused > 10.0, "{plan:?}");
-    let (_, plan) = plan_of(&base, unused + 1.0);
-    assert_eq!(plan.packs_repack, 0, "{plan:?}");
-    let mut copied = 0;
-    for percent in [unused - 1.0, unused / 2.0, unused / 5.0, 0.0] {
-        let store = copy(&base);
-        let (options, _) = plan_of(&store, percent);
-        let outcome = prune_at(&open(&store), &options, 0).unwrap();
-        let (_, left) = plan_of(&store, percent);
-        assert!(share(&left) <= percent + 0.01, "{} % left of {percent} %", share(&left));
-        assert!(outcome.bytes_repacked > copied, "{percent} %: {outcome:?}");
-        copied = outcome.bytes_repacked;
-        kept.verify(&store, &format!("{percent} % may stay"));
+    let (_, plan) = plan_of(&base, MaxUnused::Percent(0.0));
+    assert_eq!(plan.bytes_unused_kept, 0, "{plan:?}");
+    let (used, unused) = (plan.bytes_used, plan.bytes_unused);
+    let percent = |bytes: u64| MaxUnused::Percent(100.0 * bytes as f64 / used as f64);
+    assert!(unused * 10 > used, "{plan:?}");
+    for enough in [percent(unused + unused / 10), MaxUnused::Bytes(unused), MaxUnused::Unlimited] {
+        let (_, plan) = plan_of(&base, enough);
+        assert_eq!((plan.packs_repack, plan.bytes_unused_kept), (0, unused), "{plan:?}");
+    }
+    for most in [&percent, &MaxUnused::Bytes] as [&dyn Fn(u64) -> MaxUnused; 2] {
+        let mut copied = 0;
+        for allowed in [unused - 1, unused / 2, unused / 5, 0] {
+            let store = copy(&base);
+            let (options, plan) = plan_of(&store, most(allowed));
+            let outcome = prune_at(&open(&store), &options, 0).unwrap();
+            let (_, left) = plan_of(&store, most(allowed));
+            let what = format!("{:?}", options.max_unused);
+            assert!(left.bytes_unused <= allowed + 1, "{left:?} is left of {what}");
+            assert_eq!(left.bytes_unused, plan.bytes_unused_kept, "{what}");
+            assert!(outcome.bytes_repacked > copied, "{what}: {outcome:?}");
+            copied = outcome.bytes_repacked;
+            kept.verify(&store, &format!("{what} may stay"));
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tresor_engine::Result;
 use tresor_engine::format::ChunkSizes;
-use tresor_engine::maintenance::PruneOutcome;
+use tresor_engine::maintenance::{MaxUnused, PruneOutcome};
 
 use super::*;
 
@@ -120,7 +120,7 @@ fn of_two_places_the_pack_counts_that_is_used_best() {
 #[test]
 fn garbage_is_deleted_before_anything_is_copied() {
     let (store, kept) = half_used();
-    let lazy = PruneOptions { max_unused_percent: 1e9, ..gentle() };
+    let lazy = PruneOptions { max_unused: MaxUnused::Unlimited, ..gentle() };
     assert!(prune_at(&open(&store), &lazy, -3 * DAY).unwrap().bytes_marked > 0);
     let calls = Arc::new(Mutex::new(Vec::new()));
     let seen = calls.clone();

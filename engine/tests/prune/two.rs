@@ -1,14 +1,14 @@
 //! Two prunes at the same time: one gives way.
 
 use fastrand::Rng;
-use tresor_engine::maintenance::PruneOptions;
+use tresor_engine::maintenance::{MaxUnused, PruneOptions};
 
 use super::world::*;
 use super::{busy, calls_of_a_prune, finish, rounds};
 
 /// What two prunes want at once. The third pair is of two minds about what to keep.
 fn pairs() -> [(PruneOptions, PruneOptions); 3] {
-    let lazy = PruneOptions { max_unused_percent: 100.0, ..gentle() };
+    let lazy = PruneOptions { max_unused: MaxUnused::Percent(100.0), ..gentle() };
     [(gentle(), gentle()), (all(), all()), (lazy, all())]
 }
 

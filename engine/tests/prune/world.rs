@@ -19,7 +19,7 @@ use tresor_engine::format::{
 use tresor_engine::history;
 use tresor_engine::index::{Entry, read_object};
 use tresor_engine::maintenance::{
-    CheckOptions, PruneOptions, PruneOutcome, PrunePlan, check, prune,
+    CheckOptions, MaxUnused, PruneOptions, PruneOutcome, PrunePlan, check, prune,
 };
 use tresor_engine::monitor::Quiet;
 use tresor_engine::pack::{NewSegment, PackWriter, Packed};
@@ -233,7 +233,7 @@ pub fn try_backup(
 /// Deletes at once whatever is not needed.
 pub fn all() -> PruneOptions {
     let grace = Duration::ZERO;
-    PruneOptions { max_unused_percent: 0.0, grace, ..PruneOptions::default() }
+    PruneOptions { max_unused: MaxUnused::Percent(0.0), grace, ..PruneOptions::default() }
 }
 
 /// A day of grace.

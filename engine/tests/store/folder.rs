@@ -199,20 +199,42 @@ fn nobody_else_can_read_the_files() {
     assert!(["", "packs", "packs/01", "keys"].iter().all(|f| mode(f) & 0o7777 == 0o700));
 }
 
-#[cfg(unix)]
+/// Root may do everything, so in a thread of its own root becomes somebody else.
+#[cfg(target_os = "linux")]
+fn as_owner_who_is_not_root(folders: &[&std::path::Path], work: impl FnOnce() + Send) {
+    use rustix::process::{Uid, geteuid};
+    const NOBODY: u32 = 65534;
+    if geteuid().is_root() {
+        for folder in folders {
+            std::os::unix::fs::chown(folder, Some(NOBODY), None).unwrap();
+        }
+    }
+    let become_nobody = || {
+        if geteuid().is_root() {
+            rustix::thread::set_thread_uid(Uid::from_raw(NOBODY)).unwrap();
+        }
+        work();
+    };
+    std::thread::scope(|scope| scope.spawn(become_nobody).join()).unwrap();
+}
+
+#[cfg(target_os = "linux")]
 #[test]
 fn a_folder_without_permission_says_so() {
     use std::os::unix::fs::PermissionsExt;
-    let (store, _folder) = local_store();
+    let (store, folder) = local_store();
     let keys = store.root().join("keys");
+    let [key, other] = [1, 2].map(|n| name(ObjectKind::Key, n));
+    store.put(&key, b"x").unwrap();
     let mode = |mode| std::fs::set_permissions(&keys, PermissionsExt::from_mode(mode)).unwrap();
     mode(0);
-    // Root may do everything.
-    if std::fs::read_dir(&keys).is_err() {
-        let key = name(ObjectKind::Key, 1);
-        assert_eq!(kind(store.put(&key, b"x")), StoreErrorKind::PermissionDenied);
-        assert_eq!(kind(store.get(&key)), StoreErrorKind::PermissionDenied);
-        assert_eq!(kind(store.list(ObjectKind::Key)), StoreErrorKind::PermissionDenied);
-    }
+    as_owner_who_is_not_root(&[folder.path(), store.root(), &keys], || {
+        use StoreErrorKind::PermissionDenied;
+        assert_eq!(kind(store.put(&other, b"x")), PermissionDenied);
+        assert_eq!(kind(store.get(&key)), PermissionDenied);
+        assert_eq!(kind(store.delete(&key)), PermissionDenied);
+        assert_eq!(kind(store.list(ObjectKind::Key)), PermissionDenied);
+    });
     mode(0o700);
+    assert_eq!(store.get(&key).unwrap(), b"x");
 }
