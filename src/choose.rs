@@ -84,6 +84,18 @@ pub fn several_to_remove(
     filter: &FilterArgs,
     names: &[String],
 ) -> Result<Vec<Snapshot>> {
+    let by_place = |name: &&String| {
+        let spec = SnapshotSpec::parse(name, &TimeZone::system());
+        spec.is_ok_and(|spec| !matches!(spec, SnapshotSpec::Prefix(_)))
+    };
+    // One that can't be read may be the one that is meant.
+    if let Some(name) = names.iter().find(by_place)
+        && all_and_damaged(repo)?.1 > 0
+    {
+        bail!(
+            "there are snapshots that can't be read (see above), and {name} may be one of them, so nothing was removed: name it by its id"
+        );
+    }
     several_by(select_to_remove, repo, filter, names)
 }
 
@@ -148,6 +160,16 @@ fn say_passed_over(ahead: &[Snapshot]) {
 pub struct Place {
     pub snapshot: Snapshot,
     pub names: Vec<Vec<u8>>,
+}
+
+/// Finds `SNAPSHOT[:PATH]` for what writes somewhere: an empty path, as by a variable that isn't
+/// set, doesn't stand for everything.
+pub fn place_to_restore(repo: &Repository, filter: &FilterArgs, text: &OsStr) -> Result<Place> {
+    let shown = text.to_string_lossy();
+    if let (name, Some("")) = split_path(&shown) {
+        bail!("the path after {name}: is empty; write {name} or {name}:/ for the whole snapshot");
+    }
+    place(repo, filter, text)
 }
 
 /// Finds `SNAPSHOT[:PATH]`.

@@ -235,3 +235,29 @@ fn as_much_stays_unused_as_it_was_told() {
     assert!(left <= 4 * MB && left > 2 * MB, "{left}");
     w.ok("check -q --read-data");
 }
+
+/// What removes snapshots takes nothing for what wasn't meant.
+#[test]
+fn what_is_not_clearly_meant_is_not_forgotten() {
+    let w = World::new();
+    write(w.path("src/file"), "content");
+    for host in ["one", "one", "other"] {
+        w.ok(&format!("backup -q --host {host} --force src"));
+    }
+    let before = ids(&w);
+    let id = &before[0];
+    says(&w.fails(1, &format!("forget {}", &id[..3])), &[&id[..3], "too short"]);
+    says(&w.fails(1, &format!("forget --host other {id}")), &["doesn't match host other"]);
+    let mut empty = w.command("forget --keep-last 1 --keep-tag");
+    says(&ran(empty.arg("")).expect(1).err, &["--keep-tag names no tag"]);
+    assert_eq!(ids(&w), before);
+    // The newest can't be read: `latest` would be another one.
+    let newest = w.path("repo/snapshots").join(&before[2]);
+    flip(&newest, newest.metadata().unwrap().len() / 2);
+    for name in ["latest", "latest~1", "2999-01-01"] {
+        says(&w.fails(1, &format!("forget {name}")), &["can't be read", name, "by its id"]);
+    }
+    assert_eq!(ids(&w), before[..2]);
+    w.ok(&format!("forget {id}"));
+    assert_eq!(ids(&w), before[1..2]);
+}

@@ -9,6 +9,8 @@ use crate::error::{Error, Result};
 use crate::format::{PathBytes, SnapshotData, Time};
 use crate::repo::Snapshot;
 
+/// Digits of an id that name a snapshot to be removed: fewer may be a typo.
+const FEWEST_DIGITS: usize = 4;
 /// Candidates of an ambiguous id that are named in the message.
 const MOST_CANDIDATES: usize = 8;
 /// How far in seconds a time may lie ahead of the clock: clocks of clients differ.
@@ -237,7 +239,7 @@ pub fn select(
 }
 
 /// The same for what removes snapshots: a date names only one of that day, minute or second,
-/// and never an earlier one.
+/// and never an earlier one; an id has some digits, and is that of one which the filter matches.
 pub fn select_to_remove(
     snapshots: &[Snapshot],
     filter: &SnapshotFilter,
@@ -247,6 +249,16 @@ pub fn select_to_remove(
     let selected = select(snapshots, filter, spec, now)?;
     let Snapshot { id, data } = &selected.snapshot;
     match spec {
+        SnapshotSpec::Prefix(prefix) if prefix.len() < FEWEST_DIGITS => fail(format!(
+            "{prefix} is too short to remove a snapshot by; {} is meant if it is {}",
+            id.short(),
+            time_name(data.time, &TimeZone::system()),
+        )),
+        SnapshotSpec::Prefix(_) if !filter.matches(data) => fail(format!(
+            "snapshot {} doesn't match {}, so nothing was removed",
+            id.short(),
+            filter.describe(),
+        )),
         SnapshotSpec::Date(date) if !date.holds(data.time) => fail(format!(
             "there is no snapshot{} of {}; the last one before is {} of {}: only its id removes it",
             of_filter(filter),

@@ -13,7 +13,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use tresor_engine::crypto::{KdfCost, Password};
 use tresor_engine::format::{ObjectKind, ObjectName, ParityShare};
-use tresor_engine::maintenance::{CheckOptions, PruneOptions, check, plan_prune, prune};
+use tresor_engine::maintenance::{CheckOptions, MaxUnused, PruneOptions, check, plan_prune, prune};
 use tresor_engine::monitor::Quiet;
 use tresor_engine::repo::{InitOptions, OpenOptions, Repository, Snapshot};
 use tresor_engine::restorer::{RestoreOptions, restore};
@@ -82,8 +82,11 @@ fn history(parity: Option<ParityShare>) -> History {
     repo.remove_key(&third).unwrap();
     repo.forget(&[kept.remove(0).0.id]).unwrap();
     ever.extend(objects(&store));
-    let all =
-        PruneOptions { max_unused_percent: 0.0, grace: Duration::ZERO, ..PruneOptions::default() };
+    let all = PruneOptions {
+        max_unused: MaxUnused::Percent(0.0),
+        grace: Duration::ZERO,
+        ..PruneOptions::default()
+    };
     let repo = try_open(&store).unwrap();
     let plan = plan_prune(&repo, &all, &Quiet::default()).unwrap();
     prune(&repo, &all, plan, &Quiet::default()).unwrap();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use tresor_engine::exclude::Patterns;
-use tresor_engine::format::SnapshotData;
+use tresor_engine::format::{LeftOut, SnapshotData};
 use tresor_engine::restorer::{RestoreOptions, Restored, restore};
 use tresor_engine::sink::SinkDir;
 use tresor_platform::Kept;
@@ -55,6 +55,9 @@ pub struct Args {
     exclude: Vec<String>,
 
     /// Write into a folder that isn't empty: what differs there is replaced, the rest stays
+    ///
+    /// A file that has the size and the time of the one in the snapshot is taken to be the same; with
+    /// --verify its contents are compared.
     #[arg(long)]
     overwrite: bool,
 
@@ -105,20 +108,26 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     };
     check_target(&args)?;
     let repo = globals.open()?;
-    let place = choose::place(&repo, &args.filter, &args.snapshot)?;
+    let place = choose::place_to_restore(&repo, &args.filter, &args.snapshot)?;
     // So that a mistyped path leaves no empty target.
     place.find(&repo)?;
     let kept = kept(&args, globals)?;
     let target = Target::open(&args, kept)?;
     let reporter = Reporter::start(globals, FILES, Json::Messages);
     expect(&reporter, &place, &options);
-    let SnapshotData { tree: root, ref left_out, .. } = *place.snapshot.data;
-    let options = RestoreOptions { left_out: left_out.clone(), ..options };
+    let root = place.snapshot.data.tree;
+    let options = RestoreOptions { left_out: left_out(&place.snapshot.data), ..options };
     let restored =
         restore(&repo, &root, &place.names, target.sink.clone(), &options, reporter.monitor());
     let restored = reporter.end(restored)?;
     report(&args, &place, &restored, globals)?;
     Ok(Exit::unless(restored.errors))
+}
+
+/// Snapshots of older programs don't say it; but what was asked for does.
+fn left_out(data: &SnapshotData) -> Option<LeftOut> {
+    let is_whole = data.paths.iter().any(|path| path.0 == b"/");
+    data.left_out.clone().or_else(|| (!is_whole).then_some(LeftOut::Unknown))
 }
 
 /// How much there is to do is known for a whole snapshot.

@@ -131,7 +131,8 @@ pub(super) fn single(
     let (reply, receiver) = bounded(1);
     jobs.send(Job::Stream { node: Box::new(node), stream, reply })
         .map_err(|_| Error::Interrupted)?;
-    let mut events = [Event::Batch(receiver), Event::Pending].into_iter();
+    // Nothing else of the machine was looked at.
+    let mut events = [Event::LeftOut(None), Event::Batch(receiver), Event::Pending].into_iter();
     events.try_for_each(|event| queue.send(event)).map_err(|_| Error::Interrupted)
 }
 

@@ -102,11 +102,15 @@ impl Repository {
         Ok(())
     }
 
+    /// What can't be removed keeps no other.
     fn remove(&self, kind: ObjectKind, ids: &[ObjectId]) -> Result<()> {
+        let mut first = Ok(());
         for id in ids {
-            self.store().delete(&ObjectName::new(kind, *id))?;
+            let deleted = self.store().delete(&ObjectName::new(kind, *id));
+            first = first.and(deleted);
         }
-        Ok(self.store().settle()?)
+        self.store().settle()?;
+        Ok(first?)
     }
 
     /// Stores a record. If there are many, the new one repeats them: those that are

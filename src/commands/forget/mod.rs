@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use jiff::tz::TimeZone;
 use serde::Serialize;
+use tresor_engine::Error;
 use tresor_engine::format::ObjectId;
 use tresor_engine::maintenance::retention::{
     Decision, GroupBy, GroupKey, RetentionPolicy, apply, groups,
@@ -115,7 +116,9 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
     };
     if !args.dry_run {
         repo.refuse_older_state()?;
-        repo.forget(&removed)?;
+        if let Err(e) = repo.forget(&removed) {
+            return Err(tell_what_is_gone(&repo, &removed, e));
+        }
     }
     if !globals.json && (globals.wants_text() || args.dry_run) {
         output::print(&text(&args, &chosen, &decisions, &removed))?;
@@ -129,6 +132,15 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
         output::print(&answer.text())?;
     }
     Ok(Exit::Done)
+}
+
+/// Not all could be removed.
+fn tell_what_is_gone(repo: &Repository, removed: &[ObjectId], error: Error) -> anyhow::Error {
+    let Ok(there) = repo.snapshot_ids() else { return error.into() };
+    let gone: Vec<_> =
+        removed.iter().filter(|id| !there.contains(id)).map(ObjectId::short).collect();
+    let gone = if gone.is_empty() { "none".into() } else { gone.join(", ") };
+    anyhow::Error::from(error).context(format!("not all could be removed; these are gone: {gone}"))
 }
 
 fn prune_after(

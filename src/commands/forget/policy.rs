@@ -104,6 +104,11 @@ impl PolicyArgs {
 
     /// A policy that says something, unless snapshots are named; not both.
     pub fn policy(&self, are_named: bool) -> Result<Option<RetentionPolicy>> {
+        if self.keep_tag.iter().any(|tags| tags.split(',').all(str::is_empty)) {
+            bail!(
+                "--keep-tag names no tag (as by a variable that isn't set), so nothing was removed"
+            );
+        }
         let rules = self.rules();
         let policy = match self.policy {
             None => rules,
