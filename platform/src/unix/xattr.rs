@@ -257,8 +257,9 @@ fn proc_path(dir: BorrowedFd<'_>, node: &Node) -> Option<Vec<u8>> {
 const OF_MACOS_ITSELF: [&[u8]; 3] =
     [b"com.apple.provenance", b"com.apple.macl", b"com.apple.rootless"];
 
-/// Whether an attribute is part of a backup. On Linux the rest of `system.` is
-/// another view of what a file system keeps elsewhere, and can't be set back.
+/// Whether an attribute is part of a backup. On Linux the rest of `system.` is another view of
+/// what a file system keeps elsewhere; ACLs of NFSv4 and CIFS mounts, which could be set back
+/// on such a mount only, are not kept.
 fn is_kept(name: &[u8]) -> bool {
     if !cfg!(target_os = "linux") {
         return !name.is_empty()
