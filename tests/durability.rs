@@ -32,7 +32,8 @@ impl Call {
     }
 
     fn is_temporary(&self) -> bool {
-        self.path().file_name().unwrap().to_string_lossy().starts_with(".tmp-")
+        let name = self.path().file_name();
+        name.is_some_and(|name| name.to_string_lossy().starts_with(".tmp-"))
     }
 
     fn folder(&self) -> &Path {
@@ -165,5 +166,45 @@ fn everything_is_forced_to_the_disk_in_order() {
         "unlink in index",
     ] {
         assert!(seen.contains(change), "no {change}: {seen:?}");
+    }
+}
+
+/// Else a power loss could take the whole repository with the name of a folder that it lies in.
+#[test]
+fn what_leads_to_a_new_repository_is_forced_to_the_disk() {
+    if !can_trace() {
+        return;
+    }
+    let w = World::bare();
+    let calls = trace(&w, "init -q -r a/b/repo");
+    for place in ["a", "a/b", "a/b/repo"].map(|place| w.path(place)) {
+        let made = calls.iter().find(|c| c.is(&MAKES) && c.path() == place).unwrap();
+        let above = place.parent().unwrap();
+        assert!(is_forced(&calls, above, made.ended, usize::MAX), "{above:?}");
+    }
+    // The user has made them a moment ago.
+    fs::create_dir_all(w.path("c/d/repo")).unwrap();
+    let calls = trace(&w, "init -q -r c/d/repo");
+    let repository = w.path("c/d/repo");
+    for above in repository.ancestors().skip(1).take(3) {
+        let is_forced = calls.iter().any(|c| c.is(&["fsync"]) && c.path() == above);
+        assert!(is_forced, "{above:?}");
+    }
+}
+
+/// Whoever may only pass through what his repository lies in can't force that to the disk.
+#[test]
+fn a_repository_may_lie_in_a_folder_that_is_closed_to_its_owner() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    if !can_be_root() {
+        return;
+    }
+    let w = World::bare();
+    fs::create_dir_all(w.path("closed/mine")).unwrap();
+    fs::set_permissions(w.path("closed"), fs::Permissions::from_mode(0o711)).unwrap();
+    chown(w.path("closed/mine"), Some(NOBODY), Some(NOBODY)).unwrap();
+    write(w.path("text"), "text");
+    for words in ["init -q -r closed/mine", "backup -q -r closed/mine text"] {
+        ran(&mut w.command_of_nobody(words)).expect(0);
     }
 }

@@ -22,7 +22,7 @@ use tresor_engine::format::{ObjectKind, ParityShare};
 use tresor_engine::maintenance::{CheckOptions, RepairObjectsOptions, check, repair_objects};
 use tresor_engine::monitor::Quiet;
 use tresor_engine::repo::{InitOptions, OpenOptions, Repository};
-use tresor_engine::store::{LocalStore, Store};
+use tresor_engine::store::{Disk, LocalStore, Store};
 use tresor_testkit::{Item, password};
 
 use platter::{Entry, Watched, store_of_image};
@@ -131,11 +131,12 @@ fn whenever_the_power_fails(parity: Option<ParityShare>) {
     }
 }
 
-/// An image as a folder on the disk.
-fn folder_of_image(image: &BTreeMap<PathBuf, Entry>, root: &Path, to: &Path) {
+/// What an image has below a folder, as a folder on the disk.
+fn folder_of_image(image: &BTreeMap<PathBuf, Entry>, from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
     // Folders come before what is in them.
     for (path, entry) in image {
-        let Ok(inside) = path.strip_prefix(root) else { continue };
+        let Ok(inside) = path.strip_prefix(from) else { continue };
         let to = to.join(inside);
         // What lies in a folder that was lost is lost, too.
         let _ = match entry {
@@ -148,9 +149,28 @@ fn folder_of_image(image: &BTreeMap<PathBuf, Entry>, root: &Path, to: &Path) {
 /// The power fails while a repository is made: it is there and opens, or can be made then.
 #[test]
 fn the_power_fails_during_init() {
+    the_power_fails_during_init_in("repo", &[]);
+}
+
+/// What it lies in is made, too.
+#[test]
+fn the_power_fails_during_init_in_a_new_place() {
+    the_power_fails_during_init_in("a/b/repo", &[]);
+    the_power_fails_during_init_in("a/b/repo", &["a"]);
+}
+
+/// Nobody forced the names to the disk of folders that were just made for it.
+#[test]
+fn the_power_fails_during_init_in_folders_of_the_user() {
+    the_power_fails_during_init_in("repo", &["repo"]);
+    the_power_fails_during_init_in("a/b/repo", &["a", "a/b", "a/b/repo"]);
+}
+
+fn the_power_fails_during_init_in(place: &str, made_before: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().join("repo");
+    let root = folder.path().join(place);
     let disk = Watched::new(Reported::nothing());
+    made_before.iter().for_each(|made| disk.make_dir_above(&folder.path().join(made)).unwrap());
     let store: Store = Arc::new(LocalStore::with_disk(&root, disk.clone()));
     init(&store, None).unwrap();
     disk.report(|r| r.made = true);
@@ -165,8 +185,8 @@ fn the_power_fails_during_init() {
             let image = platter.clone().after(&mut rng, share);
             let what = format!("change {n} of {}, {share} kept", images.len());
             let to = folder.path().join(format!("{n}-{round}"));
-            folder_of_image(&image, &root, &to);
-            let store: Store = Arc::new(LocalStore::new(&to));
+            folder_of_image(&image, folder.path(), &to);
+            let store: Store = Arc::new(LocalStore::new(to.join(place)));
             match init(&store, None) {
                 Ok(()) => {
                     assert!(!reported.made, "{what}: it was reported as made, and is gone");

@@ -9,7 +9,7 @@ mod honest;
 #[path = "prune/world.rs"]
 mod world;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
@@ -41,13 +41,16 @@ struct History {
     kept: Kept,
     tree: Item,
     rng: Rng,
+    /// What repairs had to repair.
+    repaired: BTreeSet<&'static str>,
 }
 
 impl History {
     fn new(seed: u64, backups: usize) -> Self {
         let mut rng = Rng::with_seed(seed);
         let tree = some_tree(&mut rng, 3);
-        let mut history = Self { store: new_store(), kept: Kept::default(), tree, rng };
+        let (store, kept, repaired) = (new_store(), Kept::default(), BTreeSet::new());
+        let mut history = Self { store, kept, tree, rng, repaired };
         (0..backups).for_each(|_| history.backup(&open(&history.store.clone())));
         history
     }
@@ -55,6 +58,12 @@ impl History {
     fn backup(&mut self, repo: &Arc<Repository>) {
         self.tree = change(&mut self.rng, &self.tree);
         self.kept.add(repo, &self.tree);
+    }
+
+    /// Some object of this kind.
+    fn any(&mut self, kind: ObjectKind) -> Option<ObjectName> {
+        let all = self.store.list(kind).unwrap();
+        self.rng.choice(all).map(|(name, _)| name)
     }
 
     fn id(&self, n: usize) -> ObjectId {

@@ -69,6 +69,15 @@ fn what_changed_in_this_moment_is_looked_at_again() {
     assert_eq!(second_backup(&repository(), Time::new(ahead, 0)), ["new"; 4]);
 }
 
+/// What counts seconds only may be a share, whose server has a clock of its own that runs behind
+/// ours: then an entry may change again within a second that is over here.
+#[test]
+fn what_changed_on_a_clock_that_runs_behind_is_looked_at_again() {
+    let behind = |seconds| Time::new(now().seconds - seconds, 0);
+    assert_eq!(second_backup(&repository(), behind(3)), ["new"; 4]);
+    assert_eq!(second_backup(&repository(), behind(90)), ["old"; 4]);
+}
+
 /// That time is the sign of an entry that shall be looked at again; it is no stamp.
 #[test]
 fn what_has_no_change_time_is_looked_at_again() {

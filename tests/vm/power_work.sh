@@ -9,7 +9,6 @@ mkdir -p /disk
 mount $disk /disk
 export TRESOR_REPOSITORY=/disk/repo
 tresor init -q
-sync
 kept=()
 for generation in $(seq 100000); do
     tree_of "$generation" /data/tree

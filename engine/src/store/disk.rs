@@ -13,7 +13,10 @@ pub trait Disk: Send + Sync {
     /// Gives a file its final name, and replaces what has it.
     fn rename_over(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes a folder of the repository, which is its owner's only.
     fn make_dir(&self, path: &Path) -> io::Result<()>;
+    /// Makes a folder that the repository lies in.
+    fn make_dir_above(&self, path: &Path) -> io::Result<()>;
     /// Forces a directory's names to the disk.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Forces a file's bytes to the disk.
@@ -56,6 +59,10 @@ impl Disk for OsDisk {
 
     fn make_dir(&self, path: &Path) -> io::Result<()> {
         make_private_dir(path)
+    }
+
+    fn make_dir_above(&self, path: &Path) -> io::Result<()> {
+        std::fs::create_dir(path)
     }
 
     #[cfg(unix)]

@@ -77,6 +77,34 @@ impl LocalStore {
         }
     }
 
+    /// The folders that the root is in, from the inside out.
+    fn above(&self) -> impl Iterator<Item = &Path> {
+        self.root.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty())
+    }
+
+    /// Makes those that aren't there.
+    fn make_above(&self) -> io::Result<()> {
+        let mut missing: Vec<_> = self.above().take_while(|above| !above.is_dir()).collect();
+        while let Some(folder) = missing.pop() {
+            match self.disk.make_dir_above(folder) {
+                Ok(()) => folder.parent().into_iter().for_each(|parent| self.changed(parent)),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// What leads to the root may have been made a moment ago by somebody who forced nothing to
+    /// the disk. Not everybody may open all of that, and a part may be on what nobody can write.
+    fn force_above(&self) -> io::Result<()> {
+        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        self.above().try_for_each(|above| match self.disk.sync_dir(above) {
+            Err(e) if matches!(e.kind(), PermissionDenied | ReadOnlyFilesystem) => Ok(()),
+            other => other,
+        })
+    }
+
     /// Where the repository's disk isn't mounted, its root may be an empty folder of another
     /// disk, on which nothing must be saved.
     fn has_folders(&self) -> bool {
@@ -433,13 +461,12 @@ impl ObjectStore for LocalStore {
                 self.refuse_without_config()?;
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                if let Some(parent) = self.root.parent() {
-                    std::fs::create_dir_all(parent).map_err(fail)?;
-                }
+                self.make_above().map_err(fail)?;
                 self.make_dirs(&self.root).map_err(fail)?;
             }
             Err(e) => return Err(fail(e)),
         }
+        self.force_above().map_err(fail)?;
         for kind in [ObjectKind::Key, ObjectKind::Pack, ObjectKind::Index, ObjectKind::Snapshot] {
             self.make_dirs(&self.root.join(kind.folder())).map_err(fail)?;
         }

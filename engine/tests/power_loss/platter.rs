@@ -119,6 +119,12 @@ impl<R: Clone + Send + Sync> Disk for Watched<R> {
         Ok(())
     }
 
+    fn make_dir_above(&self, path: &Path) -> io::Result<()> {
+        OsDisk.make_dir_above(path)?;
+        self.change(|p| p.pending.push((path.into(), Some(None))));
+        Ok(())
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let is_in = |change: &(PathBuf, _)| change.0.parent() == Some(dir);
         if !self.platter.lock().unwrap().pending.iter().any(is_in) {

@@ -8,7 +8,6 @@ use tresor_engine::maintenance::{
 };
 use tresor_engine::repo::Snapshot;
 use tresor_engine::restorer::read_file;
-use tresor_engine::store::Disk;
 
 use super::client::Client;
 use super::*;

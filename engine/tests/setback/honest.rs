@@ -196,12 +196,23 @@ fn act(
             repo.forget(&[id])?;
         }
         9 | 10 => drop(prune_at(&repo, &all(), 0)?),
-        11 => drop(repair_index(
-            &repo,
-            &RepairIndexOptions { read_all: true, dry_run: false },
-            &Quiet::default(),
-        )?),
-        12 => drop(repair_snapshots(&repo, &Default::default(), &Quiet::default())?),
+        11 => {
+            // An object of it is lost.
+            let lost = history.any(ObjectKind::Index);
+            lost.iter().for_each(|name| history.store.delete(name).unwrap());
+            let options = RepairIndexOptions { read_all: true, dry_run: false };
+            let report = repair_index(&repo, &options, &Quiet::default())?;
+            history.repaired.extend((report.packs_added > 0).then_some("an index"));
+        }
+        12 => {
+            // A pack is lost, and put back afterwards.
+            let lost = history.any(ObjectKind::Pack);
+            let lost = lost.map(|name| (name, history.store.get(&name).unwrap()));
+            lost.iter().for_each(|(name, _)| history.store.delete(name).unwrap());
+            let report = repair_snapshots(&repo, &Default::default(), &Quiet::default());
+            lost.iter().for_each(|(name, bytes)| history.store.put(name, bytes).unwrap());
+            history.repaired.extend((!report?.repaired.is_empty()).then_some("a snapshot"));
+        }
         13 => drop(repo.add_key(&other_password(history.rng.u32(..)), "more", COST)?),
         14 => {
             let slots = repo.key_slots()?;
@@ -217,7 +228,7 @@ fn act(
 #[test]
 fn honest_histories_raise_no_alarm() {
     let rounds = std::env::var("TRESOR_TEST_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
-    let mut joined = false;
+    let (mut joined, mut repaired) = (false, BTreeSet::new());
     for seed in 0..rounds {
         let mut history = History::new(100 + seed, 3);
         let base = history.store.clone();
@@ -265,7 +276,9 @@ fn honest_histories_raise_no_alarm() {
             }
             joined |= names(&base, ObjectKind::Forgotten).len() < 12;
         }
+        repaired.extend(history.repaired);
     }
     eprintln!("{rounds} histories raised no alarm");
     assert!(joined, "no records were joined");
+    assert_eq!(repaired.len(), 2, "only {repaired:?} was ever repaired");
 }

@@ -79,6 +79,11 @@ impl Disk for Faulty {
         self.run(make, make)
     }
 
+    fn make_dir_above(&self, path: &Path) -> io::Result<()> {
+        let make = || OsDisk.make_dir_above(path);
+        self.run(make, make)
+    }
+
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let sync = || OsDisk.sync_dir(path);
         self.run(sync, sync)

@@ -54,6 +54,10 @@ impl Disk for Watched {
         self.note(Call::MakeDir(path.into()), || OsDisk.make_dir(path))
     }
 
+    fn make_dir_above(&self, path: &Path) -> io::Result<()> {
+        self.note(Call::MakeDir(path.into()), || OsDisk.make_dir_above(path))
+    }
+
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.note(Call::SyncDir(path.into()), || OsDisk.sync_dir(path))
     }
