@@ -122,7 +122,7 @@ impl Repository {
         if let Err(error) = saved {
             // What nobody was told of, and nobody has confirmed, must not stay.
             if self.store().size(&name).is_ok() {
-                let _ = self.take_back(name.id);
+                let _ = self.take_back(name.kind, name.id);
             }
             return Err(error);
         }
