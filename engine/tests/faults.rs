@@ -4,6 +4,10 @@
 #[allow(dead_code, reason = "each test binary uses a part")]
 #[path = "setback/client.rs"]
 mod client;
+#[cfg(unix)]
+#[allow(dead_code, reason = "each test binary uses a part")]
+#[path = "restore/kit.rs"]
+mod kit;
 #[allow(dead_code, reason = "each test binary uses a part")]
 #[path = "prune/world.rs"]
 mod world;
@@ -12,6 +16,9 @@ mod world;
 mod keys;
 #[path = "faults/parity.rs"]
 mod parity;
+#[cfg(unix)]
+#[path = "faults/reading.rs"]
+mod reading;
 
 use std::sync::Arc;
 
