@@ -11,19 +11,43 @@ pub const ALTERED: &str = "its bytes are not what its name says";
 /// report success too early.
 pub fn write(store: &Store, name: &ObjectName, bytes: &[u8]) -> Result<()> {
     store.put(name, bytes)?;
-    let size = match store.size(name) {
-        Ok(size) if size == bytes.len() as u64 => return Ok(()),
-        // Prunes replace index objects and remove packs. Who relies on such a one looks for it
-        // later; nobody does so for other kinds.
-        Err(e) if e.is_not_found() && matches!(name.kind, ObjectKind::Index | ObjectKind::Pack) => {
+    match has_arrived(store, name, bytes) {
+        Ok(true) => Ok(()),
+        Err(e) if e.is_not_found() && may_vanish(name.kind) => Ok(()),
+        Err(e) => Err(e.into()),
+        Ok(false) => {
+            // Nobody relies on it yet.
+            let _ = store.delete(name);
+            Err(cut_off(name, bytes).into())
+        }
+    }
+}
+
+/// Puts an object in the place of one whose bytes are wrong, and looks whether all of it has
+/// arrived. What is there then is perhaps all there is of it, so it is tried twice.
+pub fn replace(store: &Store, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
+    for _ in 0..2 {
+        store.replace(name, bytes)?;
+        if has_arrived(store, name, bytes)? {
             return Ok(());
         }
-        other => other?,
-    };
-    // Nobody relies on it yet.
-    let _ = store.delete(name);
-    let message = format!("only {size} of {} bytes have arrived", bytes.len());
-    Err(StoreError::new(StoreErrorKind::Other, "write", name.path(), message).into())
+    }
+    Err(cut_off(name, bytes))
+}
+
+pub fn has_arrived(store: &Store, name: &ObjectName, bytes: &[u8]) -> Result<bool, StoreError> {
+    Ok(store.size(name)? == bytes.len() as u64)
+}
+
+/// Prunes replace index objects and remove packs. Who relies on such a one looks for it
+/// later; nobody does so for other kinds.
+pub fn may_vanish(kind: ObjectKind) -> bool {
+    matches!(kind, ObjectKind::Index | ObjectKind::Pack)
+}
+
+fn cut_off(name: &ObjectName, bytes: &[u8]) -> StoreError {
+    let message = format!("only a part of its {} bytes has arrived", bytes.len());
+    StoreError::new(StoreErrorKind::Other, "write", name.path(), message)
 }
 
 /// Reads an object and compares its bytes with its name.

@@ -178,14 +178,20 @@ fn one_case(store: &Store, kept: &Kept, wrong: ObjectName, how: Damage) {
     };
     let everything = CheckOptions { read_data: true, ..CheckOptions::default() };
     let report = check(&repo, &everything, &quiet).unwrap();
-    let named = report.problems.iter().any(|p| p.object == wrong.path() || p.object == "index");
+    // Parity that is gone is missing to its object.
+    let is_it = |object: &str| {
+        let of = ObjectKind::ALL.into_iter().map(|kind| ObjectName::new(kind, wrong.id));
+        let is_gone = how == Damage::Delete && wrong.kind == ObjectKind::Parity;
+        object == wrong.path() || is_gone && of.into_iter().any(|of| of.path() == object)
+    };
+    let named = report.problems.iter().any(|p| is_it(&p.object) || p.object == "index");
     // Who hasn't seen it can't tell that a snapshot, a record or a key slot was deleted, nor that there are two
     // of the same pack: the index names one.
     let unseen = match wrong.kind {
         ObjectKind::Snapshot | ObjectKind::Forgotten | ObjectKind::Key => how == Damage::Delete,
         ObjectKind::Pack => how == Damage::Duplicate && report.unused_packs == 1,
-        ObjectKind::Config | ObjectKind::Parity => true,
-        ObjectKind::Index => false,
+        ObjectKind::Config => true,
+        ObjectKind::Index | ObjectKind::Parity => false,
     };
     assert!(named || unseen, "{what}: check says {:#?}", report.problems);
 

@@ -172,6 +172,10 @@ fn repairs_die() {
         assert!(kept.0.iter().all(|(s, _)| listed.contains(&s.id)), "{what}");
         assert_eq!(listed.len(), 3, "{what}: one repaired snapshot, once");
         holds(&open(store), &kept.0[0].0, &kept.0[0].1, what);
+        let repo = open(store);
+        let snapshots = repo.snapshots().unwrap();
+        let repaired = snapshots.iter().find(|s| s.is_repaired()).unwrap();
+        reads_whole(&repo, &repaired.id, what);
     });
 }
 

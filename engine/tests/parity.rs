@@ -66,17 +66,3 @@ fn change_object(store: &Store, name: &ObjectName, change: impl FnOnce(&mut Vec<
     change(&mut bytes);
     store.replace(name, &bytes).unwrap();
 }
-
-/// Every object has parity and all parity is of an object that is there, and whole.
-#[track_caller]
-fn assert_tidy(store: &Store, what: &str) {
-    let all: HashSet<_> = objects(store).into_keys().collect();
-    let (parity, others): (HashSet<_>, HashSet<_>) =
-        all.into_iter().partition(|name| name.kind == ObjectKind::Parity);
-    let wanted: HashSet<_> = others.iter().map(ObjectName::parity).collect();
-    let bare: Vec<_> = wanted.difference(&parity).collect();
-    let orphans: Vec<_> = parity.difference(&wanted).collect();
-    assert!(bare.is_empty() && orphans.is_empty(), "{what}: without {bare:?}, orphans {orphans:?}");
-    let report = scrub(store, &Quiet::default()).unwrap();
-    assert!(report.problems.is_empty(), "{what}: {:?}", report.problems);
-}

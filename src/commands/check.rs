@@ -20,8 +20,8 @@ Examples:
   tresor check --read-data-subset 2/7       (each day of the week another part)
   tresor check --since 2d --read-data       (each night what the last backups added)
 
-Without --read-data the packs' lengths are checked, not their contents: damage to
-contents shows only when they are read.
+Without --read-data the lengths of packs and of parity are checked, not their contents:
+damage to contents shows only when they are read.
 
 With --since, what came into the repository before that time is passed over: older
 snapshots are not walked, older packs not read. How old something is is told by the

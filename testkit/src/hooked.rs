@@ -103,9 +103,14 @@ impl HookedStore {
         Self { observe: Some(Arc::new(observe)), ..self }
     }
 
-    /// While this is set, the next object is stored by half, and success is reported.
+    /// Once this is set, the next object is stored by half, and success is reported.
     pub fn cutting(self, cut: Arc<AtomicBool>) -> Self {
         Self { cut: Some(cut), ..self }
+    }
+
+    fn what_arrives<'a>(&self, data: &'a [u8]) -> &'a [u8] {
+        let cut = self.cut.as_ref().is_some_and(|cut| cut.swap(false, SeqCst));
+        if cut { &data[..data.len() / 2] } else { data }
     }
 
     /// An error as a broken connection gives it.
@@ -119,14 +124,11 @@ impl ObjectStore for HookedStore {
         if let Some(observe) = &self.observe {
             observe(name, data);
         }
-        self.run(Call::Put(*name), || {
-            let cut = self.cut.as_ref().is_some_and(|cut| cut.swap(false, SeqCst));
-            self.inner.put(name, if cut { &data[..data.len() / 2] } else { data })
-        })
+        self.run(Call::Put(*name), || self.inner.put(name, self.what_arrives(data)))
     }
 
     fn replace(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
-        self.run(Call::Replace(*name), || self.inner.replace(name, data))
+        self.run(Call::Replace(*name), || self.inner.replace(name, self.what_arrives(data)))
     }
 
     fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StoreError> {

@@ -3,6 +3,7 @@
 
 mod alloc;
 mod damage;
+mod faults;
 mod forest;
 mod hooked;
 mod random;
@@ -23,6 +24,7 @@ use tresor_engine::store::{MemoryStore, Store};
 
 pub use alloc::{Allocated, Counting, measure};
 pub use damage::{Damage, is_named};
+pub use faults::{Fault, Faulty};
 pub use forest::Forest;
 pub use hooked::{Call, HookedStore};
 pub use random::{add_streams, random_bytes, random_tree};

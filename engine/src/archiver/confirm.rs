@@ -68,7 +68,7 @@ impl Saving<'_> {
         self.make_up()?;
         let id = self.repo.save_snapshot(self.data)?;
         // A snapshot that may lack something must not stay.
-        self.confirm().or_else(|e| self.repo.take_back(id).and(Err(e)))?;
+        self.confirm().or_else(|e| self.repo.take_back(ObjectKind::Snapshot, id).and(Err(e)))?;
         Ok(id)
     }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 pub use packs::Subset;
 use packs::{PacksRead, check_packs, read_packs};
+pub(super) use parity::problem_of_parity;
 pub(super) use walk::Lost;
 use walk::{name_files, walk_all};
 
@@ -31,9 +32,9 @@ const READS: usize = 4;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CheckOptions {
-    /// Read every byte of every pack and check every blob.
+    /// Read every byte of every pack and check every blob; and read all parity.
     pub read_data: bool,
-    /// Read only these packs.
+    /// Read only these packs and their parity.
     pub subset: Option<Subset>,
     /// Look only at what came into the repository at this time or later, by the store's
     /// clock: walk only those snapshots, read only those packs. That all packs are there
@@ -240,7 +241,7 @@ fn examine(
     let bad = check_packs(repo, view, read, &mut report)?;
     monitor.phase("checking snapshots");
     let lost = walk_all(repo, view, &bad, &mut report, monitor)?;
-    parity::check_parity(repo, view, &mut report)?;
+    parity::check_parity(repo, view, read, &mut report)?;
     Ok((report, lost))
 }
 

@@ -1,11 +1,13 @@
 //! Repair of objects with their parity, and of parity with its objects. Needs no key.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
+use super::check::problem_of_parity;
 use super::scrub::{Cure, ScrubProblem, scrub};
 use crate::error::{Error, Result};
 use crate::format::{Config, ObjectId, ObjectKind, ObjectName, ParityShare};
 use crate::monitor::Monitor;
+use crate::object;
 use crate::parity::{self, Guarded};
 use crate::repo::Repository;
 use crate::store::Store;
@@ -53,10 +55,16 @@ pub fn repair_objects(
     for problem in mend.into_iter().chain(others) {
         monitor.progress().check()?;
         let cured = match &problem.cure {
-            Cure::None => false,
-            Cure::Mend(name) => options.dry_run || mend_one(store, name)?,
-            Cure::NewParity(name) if options.dry_run => is_good(store, name, &report.mended)?,
-            Cure::NewParity(name) => new_parity(store, name, share)?,
+            Cure::None => Ok(false),
+            Cure::Mend(_) if options.dry_run => Ok(true),
+            Cure::Mend(name) => mend_one(store, name),
+            Cure::NewParity(name) if options.dry_run => is_good(store, name, &report.mended),
+            Cure::NewParity(name) => new_parity(store, name, share),
+        };
+        let cured = match cured {
+            Ok(true) => true,
+            _ if is_gone(store, &problem.cure).unwrap_or(false) => continue,
+            other => other?,
         };
         let list = match problem.cure {
             Cure::Mend(_) if cured => &mut report.mended,
@@ -75,15 +83,35 @@ pub fn repair_objects(
 fn mend_one(store: &Store, name: &ObjectName) -> Result<bool> {
     let Ok(whole) = parity::mend(store, name)? else { return Ok(false) };
     if whole.was_damaged {
-        store.replace(name, &whole.bytes)?;
+        object::replace(store, name, &whole.bytes)?;
         // Who deletes an object deletes its parity first: it was deleted meanwhile, and
         // must not come back.
         let is_config = name.kind == ObjectKind::Config;
-        if !is_config && store.size(&name.parity()).is_err_and(|e| e.is_not_found()) {
+        if !is_config && is_deleted(store, &name.parity())? {
             store.delete(name)?;
         }
     }
     Ok(true)
+}
+
+/// Whether what is to be cured was deleted meanwhile.
+fn is_gone(store: &Store, cure: &Cure) -> Result<bool> {
+    match cure {
+        Cure::Mend(name) | Cure::NewParity(name) => {
+            Ok(*name != ObjectName::CONFIG && is_deleted(store, name)?)
+        }
+        Cure::None => Ok(false),
+    }
+}
+
+/// Not only said to be: what follows from it can't be undone.
+fn is_deleted(store: &Store, name: &ObjectName) -> Result<bool> {
+    match store.size(name) {
+        Err(e) if e.is_not_found() => {
+            Ok(store.list(name.kind)?.iter().all(|(listed, _)| listed != name))
+        }
+        other => Ok(other.map(|_| false)?),
+    }
 }
 
 /// The bytes of an object that is whole.
@@ -109,22 +137,31 @@ fn is_good(store: &Store, name: &ObjectName, mended: &[ScrubProblem]) -> Result<
 
 fn new_parity(store: &Store, name: &ObjectName, share: ParityShare) -> Result<bool> {
     let Some(bytes) = whole_object(store, name)? else { return Ok(false) };
-    store.replace(&name.parity(), &parity::make(&bytes, share)?)?;
-    Ok(true)
+    match object::replace(store, &name.parity(), &parity::make(&bytes, share)?) {
+        // It was deleted with its object.
+        Err(e) if e.is_not_found() => Ok(false),
+        other => Ok(other.map(|()| true)?),
+    }
 }
 
-/// Makes parity that is missing and removes what is left of objects that were deleted: for
-/// those who change a repository, after others who were interrupted.
+/// Makes parity that is missing or cut off, and removes what is left of objects that were
+/// deleted: for those who change a repository, after others who were interrupted.
 pub(super) fn tidy_parity(repo: &Repository, monitor: &dyn Monitor) -> Result<()> {
     let Some(share) = repo.guard().map(Guarded::share) else { return Ok(()) };
     monitor.phase("looking after parity");
     let store = repo.store();
-    let parity = list_parity(store)?;
+    let parity: HashMap<_, _> = store.list(ObjectKind::Parity)?.into_iter().collect();
     for kind in ObjectKind::ALL.into_iter().filter(|kind| *kind != ObjectKind::Parity) {
-        for (name, _) in store.list(kind)? {
+        for (name, size) in store.list(kind)? {
             monitor.progress().check()?;
-            if !parity.contains(&name.parity()) {
-                // It may have been made meanwhile; then it is left alone.
+            let is_there = match parity.get(&name.parity()) {
+                None => false,
+                Some(len) if parity::len_for(size, share) == Some(*len) => true,
+                // That one may be what is right.
+                Some(_) if name == ObjectName::CONFIG => true,
+                Some(_) => problem_of_parity(store, &name, Some(name.id))?.is_none(),
+            };
+            if !is_there {
                 new_parity(store, &name, share)?;
             }
         }

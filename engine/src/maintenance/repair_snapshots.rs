@@ -156,30 +156,10 @@ fn repair(
     report: &mut RepairSnapshotsReport,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    let Findings { view, lost, not_now, .. } = found;
     // As a backup: what a prune wants to delete is stored again.
     let reliance = repo.rely()?;
-    let new_writer = if options.dry_run { PackWriter::dry } else { PackWriter::new };
-    let mut writer = new_writer(repo.clone());
-    let mut new = Vec::new();
-    let mut work = || -> Result<Finished> {
-        for snapshot in &view.snapshots {
-            monitor.progress().check()?;
-            match rebuild(repo, &writer, (lost, not_now), snapshot, monitor)? {
-                Rebuilt::Whole => {}
-                Rebuilt::NotNow => report.not_now.push(snapshot.clone()),
-                Rebuilt::Anew(tree, losses) => new.push((snapshot, tree, losses)),
-            }
-        }
-        writer.finish()
-    };
-    let finished = match work() {
-        Ok(finished) => finished,
-        Err(e) => {
-            disown_lost(repo, &writer.abandon());
-            return Err(e);
-        }
-    };
+    let Repaired { new, not_now, stored, listed } = rebuild_all(repo, options, found, monitor)?;
+    report.not_now = not_now;
     let touched: HashSet<_> = new.iter().map(|(snapshot, ..)| snapshot.id).collect();
     for (snapshot, tree, losses) in new {
         let mut repaired = None;
@@ -187,15 +167,21 @@ fn repair(
         if let Some(tree) = tree {
             let data = repaired_data(snapshot, tree, &losses);
             // One that has itself lost something is no answer.
-            let same =
-                |other: &&Snapshot| !touched.contains(&other.id) && is_same(&other.data, &data);
-            let earlier = view.snapshots.iter().find(same).map(|s| s.id);
+            let same = |other: &&Snapshot| {
+                let is_there = listed.contains(&other.id) && !touched.contains(&other.id);
+                is_there && is_same(&other.data, &data)
+            };
+            let earlier = found.view.snapshots.iter().find(same).map(|s| s.id);
             already = earlier.is_some();
             repaired = match earlier {
                 None if !options.dry_run => {
-                    let (index, packs) = (finished.index.clone(), finished.packs.clone());
-                    let stored = Finished { counts: finished.counts, index, packs };
-                    Some(save_confirmed(repo, &reliance, &data, stored, monitor)?)
+                    let (index, packs) = (stored.index.clone(), stored.packs.clone());
+                    let stored = Finished { counts: stored.counts, index, packs };
+                    match save_confirmed(repo, &reliance, &data, stored, monitor) {
+                        Ok(id) => Some(id),
+                        Err(e) if is_forgotten(repo, &snapshot.id, &e) => continue,
+                        Err(e) => return Err(e),
+                    }
                 }
                 earlier => earlier,
             };
@@ -204,6 +190,57 @@ fn repair(
         report.repaired.push(RepairedSnapshot { original, repaired, already, losses });
     }
     Ok(())
+}
+
+/// Snapshots that are to be saved, and what is stored of them.
+struct Repaired<'a> {
+    /// Each with its new root (`None` if nothing is left) and what that lacks.
+    new: Vec<(&'a Snapshot, Option<Root>, Vec<Loss>)>,
+    not_now: Vec<Snapshot>,
+    stored: Finished,
+    /// The snapshots that were there when all was stored.
+    listed: HashSet<ObjectId>,
+}
+
+fn rebuild_all<'a>(
+    repo: &Arc<Repository>,
+    options: &RepairSnapshotsOptions,
+    found: &'a Findings,
+    monitor: &dyn Monitor,
+) -> Result<Repaired<'a>> {
+    let new_writer = if options.dry_run { PackWriter::dry } else { PackWriter::new };
+    let mut writer = new_writer(repo.clone());
+    let (mut new, mut not_now) = (Vec::new(), Vec::new());
+    let mut work = || -> Result<(Finished, HashSet<ObjectId>)> {
+        for snapshot in &found.view.snapshots {
+            monitor.progress().check()?;
+            match rebuild(repo, &writer, (&found.lost, &found.not_now), snapshot, monitor)? {
+                Rebuilt::Whole => {}
+                Rebuilt::NotNow => not_now.push(snapshot.clone()),
+                Rebuilt::Anew(tree, losses) => new.push((snapshot, tree, losses)),
+            }
+        }
+        let stored = writer.finish()?;
+        Ok((stored, repo.snapshot_ids()?.into_iter().collect()))
+    };
+    let (stored, listed) = match work() {
+        Ok(done) => done,
+        Err(e) => {
+            disown_lost(repo, &writer.abandon());
+            return Err(e);
+        }
+    };
+    // Of what others have forgotten a prune may have removed something while it was looked at:
+    // that isn't damaged. Of what is still there nothing was.
+    new.retain(|(snapshot, ..)| listed.contains(&snapshot.id));
+    not_now.retain(|snapshot| listed.contains(&snapshot.id));
+    Ok(Repaired { new, not_now, stored, listed })
+}
+
+/// Whether the snapshot is gone that nothing could be saved of: then a prune has removed what
+/// was left of it.
+fn is_forgotten(repo: &Repository, id: &ObjectId, error: &Error) -> bool {
+    !stops(error) && repo.snapshot_ids().is_ok_and(|ids| !ids.contains(id))
 }
 
 fn repaired_data(original: &Snapshot, root: Root, losses: &[Loss]) -> SnapshotData {

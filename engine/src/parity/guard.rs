@@ -10,6 +10,7 @@ use lru::LruCache;
 
 use super::{is_damage, make, mend};
 use crate::format::{ObjectId, ObjectKind, ObjectName, ParityShare, Time};
+use crate::object;
 use crate::store::{ObjectStore, Store, StoreError, StoreErrorKind};
 
 /// Mended objects that are kept, as a damaged pack is read piece by piece.
@@ -74,6 +75,26 @@ impl Guarded {
         work(&parity, &made)
     }
 
+    /// Stores the parity of an object of this kind, and looks whether all of it has arrived.
+    fn put_parity(
+        &self,
+        of: ObjectKind,
+        name: &ObjectName,
+        bytes: &[u8],
+    ) -> Result<(), StoreError> {
+        self.inner.put(name, bytes)?;
+        match object::has_arrived(&self.inner, name, bytes) {
+            Ok(true) => Ok(()),
+            Err(e) if e.is_not_found() && object::may_vanish(of) => Ok(()),
+            Err(e) => Err(e),
+            // It may have been there by half, and then the store has left it alone.
+            Ok(false) => object::replace(&self.inner, name, bytes).inspect_err(|_| {
+                // Missing parity is seen sooner.
+                let _ = self.inner.delete(name);
+            }),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Mended> {
         self.mended.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -90,12 +111,12 @@ impl ObjectStore for Guarded {
         // In this order, so that parity that is listed before its object is not, is of one
         // that was deleted.
         self.inner.put(name, data)?;
-        self.with_parity(name, data, |parity, bytes| self.inner.put(parity, bytes))
+        self.with_parity(name, data, |parity, bytes| self.put_parity(name.kind, parity, bytes))
     }
 
     fn replace(&self, name: &ObjectName, data: &[u8]) -> Result<(), StoreError> {
         self.inner.replace(name, data)?;
-        self.with_parity(name, data, |parity, bytes| self.inner.replace(parity, bytes))
+        self.with_parity(name, data, |parity, bytes| object::replace(&self.inner, parity, bytes))
     }
 
     fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StoreError> {

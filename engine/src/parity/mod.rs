@@ -39,6 +39,12 @@ pub fn make(bytes: &[u8], share: ParityShare) -> Result<Vec<u8>> {
     Ok([&table[..], &parity, &table].concat())
 }
 
+/// How long the parity is that is made of an object of this length, if any is.
+pub fn len_for(len: u64, share: ParityShare) -> Option<u64> {
+    (len <= MAX_PROTECTED)
+        .then(|| ParityShape::new(ObjectId([0; 32]), len, share).total_len() as u64)
+}
+
 /// Hashes of an object's shards, of which the last is filled up with zeros.
 fn hashes_of(shape: &ParityShape, bytes: &[u8]) -> Vec<ShardHash> {
     let mut hashes: Vec<_> = bytes.chunks_exact(shape.shard).map(shard_hash).collect();
@@ -55,7 +61,9 @@ fn hashes_of(shape: &ParityShape, bytes: &[u8]) -> Vec<ShardHash> {
 /// its name).
 pub fn verify(parity: &[u8], object: Option<ObjectId>) -> Result<(), String> {
     let Some(ParityTable { shape, hashes }) = ParityTable::find(parity, object) else {
-        return Err("nothing of its table of hashes is left".into());
+        let of_another = object.is_some() && ParityTable::find(parity, None).is_some();
+        let nothing = "nothing of its table of hashes is left";
+        return Err(if of_another { "it is of other bytes" } else { nothing }.into());
     };
     if parity.len() != shape.total_len() {
         return Err(format!("it is {} bytes long and must be {}", parity.len(), shape.total_len()));

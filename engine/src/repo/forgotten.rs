@@ -61,11 +61,11 @@ impl Repository {
         self.remove_recorded(ObjectKind::Snapshot, ids)
     }
 
-    /// Removes a snapshot that must not stay, even if that can't be recorded.
-    pub(crate) fn take_back(&self, id: ObjectId) -> Result<()> {
-        self.forget(&[id]).or_else(|e| {
-            self.remove(ObjectKind::Snapshot, &[id])?;
-            self.removed(ObjectKind::Snapshot, &[id]);
+    /// Removes a snapshot or a key slot that must not stay, even if that can't be recorded.
+    pub(crate) fn take_back(&self, kind: ObjectKind, id: ObjectId) -> Result<()> {
+        self.remove_recorded(kind, &[id]).or_else(|e| {
+            self.remove(kind, &[id])?;
+            self.removed(kind, &[id]);
             Err(e)
         })
     }

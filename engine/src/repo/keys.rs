@@ -51,7 +51,7 @@ impl Repository {
         if let Err(error) = added {
             // A password that was reported as not added must not open the repository.
             if self.store().size(&name).is_ok() {
-                let _ = self.remove_recorded(ObjectKind::Key, &[name.id]);
+                let _ = self.take_back(name.kind, name.id);
             }
             return Err(error);
         }

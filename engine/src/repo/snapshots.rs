@@ -88,6 +88,7 @@ impl Repository {
         let room = Room { bytes: READ_BYTES, of: &|(_, size)| *size };
         let read = |(id, _): &(ObjectId, u64)| Ok((*id, self.read_snapshot(id)));
         let mut damaged = Vec::new();
+        let mut forgotten = false;
         // A panic is an error: a snapshot that is passed over would look forgotten.
         for (id, result) in workers::map(&new, READERS, room, read)? {
             match result {
@@ -95,7 +96,7 @@ impl Repository {
                 // Forgotten meanwhile. If it is still there, it must not look so.
                 Err(e) if e.is_not_found() => {
                     match self.store().size(&ObjectName::new(ObjectKind::Snapshot, id)) {
-                        Err(gone) if gone.is_not_found() => {}
+                        Err(gone) if gone.is_not_found() => forgotten = true,
                         Err(other) => return Err(other.into()),
                         Ok(_) => return Err(e),
                     }
@@ -104,6 +105,10 @@ impl Repository {
                 Err(e) if e.is_damage() => damaged.push((id, e.to_string())),
                 Err(e) => return Err(e),
             }
+        }
+        if forgotten {
+            // Nor if the whole store is gone since.
+            self.list_snapshots()?;
         }
         let mut known = known();
         let listed: HashSet<_> = ids.iter().copied().collect();
@@ -131,7 +136,7 @@ impl Repository {
         if let Err(error) = saved {
             // What nobody was told of, and nobody has confirmed, must not stay.
             if self.store().size(&name).is_ok() {
-                let _ = self.take_back(name.id);
+                let _ = self.take_back(name.kind, name.id);
             }
             return Err(error);
         }

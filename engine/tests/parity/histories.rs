@@ -2,13 +2,13 @@
 //! no other parity.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use tresor_engine::crypto::{KdfCost, Password};
 use tresor_engine::format::ObjectId;
 use tresor_engine::maintenance::{RepairIndexOptions, repair_index};
 use tresor_engine::repo::Repository;
-use tresor_testkit::{Call, HookedStore};
+use tresor_testkit::{Call, Fault, Faulty, HookedStore};
 
 use super::*;
 
@@ -109,6 +109,76 @@ fn a_pack_that_repair_index_enters_gets_parity() {
     assert_tidy(&store, "after repair index");
 }
 
+/// The store reports success, and half of an object or of its parity has arrived: it is stored
+/// again, or the backup says so; once it is done, all is there.
+#[test]
+fn half_of_an_object_arrives() {
+    let base = new_store_with(share(5));
+    for at in 0.. {
+        let store = copy(&base);
+        let mut kept = Kept::default();
+        let cut = Arc::new(AtomicBool::new(false));
+        let (cuts, puts) = (cut.clone(), AtomicUsize::new(0));
+        let repo = open_over(&store, |store| {
+            let hook = move |call: &Call| {
+                let is_it = matches!(call, Call::Put(_)) && puts.fetch_add(1, SeqCst) == at;
+                cuts.fetch_or(is_it, SeqCst);
+                Ok(())
+            };
+            Arc::new(HookedStore::new(store.clone(), hook).cutting(cut.clone()))
+        });
+        let tree = one_file(20_000);
+        let what = format!("object {at}");
+        if let Ok(snapshot) = try_backup(&repo, &tree, None) {
+            kept.0.push((snapshot, tree.clone()));
+            assert_tidy(&store, &what);
+        }
+        kept.add(&open(&store), &tree);
+        prune_at(&open(&store), &all(), 0).unwrap();
+        kept.verify_clean(&store, &what);
+        assert_tidy(&store, &what);
+        if at == 8 {
+            break;
+        }
+    }
+}
+
+/// What is stored by half whenever it is stored, is reported, and nothing of it is left.
+#[test]
+fn a_store_that_always_cuts_parity() {
+    let store = new_store_with(share(5));
+    let repo = open_over(&store, |store| {
+        let cut = Arc::new(AtomicBool::new(false));
+        let cuts = cut.clone();
+        let hook = move |call: &Call| {
+            let is_parity = |name: &ObjectName| name.kind == ObjectKind::Parity;
+            let is_it = matches!(call, Call::Put(name) | Call::Replace(name) if is_parity(name));
+            cuts.store(is_it, SeqCst);
+            Ok(())
+        };
+        Arc::new(HookedStore::new(store.clone(), hook).cutting(cut))
+    });
+    let error = try_backup(&repo, &one_file(1000), None).unwrap_err().to_string();
+    assert!(error.contains("parity/") && error.contains("arrived"), "{error}");
+    assert!(names(&store, ObjectKind::Snapshot).is_empty());
+}
+
+/// Prune makes anew parity that has arrived by half, as it makes what is missing.
+#[test]
+fn a_prune_makes_parity_that_is_cut_anew() {
+    let (store, kept) = repository(5, &one_file(50_000));
+    let before = objects(&store);
+    // That of the config may be all that is right of it.
+    let config = ObjectName::CONFIG.parity();
+    for name in before.keys().filter(|name| name.kind == ObjectKind::Parity && **name != config) {
+        change_object(&store, name, |bytes| bytes.truncate(bytes.len() / 2));
+    }
+    prune_at(&open(&store), &all(), 0).unwrap();
+    kept.verify(&store, "after a prune");
+    assert_tidy(&store, "after a prune");
+    assert!(objects(&store) == before);
+}
+
 /// Parity of a key slot opens the repository as the slot does: it never outlives it.
 #[test]
 fn parity_of_a_key_slot_goes_first() {
@@ -144,30 +214,26 @@ fn an_interrupted_repair() {
     // All that a repair can do: mend, make parity anew, and remove it.
     base.delete(&snapshot.parity()).unwrap();
     base.put(&ObjectName::new(ObjectKind::Parity, ObjectId([7; 32])), b"of nothing").unwrap();
-    for afterwards in [false, true] {
+    for fault in Fault::ALL {
         for at in 0.. {
             let store = copy(&base);
-            let calls = Arc::new(AtomicUsize::new(0));
-            let counted = calls.clone();
-            // It dies there; or one call is carried out, and its answer is lost.
-            let dies = move |n| if afterwards { n == at } else { n >= at };
-            let hook = move |_: &_| match dies(counted.fetch_add(1, SeqCst)) {
-                true => Err(HookedStore::broken()),
-                false => Ok(()),
-            };
-            let hooked = HookedStore::new(store.clone(), hook);
-            let hooked = if afterwards { hooked.afterwards() } else { hooked };
-            let result = try_repair(&(Arc::new(hooked) as Store), false);
-            let what = format!("call {at}, afterwards {afterwards}");
-            // Each object is as it was, or whole.
-            for (name, bytes) in objects(&store) {
-                let as_it_was = base.get(&name).is_ok_and(|was| was == bytes);
-                assert!(as_it_was || bytes == before[&name], "{what}: {name}");
+            let faulty = Faulty::new(&store, fault, at);
+            let result = try_repair(&faulty.store, false);
+            let what = format!("{fault:?}, call {at}");
+            // Each object is there as it was, or whole; but for parity that arrived by half.
+            let after = objects(&store);
+            for name in before.keys() {
+                let as_it_was = base.get(name).ok().as_ref() == after.get(name);
+                assert!(as_it_was || after.get(name) == before.get(name), "{what}: {name}");
+            }
+            let ended = faulty.calls() <= at;
+            if result.is_ok_and(|report| report.left.is_empty() && !matches!(fault, Fault::Once(_)))
+            {
+                assert!(after == before, "{what}: reported as whole");
             }
             assert!(repair(&store).left.is_empty(), "{what}");
             assert!(objects(&store) == before, "{what}");
-            if calls.load(SeqCst) <= at {
-                result.unwrap();
+            if ended {
                 assert!(at > 20, "{what}");
                 break;
             }

@@ -2,7 +2,9 @@
 
 use std::sync::Mutex;
 
-use tresor_engine::maintenance::{CheckOptions, check};
+use tresor_engine::format::Time;
+use tresor_engine::maintenance::{CheckOptions, Subset, check};
+use tresor_engine::parity::make;
 use tresor_engine::repo::{OpenOptions, Repository};
 use tresor_engine::store::{StoreError, StoreErrorKind};
 use tresor_testkit::{Call, HookedStore, password};
@@ -120,6 +122,82 @@ fn check_names_what_has_no_parity() {
     repair(&store);
     let report = check(&open(&store), &CheckOptions::default(), &Quiet::default()).unwrap();
     assert!(report.problems.is_empty());
+}
+
+fn named(store: &Store, options: CheckOptions) -> Vec<String> {
+    let report = check(&open(store), &options, &Quiet::default()).unwrap();
+    assert!(report.problems.iter().all(|p| p.files.is_empty()), "{:#?}", report.problems);
+    report.problems.into_iter().map(|p| p.object).collect()
+}
+
+/// Parity that has rotted, or of which half has arrived, is named before it is needed.
+#[test]
+fn check_names_parity_that_is_damaged() {
+    let (base, _) = repository(5, &one_file(100_000));
+    open(&base).forget(&[open(&base).snapshots().unwrap()[0].id]).unwrap();
+    let mut kept = Kept::default();
+    kept.add(&open(&base), &one_file(100_000));
+    let everything = CheckOptions { read_data: true, ..Default::default() };
+    assert!(named(&base, everything).is_empty());
+    let lately = CheckOptions { since: Some(Time::new(0, 0)), ..everything };
+    let subset = CheckOptions { subset: Some(Subset::Percent(100.0)), ..Default::default() };
+    for (name, _) in base.list(ObjectKind::Parity).unwrap() {
+        let path = vec![name.path()];
+        let rotten = copy(&base);
+        change_object(&rotten, &name, |bytes| {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+        });
+        for options in [everything, lately, subset] {
+            assert_eq!(named(&rotten, options), path, "rotten, {options:?}");
+        }
+        assert!(named(&rotten, CheckOptions::default()).is_empty(), "it wasn't read");
+        let cut = copy(&base);
+        change_object(&cut, &name, |bytes| bytes.truncate(bytes.len() / 2));
+        for options in [everything, lately, subset, CheckOptions::default()] {
+            assert_eq!(named(&cut, options), path, "cut, {options:?}");
+        }
+        for store in [rotten, cut] {
+            repair(&store);
+            assert!(objects(&store) == objects(&base), "{name}: not as it was");
+        }
+    }
+}
+
+/// A part of the packs is read, and no parity of others.
+#[test]
+fn a_subset_reads_the_parity_of_its_packs() {
+    let mut rng = Rng::with_seed(8);
+    let store = new_store_with(share(5));
+    let mut kept = Kept::default();
+    for _ in 0..4 {
+        kept.add(&open(&store), &some_tree(&mut rng, 2));
+    }
+    let packs = names(&store, ObjectKind::Pack);
+    for id in &packs {
+        let parity = ObjectName::new(ObjectKind::Pack, *id).parity();
+        change_object(&store, &parity, |bytes| bytes[70] ^= 1);
+    }
+    let part = |part| {
+        let subset = Some(Subset::Part { part, of: 2 });
+        named(&store, CheckOptions { subset, ..Default::default() })
+    };
+    let (one, two) = (part(1), part(2));
+    assert!(!one.is_empty() && !two.is_empty(), "{one:?}, {two:?}");
+    assert_eq!(one.len() + two.len(), packs.len());
+    assert!(one.iter().all(|object| !two.contains(object)));
+}
+
+/// Another writer may make more or less of it.
+#[test]
+fn parity_of_another_length_is_parity() {
+    let (store, _) = repository(5, &one_file(100_000));
+    let pack = largest(&store, ObjectKind::Pack);
+    let more = make(&store.get(&pack).unwrap(), share(50).unwrap()).unwrap();
+    store.replace(&pack.parity(), &more).unwrap();
+    assert_eq!(named(&store, CheckOptions::default()), [""; 0]);
+    prune_at(&open(&store), &all(), 0).unwrap();
+    assert!(store.get(&pack.parity()).unwrap() == more);
 }
 
 /// Files are named with what is lost, not with what parity makes up for.

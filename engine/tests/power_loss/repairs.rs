@@ -2,12 +2,11 @@
 //! records of what was forgotten are joined.
 
 use tresor_engine::format::{ObjectId, ObjectName};
-use tresor_engine::history;
 use tresor_engine::maintenance::{
     RepairIndexOptions, RepairSnapshotsOptions, repair_index, repair_snapshots, scrub,
 };
 use tresor_engine::repo::Snapshot;
-use tresor_engine::restorer::read_file;
+use tresor_engine::store::Disk;
 
 use super::client::Client;
 use super::*;
@@ -270,15 +269,7 @@ fn repair_of_snapshots() {
         assert_eq!(names(store, ObjectKind::Snapshot).len(), 3, "{what}");
         let repo = open(store);
         holds(&repo, &kept.0[0].0, &kept.0[0].1, what);
-        let snapshots = repo.snapshots().unwrap();
-        let repaired = snapshots.iter().find(|s| s.id == id).unwrap();
-        history::walk(&repo, &repaired.data.tree, &mut |_, node| {
-            if node.is_file() {
-                read_file(&repo, node, &mut Vec::new()).unwrap();
-            }
-            Ok(true)
-        })
-        .unwrap_or_else(|e| panic!("{what}: {e}"));
+        reads_whole(&repo, &id, what);
     });
 }
 

@@ -1,5 +1,6 @@
 //! A repository in memory that is used, interrupted, and looked at with fresh eyes.
 
+pub mod looks;
 pub mod stores;
 
 use std::collections::{BTreeMap, HashSet};
@@ -16,7 +17,6 @@ use tresor_engine::format::{
     BlobId, BlobKind, ChunkSizes, IndexData, ObjectId, ObjectKind, ObjectName, ParityShare,
     Purpose, Time, sealed,
 };
-use tresor_engine::history;
 use tresor_engine::index::{Entry, read_object};
 use tresor_engine::maintenance::{
     CheckOptions, MaxUnused, PruneOptions, PruneOutcome, PrunePlan, check, prune,
@@ -24,10 +24,10 @@ use tresor_engine::maintenance::{
 use tresor_engine::monitor::Quiet;
 use tresor_engine::pack::{NewSegment, PackWriter, Packed};
 use tresor_engine::repo::{InitOptions, OpenOptions, Repository, Snapshot, now};
-use tresor_engine::restorer::read_file;
 use tresor_engine::store::{MemoryStore, Store, StoreError};
-use tresor_testkit::{Body, Call, HookedStore, Item, attributes, options, password, random_bytes};
+use tresor_testkit::{Call, HookedStore, Item, options, password, random_bytes};
 
+pub use looks::*;
 use stores::Gate;
 
 pub const DAY: i64 = 24 * 3600;
@@ -196,29 +196,6 @@ impl Kept {
             .collect();
         assert_eq!(names(store, ObjectKind::Pack), indexed, "{what}");
     }
-}
-
-/// Exactly this tree is in the snapshot.
-#[track_caller]
-pub fn holds(repo: &Repository, snapshot: &Snapshot, tree: &Item, what: &str) {
-    let mut count = 0;
-    history::walk(repo, &snapshot.data.tree, &mut |path, node| {
-        count += 1;
-        let mut item = tree;
-        for name in path.split(|b| *b == b'/').skip(1) {
-            item = &item.entries()[name];
-        }
-        if let Body::File(bytes, _) = &item.body {
-            let mut out = Vec::new();
-            read_file(repo, node, &mut out).unwrap();
-            assert!(out == **bytes, "{what}: {path:?} differs");
-        }
-        let same = attributes(repo, node).unwrap() == item.node.xattrs();
-        assert!(same, "{what}: attributes of {path:?} differ");
-        Ok(true)
-    })
-    .unwrap();
-    assert_eq!(count, tree.count(), "{what}");
 }
 
 pub fn try_backup(
@@ -406,29 +383,19 @@ impl Turns {
     }
 }
 
-/// With fresh eyes: check reads everything and finds nothing wrong, and these
-/// snapshots hold what they held. There may be others.
-#[track_caller]
-pub fn assert_whole(repo: &Arc<Repository>, kept: &Kept, what: &str) {
-    let options = CheckOptions { read_data: true, ..Default::default() };
-    let report = check(repo, &options, &Quiet::default()).unwrap();
-    assert!(report.problems.is_empty(), "{what}: {:#?}", report.problems);
-    let listed = names(repo.store(), ObjectKind::Snapshot);
-    for (snapshot, tree) in &kept.0 {
-        assert!(listed.contains(&snapshot.id), "{what}: a saved snapshot is gone");
-        holds(repo, snapshot, tree, what);
-    }
-}
-
 /// Three snapshots, of which prune has something to repack and to delete if the
 /// first is forgotten.
 pub fn three_snapshots() -> (Store, Kept, Item) {
+    some_snapshots(new_store(), 3, 6)
+}
+
+/// Several snapshots of a tree of so many files, as it changes, and the tree as it is then.
+pub fn some_snapshots(store: Store, count: usize, files: usize) -> (Store, Kept, Item) {
     let mut rng = Rng::with_seed(3);
-    let store = new_store();
     let repo = open(&store);
     let mut kept = Kept::default();
-    let mut tree = some_tree(&mut rng, 6);
-    for _ in 0..3 {
+    let mut tree = some_tree(&mut rng, files);
+    for _ in 0..count {
         kept.add(&repo, &tree);
         tree = change(&mut rng, &tree);
     }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use tresor_engine::Result;
+use tresor_engine::crypto::Password;
 use tresor_engine::repo::{Notice, OpenOptions, Repository, Setback, StateOptions};
 use tresor_engine::store::Store;
 use tresor_testkit::password;
@@ -11,11 +12,13 @@ use tresor_testkit::password;
 pub struct Client {
     pub folder: tempfile::TempDir,
     notices: Arc<Mutex<Vec<Notice>>>,
+    pub password: fn() -> Password,
 }
 
 impl Client {
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), notices: Arc::default() }
+        let folder = tempfile::tempdir().unwrap();
+        Self { folder, notices: Arc::default(), password }
     }
 
     /// Another one who has seen the same.
@@ -35,7 +38,7 @@ impl Client {
             tell: Arc::new(move |notice| notices.lock().unwrap().push(notice.clone())),
         };
         let options = OpenOptions { state: Some(state), ..OpenOptions::default() };
-        Repository::open(store.clone(), &password(), &options)
+        Repository::open(store.clone(), &(self.password)(), &options)
     }
 
     pub fn open(&self, store: &Store) -> Arc<Repository> {

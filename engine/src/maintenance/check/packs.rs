@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
+use super::parity::{lengths, problem_of_parity};
 use super::{CheckOptions, CheckProblem, CheckReport, View};
 use crate::error::{Error, Result};
 use crate::format::{ObjectId, ObjectKind, ObjectName, PackEntry};
 use crate::maintenance::tables::Tables;
-use crate::maintenance::workers::{for_each, reason, size_of, stops};
+use crate::maintenance::workers::{for_each, reason, stops};
 use crate::monitor::Monitor;
 use crate::pack::verify_pack;
 use crate::repo::Repository;
@@ -61,6 +62,10 @@ pub(super) struct PacksRead {
     /// Of those that are whole.
     pub tables: Tables,
     pub bytes: u64,
+    /// Whether packs were read, some or all.
+    pub any: bool,
+    /// Packs whose parity is damaged.
+    pub bad_parity: HashSet<ObjectId>,
 }
 
 const CONTRADICTED: &str =
@@ -106,7 +111,7 @@ fn is_mended(repo: &Repository, id: &ObjectId) -> bool {
     repo.store().mended(&ObjectName::new(ObjectKind::Pack, *id)).is_some()
 }
 
-/// Reads packs and checks every blob in them.
+/// Reads packs, checks every blob in them, and their parity.
 pub(super) fn read_packs(
     repo: &Arc<Repository>,
     options: &CheckOptions,
@@ -120,12 +125,28 @@ pub(super) fn read_packs(
     if let Some(subset) = options.subset.filter(|_| !options.read_data) {
         subset.choose(&mut packs)?;
     }
-    monitor.progress().expect(packs.len() as u64, packs.iter().map(|p| p.1).sum());
-    let found = Mutex::new(PacksRead::default());
-    for_each(&packs, size_of, |(id, size)| {
+    let parity = match repo.guard() {
+        Some(_) => lengths(repo.store())?,
+        None => HashMap::new(),
+    };
+    let parity_of = |id: &ObjectId| parity.get(id).copied().unwrap_or(0);
+    let bytes = packs.iter().map(|(id, size)| size + parity_of(id)).sum();
+    monitor.progress().expect(packs.len() as u64, bytes);
+    let found = Mutex::new(PacksRead { any: true, ..PacksRead::default() });
+    // A pack is let go of before its parity is read.
+    let room = |(id, size): &(ObjectId, u64)| (*size).max(parity_of(id));
+    for_each(&packs, room, |(id, size)| {
         monitor.progress().check()?;
         let table = read_pack(repo, id);
+        let parity_len = parity_of(id);
+        let name = ObjectName::new(ObjectKind::Pack, *id);
+        let has_bad_parity =
+            parity_len > 0 && problem_of_parity(repo.store(), &name, Some(*id))?.is_some();
         let mut found = found.lock().unwrap_or_else(|e| e.into_inner());
+        found.bytes += parity_len;
+        if has_bad_parity {
+            found.bad_parity.insert(*id);
+        }
         match table {
             Ok(table) => {
                 found.bytes += size;
@@ -139,7 +160,7 @@ pub(super) fn read_packs(
                 found.damaged.insert(*id, reason(e));
             }
         }
-        monitor.progress().add(1, *size);
+        monitor.progress().add(1, size + parity_len);
         Ok(())
     })?;
     Ok(found.into_inner().unwrap_or_else(|e| e.into_inner()))
