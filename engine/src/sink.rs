@@ -47,7 +47,8 @@ pub trait SinkDir: Send + Sync {
     fn link(&self, name: &[u8], target: &dyn SinkDir, target_name: &[u8]) -> io::Result<()>;
 
     /// Sets owner, mode, times and extended attributes of an existing directory or file of
-    /// this directory. What can't be set is returned, the rest is set.
+    /// this directory. What can't be set is returned, the rest is set. Attributes that are there and
+    /// not in the node go, unless it may lack some (`Node::may_lack_attributes`).
     fn set_metadata(
         &self,
         node: &Node,

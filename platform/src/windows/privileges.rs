@@ -132,7 +132,9 @@ mod tests {
     /// What would end the process does so only after it had its time.
     #[test]
     fn who_is_told_of_the_end_has_time_to_tidy_up() {
-        let _ = ON_STOP.set(|| drop(STOPS.fetch_add(1, SeqCst)));
+        let _ = ON_STOP.set(|| {
+            STOPS.fetch_add(1, SeqCst);
+        });
         // SAFETY: takes a number.
         let told = |event| move || unsafe { handler(event) };
         assert_eq!(told(CTRL_C_EVENT)(), 1);
