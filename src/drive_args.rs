@@ -18,8 +18,8 @@ use crate::parse;
 // No lines of documentation: they would stand in the place of the command's.
 #[derive(clap::Args)]
 pub struct DriveArgs {
-    /// A snapshot, if only that one shall be shown, and an empty folder (Windows: R:, *, or a new folder;
-    /// with --via nfs also `-`, or nothing: only serve it)
+    /// A snapshot, if only that one shall be shown, and an empty folder (Windows: R:, * for the last
+    /// letter that is free, or an empty or new folder; with --via nfs also `-`, or nothing: only serve it)
     #[arg(value_name = "[SNAPSHOT] MOUNTPOINT", num_args = 1..=2, required_unless_present = "via")]
     pub what: Vec<OsString>,
 

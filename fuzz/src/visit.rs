@@ -183,9 +183,9 @@ fn look(fs: &SnapshotFs, attr: &Attr) {
         }
     }
     for (name, size) in fs.windows_streams(attr.ino).unwrap_or_default() {
-        if let Ok(Some((_, stream))) = fs.windows_stream(attr.ino, &name) {
-            assert!(stream.size() == size || name.is_empty());
-            let _ = fs.read_stream(&stream, size.saturating_sub(10), 100);
+        if let Ok(Some(stream)) = fs.windows_stream(attr, &name) {
+            assert!(stream.attr.size == size || name.is_empty());
+            let _ = fs.read_stream(&stream.content, size.saturating_sub(10), 100);
         }
     }
     for hole in [false, true] {

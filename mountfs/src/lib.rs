@@ -38,7 +38,7 @@ pub use own::OwnDrive;
 pub use core::STATUS_FILE;
 pub use core::{
     Attr, DriveOptions, Entry, FsError, Ino, Layout, Leaf, LookUp, SnapshotFs, WindowsEntry,
-    WindowsMeta,
+    WindowsMeta, WindowsStream,
 };
 
 /// Called with a line about each operation that fails for want of data.

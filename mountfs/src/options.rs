@@ -7,8 +7,7 @@ use crate::{OnError, OwnDrive};
 
 /// What a system has nothing for is refused, or, if it is only shown, left out.
 pub struct MountOptions {
-    /// Let other users in; the kernel then checks their permissions. Not on Windows, where a
-    /// drive is for the user who mounted it.
+    /// Let other users in; the system then checks what was recorded of permissions.
     pub allow_other: bool,
     /// A user of Windows, by name or number, who may use the drive beside the one who mounted it.
     pub reader: Option<String>,

@@ -221,6 +221,9 @@ fn attributes_of_windows_and_of_others() {
         .with("to dir", Item::symlink("dir"))
         .with("to file", Item::symlink("open"))
         .with("to nothing", Item::symlink("none"))
+        .with("down to dir", Item::symlink("/dir"))
+        .with("down to file", Item::symlink("/open"))
+        .with("down to nothing", Item::symlink("/none"))
         .with("loop", Item::symlink("loop"))
         .with("recorded", with(Item::symlink("x"), &[link, to_dir]))
         .with("fifo", Item::special(NodeKind::Fifo, None));
@@ -240,6 +243,9 @@ fn attributes_of_windows_and_of_others() {
         ("to dir", 0x410),
         ("to file", 0x400),
         ("to nothing", 0x400),
+        ("down to dir", 0x410),
+        ("down to file", 0x400),
+        ("down to nothing", 0x400),
         ("loop", 0x400),
         ("recorded", 0x410),
         ("fifo", 0x80),
@@ -251,10 +257,10 @@ fn attributes_of_windows_and_of_others() {
     assert_eq!(windows.created, Time::new(1, 0));
     let streams = fs.windows_streams(attr.ino).unwrap();
     assert_eq!(streams, [(b"Zone.Identifier".to_vec(), 6)]);
-    let (name, stream) = fs.windows_stream(attr.ino, b"ZONE.identifier").unwrap().unwrap();
-    assert_eq!((name.as_slice(), stream.size()), (&b"Zone.Identifier"[..], 6));
-    assert_eq!(fs.read_stream(&stream, 2, 100).unwrap(), b"ne 3");
-    assert!(fs.windows_stream(attr.ino, b"zone").unwrap().is_none());
+    let stream = fs.windows_stream(&attr, b"ZONE.identifier").unwrap().unwrap();
+    assert_eq!((stream.name.as_slice(), stream.attr.size), (&b"Zone.Identifier"[..], 6));
+    assert_eq!(fs.read_stream(&stream.content, 2, 100).unwrap(), b"ne 3");
+    assert!(fs.windows_stream(&attr, b"zone").unwrap().is_none());
     let (open, attr) = meta("open");
     assert_eq!((open.created, open.link), (attr.mtime, None));
     assert!(fs.windows_streams(attr.ino).unwrap().is_empty());
@@ -272,16 +278,28 @@ fn long_streams_are_read_in_parts() {
     let bytes = random_bytes(&mut fastrand::Rng::with_seed(1), 3_000_000);
     let long = Item::file("text").with_attribute("user.win.stream.Long", bytes.clone());
     let dir = Item::dir().with_attribute("user.win.stream.of a folder", vec![7; 70_000]);
-    let tree = Item::dir().with("f", long).with("d", dir);
+    let link = Item::symlink("d").with_attribute("user.win.stream.of a link", vec![7]);
+    let tree = Item::dir().with("f", long).with("d", dir).with("l", link);
     let (snapshot, _) = backup(&repo, &tree, &options(None));
     let fs = kit::drive(&repo, Some(snapshot), 4 << 20);
     let ino = |name: &str| fs.windows_lookup(Ino::ROOT, name.as_bytes()).unwrap().attr.ino;
     assert_eq!(fs.windows_streams(ino("f")).unwrap(), [(b"Long".to_vec(), 3_000_000)]);
     assert_eq!(fs.windows_streams(ino("d")).unwrap(), [(b"of a folder".to_vec(), 70_000)]);
-    let (_, stream) = fs.windows_stream(ino("f"), b"LONG").unwrap().unwrap();
+    let stream = |name: &str, of: &[u8]| {
+        let attr = fs.windows_lookup(Ino::ROOT, name.as_bytes()).unwrap().attr;
+        fs.windows_stream(&attr, of).unwrap().unwrap()
+    };
+    let long = stream("f", b"LONG").content;
     for (offset, len) in [(0, 10), (1_234_567, 400_000), (2_999_990, 100), (3_000_000, 10)] {
         let wanted = &bytes[offset..bytes.len().min(offset + len)];
-        assert!(fs.read_stream(&stream, offset as u64, len).unwrap() == wanted, "{offset}");
+        assert!(fs.read_stream(&long, offset as u64, len).unwrap() == wanted, "{offset}");
+    }
+    // Whatever it is of, it is a file; only what else is recorded stays.
+    for (name, of, size) in [("d", &b"of a folder"[..], 70_000), ("l", b"of a link", 1)] {
+        let stream = stream(name, of);
+        let kind = (stream.attr.kind, stream.attr.size, stream.attr.allocated);
+        assert_eq!(kind, (NodeKind::File, size, size), "{name}");
+        assert_eq!((stream.meta.attributes, stream.meta.link), (0x80, None), "{name}");
     }
     // As an extended attribute it can be had only as a whole.
     let name = b"user.win.stream.Long";
@@ -309,7 +327,7 @@ fn a_damaged_stream_is_an_error_of_that_read_alone() {
 
     let fs = kit::drive(&open(&store), Some(snapshot), 4 << 20);
     let attr = fs.windows_lookup(Ino::ROOT, b"f").unwrap().attr;
-    let (_, stream) = fs.windows_stream(attr.ino, b"s").unwrap().unwrap();
+    let stream = fs.windows_stream(&attr, b"s").unwrap().unwrap().content;
     let ends: Vec<u64> = extents
         .iter()
         .scan(0, |at, e| {

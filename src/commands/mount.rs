@@ -19,7 +19,7 @@ Examples:
   tresor mount latest /mnt/restore              the newest snapshot
   tresor mount --background 2026-11-23 /mnt/r   the last one of that day; returns at once
   tresor umount /mnt/restore
-  tresor mount R:                               on Windows; * takes the next free letter
+  tresor mount R:                               on Windows; * takes the last letter that is free
 
   tresor mount --status /mnt/restore            what it has fetched so far
 

@@ -5,12 +5,13 @@ import struct
 import time
 
 (OPEN, READ, LIST, CLOSE, INFO, VOLUME, SECURITY, STREAMS, LINK, WRITE, SET, OVERWRITE, FLUSH,
- SET_SECURITY, SET_LABEL, SET_LINK, PARAMETERS) = range(17)
+ SET_SECURITY, SET_LABEL, SET_LINK, PARAMETERS, MOUNT_POINT, HANDLES) = range(19)
 
 SUCCESS = 0
 READ_ONLY = 0xC00000A2
 END_OF_FILE = 0xC0000011
 NOT_FOUND = 0xC0000034
+ACCESS_DENIED = 0xC0000022
 IS_A_DIRECTORY = 0xC00000BA
 NOT_A_DIRECTORY = 0xC0000103
 REPARSE = 0x104
@@ -19,6 +20,8 @@ DIRECTORY_FILE, NON_DIRECTORY_FILE, OPEN_LINK = 0x1, 0x40, 0x200000
 DELETE_ON_CLOSE = 0x1000
 READ_DATA, READ_ATTRIBUTES, READ_CONTROL, SYNCHRONIZE = 0x1, 0x80, 0x20000, 0x100000
 MAXIMUM = 0x2000000
+# What Windows makes of the GENERIC_READ of a program.
+GENERIC_READ = 0x120089
 TO_READ = READ_DATA | READ_ATTRIBUTES | READ_CONTROL | SYNCHRONIZE
 
 QUESTION = struct.Struct("<IIIIQQI")
@@ -77,15 +80,16 @@ class Thread:
 
     def open(self, path, options=OPEN_LINK, access=TO_READ, disposition=1):
         answer = self.done(OPEN, options=options | disposition << 24, access=access, text=wide(path))
-        return Handle(self, answer[2], answer[3], answer[5].decode("utf-16-le"))
+        return Handle(self, answer[2], answer[3], answer[5].decode("utf-16-le"), answer[1])
 
     def status_of(self, *question, **more):
         return self.ask(*question, **more)[0]
 
 
 class Handle:
-    def __init__(self, thread, context, info, name):
+    def __init__(self, thread, context, info, name, granted):
         self.thread, self.context, self.info, self.name = thread, context, info, name
+        self.granted = granted
 
     def __enter__(self):
         return self
@@ -125,6 +129,12 @@ class Handle:
             if last is None:
                 raise AssertionError(f"nothing fits {room} bytes")
             marker = last
+
+    def asked_info(self):
+        return self.thread.done(INFO, self.context)[3]
+
+    def security(self):
+        return self.thread.done(SECURITY, self.context)[4]
 
     def streams(self):
         data = self.thread.done(STREAMS, self.context)[4]

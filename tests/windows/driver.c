@@ -11,7 +11,7 @@
 #include <winfsp/winfsp.h>
 
 enum { OPEN, READ, LIST, CLOSE, INFO, VOLUME, SECURITY, STREAMS, LINK, WRITE, SET, OVERWRITE,
-       FLUSH, SET_SECURITY, SET_LABEL, SET_LINK, PARAMETERS };
+       FLUSH, SET_SECURITY, SET_LABEL, SET_LINK, PARAMETERS, MOUNT_POINT, HANDLES };
 
 #pragma pack(push, 1)
 struct question {
@@ -44,7 +44,9 @@ static const UINT32 KINDS[] = {
 
 static FSP_FILE_SYSTEM *served;
 static FSP_FSCTL_VOLUME_PARAMS parameters;
-static HANDLE token, accepting;
+static WCHAR mount_point[MAX_PATH];
+static HANDLE token, accepting, serving[4096];
+static UINT32 served_so_far;
 static SOCKET listening = INVALID_SOCKET;
 static DWORD context_key = TLS_OUT_OF_INDEXES;
 
@@ -157,6 +159,17 @@ static NTSTATUS ask(FSP_FSCTL_TRANSACT_REQ *request, FSP_FSCTL_TRANSACT_RSP *res
     return status;
 }
 
+/* How many handles this process has, but for those of our threads. Wine doesn't know it, so
+   each that could be is tried. */
+static UINT32 handles(void)
+{
+    UINT32 count = 0 - served_so_far;
+    DWORD flags;
+    for (UINT_PTR handle = 4; handle < 4 * 65536; handle += 4)
+        count += !!GetHandleInformation((HANDLE)handle, &flags);
+    return count;
+}
+
 /* What of a response belongs to which question. */
 static void sort_out(const struct question *q, FSP_FSCTL_TRANSACT_RSP *r, struct answer *a,
     const void **data, const void **name, const void *out)
@@ -164,6 +177,11 @@ static void sort_out(const struct question *q, FSP_FSCTL_TRANSACT_RSP *r, struct
     FSP_FSCTL_TRANSACT_BUF at = { 0, 0 };
     switch (q->what) {
     case OPEN:
+        if (a->status == STATUS_REPARSE) {
+            at = r->Rsp.Create.Reparse.Buffer;
+            break;
+        }
+        a->information = r->Rsp.Create.Opened.GrantedAccess;
         a->context = r->Rsp.Create.Opened.UserContext2;
         a->info = r->Rsp.Create.Opened.FileInfo;
         a->name = r->Rsp.Create.Opened.FileName.Size;
@@ -204,6 +222,11 @@ static int answer(SOCKET socket, const struct question *q, const WCHAR *text)
     if (q->what == PARAMETERS) {
         a.data = sizeof parameters;
         data = &parameters;
+    } else if (q->what == MOUNT_POINT) {
+        a.data = wcslen(mount_point) * sizeof(WCHAR);
+        data = mount_point;
+    } else if (q->what == HANDLES) {
+        a.information = handles();
     } else if (q->what < PARAMETERS && q->length == room) {
         fill(request, q, text, out);
         a.status = ask(request, response);
@@ -236,8 +259,8 @@ static DWORD WINAPI serve(void *argument)
 static DWORD WINAPI accept_all(void *argument)
 {
     SOCKET socket;
-    while ((socket = accept(listening, 0, 0)) != INVALID_SOCKET)
-        CloseHandle(CreateThread(0, 0, serve, (void *)socket, 0, 0));
+    while (served_so_far < ARRAYSIZE(serving) && (socket = accept(listening, 0, 0)) != INVALID_SOCKET)
+        serving[served_so_far++] = CreateThread(0, 0, serve, (void *)socket, 0, 0);
     return 0;
 }
 
@@ -282,16 +305,31 @@ FSP_API NTSTATUS FspFileSystemCreate(PWSTR device, const FSP_FSCTL_VOLUME_PARAMS
 
 FSP_API VOID FspFileSystemDelete(FSP_FILE_SYSTEM *gone)
 {
+    FspFileSystemRemoveMountPoint(gone);
     free(gone);
+}
+
+/* As the real one does it, a folder must not be there: it is made, and removed. */
+static int is_folder(const WCHAR *point)
+{
+    return point[0] != L'\\' && point[0] && point[2];
 }
 
 FSP_API NTSTATUS FspFileSystemSetMountPoint(FSP_FILE_SYSTEM *unused, PWSTR point)
 {
+    if (point[0] == L'\\' && (parameters.Prefix[0] || getenv("TRESOR_TEST_NO_MOUNT_MANAGER")))
+        return STATUS_ACCESS_DENIED;
+    if (is_folder(point) && (parameters.Prefix[0] || !CreateDirectoryW(point, 0)))
+        return STATUS_OBJECT_NAME_COLLISION;
+    lstrcpynW(mount_point, point, MAX_PATH);
     return STATUS_SUCCESS;
 }
 
 FSP_API VOID FspFileSystemRemoveMountPoint(FSP_FILE_SYSTEM *unused)
 {
+    if (is_folder(mount_point))
+        RemoveDirectoryW(mount_point);
+    mount_point[0] = 0;
 }
 
 FSP_API NTSTATUS FspFileSystemStartDispatcher(FSP_FILE_SYSTEM *unused, ULONG threads)
@@ -311,6 +349,9 @@ FSP_API NTSTATUS FspFileSystemStartDispatcher(FSP_FILE_SYSTEM *unused, ULONG thr
 
 FSP_API VOID FspFileSystemStopDispatcher(FSP_FILE_SYSTEM *unused)
 {
+    /* As the real one does: who has called this may end the process. */
     closesocket(listening);
     WaitForSingleObject(accepting, 5000);
+    for (UINT32 i = 0; i < served_so_far; i++)
+        WaitForSingleObject(serving[i], 5000);
 }

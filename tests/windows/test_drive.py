@@ -1,77 +1,19 @@
 """The drive on Windows: what its kernel asks for, through WinFsp's own DLL."""
 
 import hashlib
-import json
 import os
 import random
+import socket
 import struct
 import threading
 
 import drive
 from drive import Status, Thread, wide
-from programs import Programs, contents
+from mounted import Mounted, meaning
+from programs import contents
 
 
-class Drive(Programs):
-    def mount(self, *words):
-        self.port = drive.free_port()
-        env = self.env
-        self.env = {**env, "TRESOR_TEST_DRIVER": str(self.port)}
-        self.served = self.windows("mount", *words, start=True)
-        self.env = env
-        self.addCleanup(self.end)
-        try:
-            drive.wait_for(self.port, lambda: self.served.poll() is None)
-        except AssertionError:
-            self.served.kill()
-            self.fail(str(self.served.communicate()))
-
-    def end(self):
-        """Whatever went wrong, the next test finds the letter free."""
-        if self.served.poll() is None:
-            for point in ("R:", "Y:"):
-                self.windows("umount", point, codes=(0, 1))
-            self.served.kill()
-            self.served.communicate()
-
-    def unmount(self, point="R:"):
-        self.windows("umount", point)
-        out, errors = self.served.communicate(timeout=60)
-        self.assertEqual(self.served.returncode, 0, errors)
-        return out.decode(), errors.decode()
-
-    def saved(self, make):
-        """Makes a folder, saves it from this system, and gives its path on the drive."""
-        source = self.here / "source"
-        source.mkdir()
-        make(source)
-        self.linux("init")
-        self.linux("backup", source)
-        return source, str(source).replace("/", "\\")
-
-    def walk(self, thread, path, room=4096):
-        """Every path below, as bytes of the snapshot, with what it holds."""
-        found = {}
-        with thread.open(path) as handle:
-            entries = list(handle.list(room))
-        self.assertEqual([name for name, _ in entries[:2]], [".", ".."])
-        for name, info in entries[2:]:
-            below = f"{path}\\{name}"
-            if info.attributes & 0x10:
-                found[name] = None
-                found.update({f"{name}\\{rest}": data
-                              for rest, data in self.walk(thread, below, room).items()})
-            else:
-                with thread.open(below) as handle:
-                    self.assertEqual(handle.name, below)
-                    found[name] = handle.content()
-                    self.assertEqual(handle.info.size, len(found[name]))
-        return found
-
-    def inodes(self, thread):
-        with thread.open("\\.tresor-status") as handle:
-            return json.loads(handle.content())["inodes"]
-
+class Drive(Mounted):
     def test_everything_is_read_as_it_was_saved_from_many_threads(self):
         rng = random.Random(3)
 
@@ -130,6 +72,7 @@ class Drive(Programs):
             expected = hashlib.file_digest(file, "blake2b").digest()
         self.mount("latest", "R:")
         with Thread(self.port) as thread:
+            before = self.handles(thread)
             with thread.open(f"{path}\\many") as handle:
                 names = [name for name, _ in handle.list(65536)]
                 self.assertEqual(names[2:], [f"Entry {n:06}" for n in range(count)])
@@ -145,6 +88,8 @@ class Drive(Programs):
                     digest.update(handle.read(offset, 1 << 20))
             self.assertEqual(digest.digest(), expected)
             self.assertEqual(self.inodes(thread), 2)
+            # Packs may be kept open, and threads are made; nothing is left of each of a thousand reads.
+            self.assertLess(self.handles(thread), before + 100)
         self.unmount()
 
     def test_nothing_can_be_changed(self):
@@ -251,6 +196,114 @@ class Drive(Programs):
         out, _ = self.unmount()
         self.assertIn("The drive is at R:", out)
 
+    def test_streams_are_files_whatever_they_are_of_and_links_are_links(self):
+        self.linux("init")
+        self.run_line([os.environ["TRESOR_WINDOWS_TREE"], self.repo], (0,))
+        long = bytes(number * 31 // 7 & 0xFF for number in range(200_000))
+        self.mount("latest", "R:")
+        with Thread(self.port) as thread:
+            for name, streams in [("file", {"": 4}), ("folder", {}), ("link", {})]:
+                with thread.open(f"\\{name}") as handle:
+                    streams = {**streams, "short": 5, "Long": len(long)}
+                    self.assertEqual(handle.streams(), streams)
+                # A program that knows of links, and one that doesn't.
+                for options in (drive.NON_DIRECTORY_FILE | drive.OPEN_LINK, drive.NON_DIRECTORY_FILE):
+                    for stream, expected in [("short", b"short"), ("LONG", long), ("long:$DATA", long)]:
+                        path = f"\\{name}:{stream}"
+                        with thread.open(path, options, drive.GENERIC_READ) as handle:
+                            self.assertEqual(handle.content(65536), expected, path)
+                            self.assertEqual(handle.read(len(expected) - 1, 9), expected[-1:])
+                            for info in (handle.info, handle.asked_info()):
+                                self.assertEqual((info.attributes, info.tag), (0x80, 0), path)
+                                self.assertEqual(info.size, len(expected))
+                                self.assertEqual(info.allocation, -(-len(expected) // 4096) * 4096)
+                            self.assertEqual(handle.streams(), streams)
+                status = thread.status_of(drive.OPEN, options=drive.DIRECTORY_FILE | 1 << 24,
+                                          access=drive.TO_READ, text=wide(f"\\{name}:short"))
+                self.assertEqual(status, drive.NOT_A_DIRECTORY, name)
+            for name, attributes, tag, target, leads_to in [
+                ("link", 0x410, 0xA000000C, "folder" * 2, "\\folder"),
+                ("down to a file", 0x400, 0xA000000C, "\\folder\\inside" * 2, "\\folder\\inside"),
+                ("down to a folder", 0x410, 0xA000000C, "\\folder" * 2, "\\folder"),
+                ("down to nothing", 0x400, 0xA000000C, "\\there" * 2, "\\there"),
+                ("junction", 0x410, 0xA0000003, "\\??\\C:\\there\0C:\\there\0", None),
+            ]:
+                with thread.open(f"\\{name}") as handle:
+                    self.assertEqual((handle.info.attributes, handle.info.tag), (attributes, tag), name)
+                    link = thread.done(drive.LINK, handle.context, text=wide(f"\\{name}"))[4]
+                head = 20 if tag == 0xA000000C else 16
+                self.assertEqual(link[head:].decode("utf-16-le"), target)
+                # Who doesn't know of links is sent on by the kernel: to a place on the drive,
+                # which WinFsp finds out, or elsewhere.
+                answer = thread.ask(drive.OPEN, options=1 << 24, access=drive.TO_READ,
+                                    text=wide(f"\\{name}"))
+                self.assertEqual(answer[0], drive.REPARSE, name)
+                self.assertEqual(answer[4][20:] if leads_to else answer[4],
+                                 wide(leads_to) if leads_to else link, name)
+            self.assertEqual(self.inodes(thread), 2)
+        self.unmount()
+
+    def test_recorded_rights_count_if_others_are_let_in(self):
+        # S-1-1-0 and a user who isn't there.
+        everybody = bytes([1, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0])
+        nobody = bytes([1, 2, 0, 0, 0, 0, 0, 5]) + struct.pack("<II", 21, 999)
+        whole = descriptor(everybody, [(everybody, 0x1F01FF)])
+        recorded = {
+            "open": whole,
+            "closed": descriptor(nobody, [(nobody, 0x1F01FF)]),
+            "only attributes": descriptor(nobody, [(everybody, 0x20080), (nobody, 0x1F01FF)]),
+            # More than WinFsp has room for when it looks whether somebody may.
+            "long": descriptor(nobody, [(nobody, 0x1F01FF)] * 60),
+            "damaged": whole[:-1],
+            "folder": descriptor(everybody, [(everybody, 0x1200A9)]),
+        }
+
+        def make(top):
+            (top / "folder").mkdir()
+            for name in (*recorded, "none"):
+                if name != "folder":
+                    (top / name).write_bytes(b"x")
+            for name, value in recorded.items():
+                os.setxattr(top / name, "user.win.security", value)
+
+        _, path = self.saved(make)
+        opened = {"open": True, "closed": False, "only attributes": False, "long": True,
+                  "damaged": True, "folder": True, "none": True}
+        for options in ([], ["--allow-other"]):
+            self.mount(*options, "R:")
+            with Thread(self.port) as thread:
+                with thread.open("\\") as root, thread.open("\\snapshots") as folder:
+                    own, of_folder = root.security(), folder.security()
+                self.assertEqual(own, of_folder)
+                owner, allowed = rights(own)
+                self.assertEqual(everybody in allowed, bool(options))
+                # The user, the system, administrators.
+                for number in (owner, bytes([1, 1, 0, 0, 0, 0, 0, 5, 18, 0, 0, 0]),
+                               bytes([1, 2, 0, 0, 0, 0, 0, 5, 32, 0, 0, 0, 32, 2, 0, 0])):
+                    self.assertEqual(allowed.pop(number), 0x1F01FF)
+                self.assertEqual(allowed, {everybody: 0x1200A9} if options else {})
+                for name, is_opened in opened.items():
+                    file = f"\\@latest{path}\\{name}"
+                    status, granted, context, *_ = thread.ask(
+                        drive.OPEN, options=1 << 24, access=drive.GENERIC_READ, text=wide(file))
+                    is_opened = is_opened or not options
+                    self.assertEqual(status, drive.SUCCESS if is_opened else drive.ACCESS_DENIED, name)
+                    if is_opened:
+                        self.assertEqual(granted, drive.GENERIC_READ)
+                        shown = thread.done(drive.SECURITY, context)[4]
+                        thread.done(drive.CLOSE, context)
+                        if options and name not in ("damaged", "none"):
+                            self.assertEqual(shown, recorded[name], name)
+                        else:
+                            self.assertEqual(rights(shown)[0], owner, name)
+                            self.assertEqual(everybody in rights(shown)[1], False, name)
+                file = f"\\@latest{path}\\only attributes"
+                with thread.open(file, access=drive.READ_ATTRIBUTES | drive.READ_CONTROL) as handle:
+                    is_recorded = handle.security() == recorded["only attributes"]
+                    self.assertEqual(is_recorded, bool(options))
+                self.assertEqual(self.inodes(thread), 2)
+            self.unmount()
+
     def test_a_damaged_block_is_an_error_and_nothing_else_is(self):
         rng = random.Random(9)
 
@@ -285,16 +338,69 @@ class Drive(Programs):
         self.saved(lambda top: (top / "file").touch())
         done = self.windows("mount", "latest", "C:", codes=(1,))
         self.assertIn(b"the letter C: is taken", done.stderr)
-        done = self.windows("mount", "latest", self.here, codes=(1,))
-        self.assertIn(b"exists", done.stderr)
+        file = self.here / "source" / "file"
+        for point in (self.here, self.here / "source", file):
+            done = self.windows("mount", "latest", point, codes=(1,))
+            self.assertIn(b"is no empty folder", done.stderr)
         self.mount("latest", "*")
         self.unmount("Y:")
 
+    def test_a_folder_is_where_the_drive_is_as_long_as_that_is_there(self):
+        self.saved(lambda top: (top / "file").touch())
+        empty, new = self.here / "Empty", self.here / "New"
+        empty.mkdir()
+        for point, is_kept in [(empty, True), (new, False)]:
+            self.mount("latest", point)
+            with Thread(self.port) as thread:
+                where = thread.done(drive.MOUNT_POINT)[4].decode("utf-16-le")
+                self.assertEqual(where, self.windows_path(point))
+            # The test's driver makes it, as WinFsp does, and like that it must not be there before.
+            self.assertTrue(point.is_dir())
+            self.unmount(point)
+            self.assertEqual(point.is_dir(), is_kept)
+        # What is taken away for a drive that then can't be is put back.
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            self.env["TRESOR_TEST_DRIVER"] = str(taken.getsockname()[1])
+            self.windows("mount", "latest", empty, codes=(1,))
+            self.windows("mount", "latest", new, codes=(1,))
+        del self.env["TRESOR_TEST_DRIVER"]
+        self.assertTrue(empty.is_dir())
+        self.assertFalse(new.is_dir())
 
-def meaning(path):
-    """A path of Windows as one of the snapshot: private characters stand for bytes."""
-    parts = []
-    for name in path.split("\\"):
-        units = (bytes([ord(c) & 0xFF]) if 0xF001 <= ord(c) <= 0xF0FF else c.encode() for c in name)
-        parts.append(b"".join(units))
-    return b"/".join(parts)
+    def test_a_prompt_of_an_administrator_gives_a_letter_that_everybody_sees(self):
+        """Wine's users are administrators who have another token."""
+        self.saved(lambda top: (top / "file").touch())
+        for has_manager, where in [(True, "\\\\.\\R:"), (False, "R:")]:
+            self.env.pop("TRESOR_TEST_NO_MOUNT_MANAGER", None)
+            if not has_manager:
+                self.env["TRESOR_TEST_NO_MOUNT_MANAGER"] = "1"
+            self.mount("latest", "R:")
+            with Thread(self.port) as thread:
+                self.assertEqual(thread.done(drive.MOUNT_POINT)[4], wide(where))
+                # No network drive: the mount manager has none.
+                self.assertEqual(thread.done(drive.PARAMETERS)[4][40:42], b"\0\0")
+            _, errors = self.unmount()
+            self.assertEqual("for programs that run as administrator only" in errors, not has_manager)
+        del self.env["TRESOR_TEST_NO_MOUNT_MANAGER"]
+
+
+def descriptor(owner, entries):
+    """A security descriptor of an owner that allows others something."""
+    listed = b"".join(struct.pack("<BBHI", 0, 0, 8 + len(sid), allowed) + sid for sid, allowed in entries)
+    group = 20 + len(owner)
+    head = struct.pack("<BBHIIII", 1, 0, 0x8004, 20, group, 0, group + len(owner))
+    return head + owner + owner + struct.pack("<BBHHH", 2, 0, 8 + len(listed), len(entries), 0) + listed
+
+
+def rights(descriptor):
+    """The owner, and what is allowed to whom."""
+    owner, at = struct.unpack_from("<I", descriptor, 4)[0], struct.unpack_from("<I", descriptor, 16)[0]
+    sid = lambda place: descriptor[place:place + 8 + 4 * descriptor[place + 1]]
+    count, place, allowed = struct.unpack_from("<H", descriptor, at + 4)[0], at + 8, {}
+    for _ in range(count):
+        kind, _, length, mask = struct.unpack_from("<BBHI", descriptor, place)
+        assert kind == 0
+        allowed[sid(place + 8)] = mask
+        place += length
+    return sid(owner), allowed

@@ -94,9 +94,65 @@ impl Node {
     }
 }
 
+/// A self-relative descriptor of the first revision, and where its parts are.
+const DESCRIPTOR_REVISION: u8 = 1;
+const DESCRIPTOR_HEAD: usize = 20;
+const SELF_RELATIVE: u16 = 0x8000;
+
+/// How long a security descriptor is; `None` if it isn't whole.
+pub fn descriptor_len(bytes: &[u8]) -> Option<usize> {
+    let control = number16(bytes, 2)?;
+    let is_known = bytes[0] == DESCRIPTOR_REVISION && control & SELF_RELATIVE != 0;
+    if !is_known || bytes.len() < DESCRIPTOR_HEAD {
+        return None;
+    }
+    let owners = part_end(bytes, 4, false)?.max(part_end(bytes, 8, false)?);
+    Some(owners.max(part_end(bytes, 12, true)?).max(part_end(bytes, 16, true)?))
+}
+
+fn number16(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn number32(bytes: &[u8], at: usize) -> Option<usize> {
+    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?) as usize)
+}
+
+/// Where a part of a descriptor ends, if it lies within the bytes.
+fn part_end(bytes: &[u8], field: usize, is_list: bool) -> Option<usize> {
+    let at = number32(bytes, field)?;
+    if at == 0 {
+        return Some(DESCRIPTOR_HEAD);
+    }
+    let part = bytes.get(at..).filter(|_| at >= DESCRIPTOR_HEAD)?;
+    let len = if is_list {
+        usize::from(number16(part, 2)?).max(8)
+    } else {
+        8 + 4 * usize::from(*part.get(1).filter(|count| **count <= 15)?)
+    };
+    part.get(..len).map(|_| at + len)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn descriptors_that_lead_outside_are_refused() {
+        let mut bytes = vec![1, 0, 4, 0x80];
+        bytes.extend([20u32, 0, 0, 32].iter().flat_map(|n| n.to_le_bytes()));
+        // S-1-1-0, and an empty list.
+        bytes.extend([1, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 2, 0, 8, 0, 0, 0, 0, 0]);
+        assert_eq!(descriptor_len(&bytes), Some(40));
+        for len in 0..bytes.len() {
+            assert_eq!(descriptor_len(&bytes[..len]), None, "{len}");
+        }
+        for at in [4, 8, 12, 16] {
+            let mut bad = bytes.clone();
+            bad[at] = 39;
+            assert_eq!(descriptor_len(&bad), None, "{at}");
+        }
+    }
 
     #[test]
     fn times_of_windows_come_back() {

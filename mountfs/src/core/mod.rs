@@ -31,7 +31,7 @@ pub use inode::{Folder, Ino, Inode, Place};
 pub use leaf::Leaf;
 pub use namespace::Layout;
 pub use status::NAME as STATUS_FILE;
-pub use windows::{WindowsEntry, WindowsMeta};
+pub use windows::{WindowsEntry, WindowsMeta, WindowsStream};
 
 use crate::OnError;
 use crate::read::{BlockCache, FileReader, Prefetcher};

@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use moka::sync::Cache;
+use tresor_engine::format::windows::descriptor_len;
 use tresor_engine::format::{Node, NodeKind, Time, Value};
 use tresor_engine::naming::{node_name, respelled, to_utf16, windows_name};
 use tresor_engine::tree::NodeAt;
@@ -42,6 +43,26 @@ pub struct WindowsMeta {
     pub created: Time,
     /// The reparse data of a link.
     pub link: Option<Vec<u8>>,
+}
+
+impl WindowsMeta {
+    /// What a stream of the entry has: it is a file, whatever the entry is.
+    fn of_stream(&self) -> Self {
+        let attributes = match self.attributes & !(DIRECTORY | REPARSE_POINT) {
+            0 => NORMAL,
+            attributes => attributes,
+        };
+        Self { attributes, created: self.created, link: None }
+    }
+}
+
+/// An alternate stream.
+pub struct WindowsStream {
+    /// In WTF-8; not always as it was asked for.
+    pub name: Vec<u8>,
+    pub attr: Attr,
+    pub meta: WindowsMeta,
+    pub content: Arc<FileReader>,
 }
 
 /// Where names are in a directory, by what they are when case doesn't count.
@@ -190,18 +211,26 @@ impl SnapshotFs {
         Ok(node.windows_streams().map(length).collect())
     }
 
-    /// An alternate stream, whatever the case of its name: how it is called, and its content.
-    pub fn windows_stream(
-        &self,
-        ino: Ino,
-        name: &[u8],
-    ) -> FsResult<Option<(Vec<u8>, Arc<FileReader>)>> {
-        let Place::Node { page, number } = self.inode(ino)?.place else { return Ok(None) };
+    /// An alternate stream of the entry with these attributes, whatever the case of its name.
+    pub fn windows_stream(&self, attr: &Attr, name: &[u8]) -> FsResult<Option<WindowsStream>> {
+        let Place::Node { page, number } = self.inode(attr.ino)?.place else { return Ok(None) };
         let node = NodeAt::load(&self.repo, &page, number)?;
         let folded = fold(name);
         let found = node.windows_streams().find(|(other, _)| fold(other) == folded);
         let Some((name, value)) = found else { return Ok(None) };
-        Ok(Some((name.to_vec(), Arc::new(FileReader::of_attribute(value)?))))
+        let content = Arc::new(FileReader::of_attribute(value)?);
+        let size = content.size();
+        let own = Attr { kind: NodeKind::File, size, allocated: size, ..attr.clone() };
+        let meta = self.windows_meta(attr)?.of_stream();
+        Ok(Some(WindowsStream { name: name.to_vec(), attr: own, meta, content }))
+    }
+
+    /// The security descriptor that was recorded of an entry, if it is whole.
+    pub fn windows_security(&self, ino: Ino) -> FsResult<Option<Vec<u8>>> {
+        let Place::Node { page, number } = self.inode(ino)?.place else { return Ok(None) };
+        let node = NodeAt::load(&self.repo, &page, number)?;
+        let whole = |bytes: &[u8]| Some(bytes.get(..descriptor_len(bytes)?)?.to_vec());
+        Ok(node.windows_security().and_then(whole))
     }
 
     fn virtual_link(&self, ino: Ino) -> FsResult<Node> {
@@ -216,10 +245,9 @@ impl SnapshotFs {
             return Err(FsError::NotFound);
         }
         let target = self.readlink(ino)?;
-        let mut at = self.inode(ino)?.parent;
-        if target.first() == Some(&b'/') {
-            return Err(FsError::NotFound);
-        }
+        // What begins with `/` Windows looks for from the root of the drive on.
+        let is_absolute = target.first() == Some(&b'/');
+        let mut at = if is_absolute { Ino::ROOT } else { self.inode(ino)?.parent };
         let mut kind = NodeKind::Directory;
         let mut looked_up = Vec::new();
         let mut result = Ok(());

@@ -1,39 +1,56 @@
-//! Who may use a drive: the user who mounted it, the system and administrators. What was
-//! recorded of each file is in the snapshot, and a restore brings it back.
+//! Who may use a drive: the user who mounted it, the system and administrators; with
+//! `--allow-other` everybody, each to what the recorded security descriptors allow.
 
 use std::io;
 use std::ptr::{null, null_mut};
 
 use windows_sys::Win32::Foundation::{CloseHandle, HANDLE};
 use windows_sys::Win32::Security::{
-    GetLengthSid, GetTokenInformation, LookupAccountNameW, TOKEN_QUERY, TOKEN_USER, TokenUser,
+    GetLengthSid, GetTokenInformation, LookupAccountNameW, TOKEN_ELEVATION_TYPE, TOKEN_QUERY,
+    TOKEN_USER, TokenElevationType, TokenElevationTypeFull, TokenUser,
 };
 use windows_sys::Win32::System::Threading::{GetCurrentProcess, OpenProcessToken};
 
 /// Self-relative, with a list of rights that nothing is inherited into.
 const CONTROL: u16 = 0x8000 | 0x1000 | 0x0004;
 const ALL: u32 = 0x001f_01ff;
-/// S-1-5-18 and S-1-5-32-544.
+/// What reading and opening folders takes.
+const READ: u32 = 0x0012_00a9;
+/// S-1-5-18, S-1-5-32-544 and S-1-1-0.
 const SYSTEM: &[u8] = &[1, 1, 0, 0, 0, 0, 0, 5, 18, 0, 0, 0];
 const ADMINISTRATORS: &[u8] = &[1, 2, 0, 0, 0, 0, 0, 5, 32, 0, 0, 0, 32, 2, 0, 0];
+const EVERYBODY: &[u8] = &[1, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
 
-/// A security descriptor for everything on the drive. It lets the user, and the reader if
-/// there is one, write, too: what they are to be told is that the drive is read-only, not that
-/// they lack rights.
-pub(super) fn descriptor(reader: Option<&str>) -> io::Result<Vec<u8>> {
-    let reader = reader.map(number_of).transpose()?;
-    Ok(of_users(&current_user()?, reader.as_deref()))
+/// Security descriptors.
+pub(super) struct Rights {
+    /// Of everything, or of what has none recorded. It lets the user, and the reader if there
+    /// is one, write, too: what they are to be told is that the drive is read-only, not that
+    /// they lack rights.
+    pub own: Vec<u8>,
+    /// If recorded ones count: that of the folders above snapshots, and of their roots.
+    pub of_folders: Option<Vec<u8>>,
 }
 
-fn of_users(user: &[u8], reader: Option<&[u8]>) -> Vec<u8> {
+impl Rights {
+    pub fn new(reader: Option<&str>, allow_other: bool) -> io::Result<Self> {
+        let (user, reader) = (current_user()?, reader.map(number_of).transpose()?);
+        let all = |sid| (sid, ALL);
+        let mut entries = vec![all(user.as_slice()), all(SYSTEM), all(ADMINISTRATORS)];
+        entries.extend(reader.as_deref().map(all));
+        let own = descriptor(&user, &entries);
+        entries.push((EVERYBODY, READ));
+        let of_folders = allow_other.then(|| descriptor(&user, &entries));
+        Ok(Self { own, of_folders })
+    }
+}
+
+fn descriptor(user: &[u8], allowed: &[(&[u8], u32)]) -> Vec<u8> {
     let mut entries = Vec::new();
-    let all = [Some(user), Some(SYSTEM), Some(ADMINISTRATORS), reader];
-    let count = all.iter().flatten().count() as u8;
-    for sid in all.into_iter().flatten() {
+    for (sid, rights) in allowed {
         entries.extend([0, 0]);
         entries.extend((8 + sid.len() as u16).to_le_bytes());
-        entries.extend(ALL.to_le_bytes());
-        entries.extend(sid);
+        entries.extend(rights.to_le_bytes());
+        entries.extend(*sid);
     }
     let head = 20u32;
     let group = head + user.len() as u32;
@@ -45,7 +62,7 @@ fn of_users(user: &[u8], reader: Option<&[u8]>) -> Vec<u8> {
     bytes.extend(ADMINISTRATORS);
     bytes.extend([2, 0]);
     bytes.extend((8 + entries.len() as u16).to_le_bytes());
-    bytes.extend([count, 0, 0, 0]);
+    bytes.extend([allowed.len() as u8, 0, 0, 0]);
     bytes.extend(entries);
     bytes
 }
@@ -91,15 +108,35 @@ fn parse(text: &str) -> Option<Vec<u8>> {
 }
 
 fn current_user() -> io::Result<Vec<u8>> {
+    with_token(user_of)
+}
+
+/// Whether this user has another token that isn't an administrator's, with which Explorer runs.
+pub(super) fn is_elevated() -> bool {
+    with_token(elevation_of).is_ok_and(|kind| kind == TokenElevationTypeFull)
+}
+
+fn with_token<T>(ask: impl FnOnce(HANDLE) -> io::Result<T>) -> io::Result<T> {
     let mut token = null_mut();
     // SAFETY: the place for the handle lives, and the handle is closed.
     unsafe {
         if OpenProcessToken(GetCurrentProcess(), TOKEN_QUERY, &mut token) == 0 {
             return Err(io::Error::last_os_error());
         }
-        let user = user_of(token);
+        let answer = ask(token);
         CloseHandle(token);
-        user
+        answer
+    }
+}
+
+fn elevation_of(token: HANDLE) -> io::Result<TOKEN_ELEVATION_TYPE> {
+    let mut kind: TOKEN_ELEVATION_TYPE = 0;
+    let (to, len) = ((&raw mut kind).cast(), size_of_val(&kind) as u32);
+    let mut filled = 0;
+    // SAFETY: the place for the answer is as long as we say.
+    match unsafe { GetTokenInformation(token, TokenElevationType, to, len, &mut filled) } {
+        0 => Err(io::Error::last_os_error()),
+        _ => Ok(kind),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The requests of WinFsp.
 
+use std::borrow::Cow;
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -11,11 +12,12 @@ use winfsp::filesystem::{
 };
 use winfsp::{FspError, Result, U16CStr};
 
+use super::access::Rights;
 use super::ntstatus::{
     BUFFER_OVERFLOW, BUFFER_TOO_SMALL, END_OF_FILE, NO_LINK, READ_ONLY, ntstatus,
 };
 use super::walk::Found;
-use crate::core::{Attr, FsError, Ino, SnapshotFs, WindowsMeta};
+use crate::core::{Attr, Changes, FsError, Ino, SnapshotFs, WindowsMeta};
 use crate::report::Reporter;
 
 /// What files are said to take up is a multiple of this.
@@ -27,8 +29,7 @@ const DELETE_ON_CLOSE: u32 = 0x1000;
 pub(super) struct Adapter {
     pub fs: Arc<SnapshotFs>,
     pub reporter: Reporter,
-    /// Of everything on the drive.
-    pub descriptor: Vec<u8>,
+    pub rights: Rights,
     pub label: String,
 }
 
@@ -45,20 +46,17 @@ impl Adapter {
         Found::new(&self.fs, path.as_slice()).map_err(|(ino, e)| self.fail(ino, &e))
     }
 
-    fn give_descriptor(&self, to: Option<&mut [c_void]>) -> Result<u64> {
-        let len = self.descriptor.len();
-        if let Some(to) = to {
-            if to.len() < len {
-                return Err(BUFFER_OVERFLOW);
-            }
-            // SAFETY: the buffer was found to be long enough, and isn't ours.
-            unsafe {
-                to.as_mut_ptr()
-                    .cast::<u8>()
-                    .copy_from_nonoverlapping(self.descriptor.as_ptr(), len);
-            }
+    /// Who may do what with an entry.
+    fn descriptor(&self, found: &Found) -> Result<Cow<'_, [u8]>> {
+        let Some(of_folders) = &self.rights.of_folders else {
+            return Ok(Cow::Borrowed(&self.rights.own));
+        };
+        if found.attr.changes != Changes::Never {
+            return Ok(Cow::Borrowed(of_folders));
         }
-        Ok(len as u64)
+        let ino = found.attr.ino;
+        let recorded = self.fs.windows_security(ino).map_err(|e| self.fail(ino, &e))?;
+        Ok(recorded.map_or(Cow::Borrowed(&self.rights.own), Cow::Owned))
     }
 
     /// Whether the request that is being answered wants to change something. The rights it
@@ -94,6 +92,19 @@ fn fill(info: &mut FileInfo, attr: &Attr, meta: &WindowsMeta, size: u64) {
     info.ea_size = 0;
 }
 
+fn give(bytes: &[u8], to: Option<&mut [c_void]>) -> Result<u64> {
+    if let Some(to) = to {
+        if to.len() < bytes.len() {
+            return Err(BUFFER_OVERFLOW);
+        }
+        // SAFETY: the buffer was found to be long enough, and isn't ours.
+        unsafe {
+            to.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        }
+    }
+    Ok(bytes.len() as u64)
+}
+
 fn copy_link(meta: &WindowsMeta, buffer: &mut [u8]) -> Result<u64> {
     let link = meta.link.as_deref().ok_or(NO_LINK)?;
     buffer.get_mut(..link.len()).ok_or(BUFFER_TOO_SMALL)?.copy_from_slice(link);
@@ -112,8 +123,15 @@ impl FileSystemContext for Adapter {
         if let Some(link) = resolve(path) {
             return Ok(link);
         }
-        let attributes = self.find(path)?.meta.attributes;
-        let sz_security_descriptor = self.give_descriptor(descriptor)?;
+        let found = self.find(path)?;
+        let mut rights = self.descriptor(&found)?;
+        // WinFsp would come again with more room, but isn't told how much it takes. Who may
+        // have the whole repository may have this.
+        if descriptor.as_ref().is_some_and(|to| to.len() < rights.len()) {
+            rights = Cow::Borrowed(&self.rights.own);
+        }
+        let sz_security_descriptor = give(&rights, descriptor)?;
+        let attributes = found.meta.attributes;
         Ok(FileSecurity { reparse: false, sz_security_descriptor, attributes })
     }
 
@@ -138,8 +156,8 @@ impl FileSystemContext for Adapter {
         Ok(())
     }
 
-    fn get_security(&self, _: &Found, descriptor: Option<&mut [c_void]>) -> Result<u64> {
-        self.give_descriptor(descriptor)
+    fn get_security(&self, found: &Found, descriptor: Option<&mut [c_void]>) -> Result<u64> {
+        give(&self.descriptor(found)?, descriptor)
     }
 
     fn read(&self, found: &Found, buffer: &mut [u8], offset: u64) -> Result<u32> {
@@ -217,7 +235,10 @@ impl FileSystemContext for Adapter {
     fn get_stream_info(&self, found: &Found, buffer: &mut [u8]) -> Result<u32> {
         let ino = found.attr.ino;
         let streams = self.fs.windows_streams(ino).map_err(|e| self.fail(ino, &e))?;
-        let own = (found.attr.kind == NodeKind::File).then(|| (Vec::new(), found.attr.size));
+        // Those of the entry, also if this is one of them.
+        let attr = self.fs.attr(ino).map_err(|e| self.fail(ino, &e))?;
+        let is_file = !matches!(attr.kind, NodeKind::Directory | NodeKind::Symlink);
+        let own = is_file.then(|| (Vec::new(), attr.size));
         let mut filled = 0;
         for (name, size) in own.into_iter().chain(streams) {
             let mut info: StreamInfo = StreamInfo::new();

@@ -1,5 +1,6 @@
 //! Mounting and unmounting.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use windows_sys::Win32::Storage::FileSystem::GetLogicalDrives;
 use winfsp::host::{FileSystemHost, FineGuard, VolumeParams};
 
+use super::access::Rights;
 use super::adapter::{ALLOCATION, Adapter};
 use super::signal::Signal;
 use super::{access, library, signal};
@@ -35,14 +37,14 @@ pub enum MountError {
         "WinFsp is installed, but its driver doesn't answer ({0}); start the machine again, or install WinFsp 2.0 or newer"
     )]
     NoDriver(String),
-    #[error("the letter {0} is taken; choose another one, or `*` for the next that is free")]
+    #[error("the letter {0} is taken; choose another one, or `*` for the last that is free")]
     Taken(String),
-    #[error("there is no drive letter left; name an empty folder to mount in")]
+    #[error("there is no drive letter left; name a folder to mount in")]
     NoLetter,
     #[error("a drive is mounted on {0} already; `tresor umount {0}` removes it")]
     Mounted(String),
-    #[error("{0} exists; WinFsp makes the folder of a drive itself, so name one that isn't there")]
-    Exists(String),
+    #[error("{0} is no empty folder; name one that is, or one that isn't there")]
+    NotEmpty(String),
     #[error("the mount point {0} holds the repository, or lies in it; choose another folder")]
     Repository(String),
     #[error("{0} is not known on Windows")]
@@ -62,8 +64,30 @@ pub enum MountError {
 /// A mounted drive. Dropped, it is unmounted.
 pub struct Mounted {
     host: FileSystemHost<Adapter, FineGuard>,
+    // Dropped after WinFsp's own folder is gone, and before others hear of it.
+    _folder: Option<EmptyFolder>,
     point: PathBuf,
     signal: Signal,
+}
+
+/// A folder of the user's, which is away as long as WinFsp's own is in its place.
+struct EmptyFolder(PathBuf);
+
+impl EmptyFolder {
+    /// Nothing if there is none, as with a letter.
+    fn take(point: &Path) -> io::Result<Option<Self>> {
+        match std::fs::remove_dir(point) {
+            Ok(()) => Ok(Some(Self(point.into()))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+impl Drop for EmptyFolder {
+    fn drop(&mut self) {
+        let _ = std::fs::create_dir(&self.0);
+    }
 }
 
 impl Mounted {
@@ -99,7 +123,7 @@ fn is_taken(letter: char) -> bool {
     bit < 26 && unsafe { GetLogicalDrives() } >> bit & 1 == 1
 }
 
-/// What the user means: `R:`, `*` for the next free letter, or a folder.
+/// What the user means: `R:`, `*` for the last letter that is free, or a folder.
 pub fn mount_point(typed: &Path) -> io::Result<PathBuf> {
     if typed == Path::new("*") {
         // A and B are for floppy disks.
@@ -143,21 +167,49 @@ pub fn mount(
         Some(reader) => MountError::Reader(reader.into(), e),
         None => failed(e),
     };
-    let descriptor = access::descriptor(reader).map_err(no_reader)?;
+    let rights = Rights::new(reader, options.allow_other).map_err(no_reader)?;
     let label: String = fs.label().chars().take(MOST_LABEL).collect();
-    let params = parameters(&label, letter(&point).is_some(), fs.is_fixed(Ino::ROOT));
+    let letter = letter(&point);
+    let for_all = letter.filter(|_| access::is_elevated());
+    let is_network = letter.is_some() && for_all.is_none();
+    let params = parameters(&label, is_network, fs.is_fixed(Ino::ROOT));
     fs.open_to(false, options.on_error.clone());
     let reporter = Reporter::new(options.on_error.clone());
-    let adapter = Adapter { fs, reporter, descriptor, label };
+    let adapter = Adapter { fs, reporter, rights, label };
     let no_driver = |e: &dyn std::fmt::Display| MountError::NoDriver(e.to_string());
     options.own.mounting(|| {
+        // Before the host, which is then dropped first.
+        let folder =
+            if letter.is_none() { EmptyFolder::take(&point).map_err(failed)? } else { None };
         let mut host =
             FileSystemHost::<_, FineGuard>::new(params, adapter).map_err(|e| no_driver(&e))?;
-        host.mount(point.as_os_str().to_owned()).map_err(|e| failed(e.into()))?;
+        let is_put = for_all.is_some_and(|letter| put_for_all(&mut host, letter, options));
+        if !is_put {
+            host.mount(point.as_os_str().to_owned()).map_err(|e| failed(e.into()))?;
+        }
         host.start().map_err(|e| failed(e.into()))?;
         let mount = Mount(point.clone());
-        Ok((Mounted { host, point, signal }, mount))
+        Ok((Mounted { host, _folder: folder, point, signal }, mount))
     })
+}
+
+/// A prompt that was opened as administrator has letters of its own, which the same user's
+/// Explorer doesn't know. Windows' mount manager gives one that is everybody's, but only to
+/// administrators, and to no network drive.
+fn put_for_all(
+    host: &mut FileSystemHost<Adapter, FineGuard>,
+    letter: char,
+    options: &MountOptions,
+) -> bool {
+    match host.mount(OsString::from(format!(r"\\.\{letter}:"))) {
+        Ok(()) => true,
+        Err(e) => {
+            (options.on_error)(&format!(
+                "Windows' mount manager gives no letter ({e}): {letter}: is there for programs that run as administrator only"
+            ));
+            false
+        }
+    }
 }
 
 /// A drive of this program: as long as that runs, its event is nobody else's.
@@ -174,9 +226,6 @@ impl Mount {
 
 fn check(point: &Path, options: &MountOptions) -> Result<(), MountError> {
     let shown = || point.display().to_string();
-    if options.allow_other {
-        return Err(MountError::Option("--allow-other"));
-    }
     if options.idle_exit.is_some() {
         return Err(MountError::Option("--idle-exit"));
     }
@@ -189,13 +238,22 @@ fn check(point: &Path, options: &MountOptions) -> Result<(), MountError> {
         None if options.repository.as_ref().is_some_and(|r| point.starts_with(r)) => {
             Err(MountError::Repository(shown()))
         }
-        None if point.exists() => Err(MountError::Exists(shown())),
-        None => Ok(()),
+        None => match point.symlink_metadata() {
+            Ok(found) if !found.is_dir() || holds_something(point) => {
+                Err(MountError::NotEmpty(shown()))
+            }
+            _ => Ok(()),
+        },
     }
 }
 
-/// What the driver is told of the drive. With a letter it is a network drive, which keeps
-/// Explorer from reading every file for a small picture of it; Windows has none in folders.
+/// Also if that can't be told.
+fn holds_something(folder: &Path) -> bool {
+    std::fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_some())
+}
+
+/// What the driver is told of the drive. With a letter it is a network drive if it can be: that
+/// keeps Explorer from reading every file for a small picture of it. Windows has none in folders.
 fn parameters(label: &str, is_network: bool, is_fixed: bool) -> VolumeParams {
     let mut params = VolumeParams::new();
     if is_network {

@@ -53,10 +53,11 @@ impl Found {
             found.path.push(SEPARATOR);
         }
         let ino = found.attr.ino;
-        found.meta = fs.windows_meta(&found.attr).map_err(|e| (ino, e))?;
-        if let Some(name) = stream.and_then(alternate) {
-            found.open_stream(name).map_err(|e| (ino, e))?;
+        match stream.and_then(alternate) {
+            Some(name) => found.open_stream(name),
+            None => fs.windows_meta(&found.attr).map(|meta| found.meta = meta),
         }
+        .map_err(|e| (ino, e))?;
         Ok(found)
     }
 
@@ -70,21 +71,18 @@ impl Found {
     }
 
     fn open_stream(&mut self, name: &[u16]) -> FsResult<()> {
-        let (own, stream) =
-            self.fs.windows_stream(self.attr.ino, &from_utf16(name))?.ok_or(FsError::NotFound)?;
+        let name = from_utf16(name);
+        let stream = self.fs.windows_stream(&self.attr, &name)?.ok_or(FsError::NotFound)?;
         self.path.push(STREAM);
-        self.path.extend(to_utf16(&own).ok_or(FsError::NotFound)?);
-        self.stream = Some(stream);
+        self.path.extend(to_utf16(&stream.name).ok_or(FsError::NotFound)?);
+        (self.attr, self.meta) = (stream.attr, stream.meta);
+        self.stream = Some(stream.content);
         Ok(())
     }
 
     /// Length of what is read from it.
     pub fn size(&self) -> u64 {
-        match &self.stream {
-            Some(stream) => stream.size(),
-            None if self.attr.kind == NodeKind::File => self.attr.size,
-            None => 0,
-        }
+        if self.attr.kind == NodeKind::File { self.attr.size } else { 0 }
     }
 }
 
