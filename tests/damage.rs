@@ -86,7 +86,7 @@ const COMMANDS: [(&str, &[i32]); 10] = [
     ("snapshots", &[0, 1, 10, 12]),
     ("ls latest", &[0, 1, 10, 12]),
     ("restore latest -t out --overwrite", &[0, 1, 3, 10, 12]),
-    ("find *.txt", &[0, 1, 10, 12]),
+    ("find *.txt", &[0, 1, 3, 10, 12]),
     ("stats", &[0, 1, 10, 12]),
     ("key list", &[0, 1, 10, 12]),
     ("forget --keep-last 1 --dry-run", &[0, 1, 10, 12]),

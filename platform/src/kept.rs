@@ -2,7 +2,10 @@
 //! paths: several may lead to one.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{
+    self,
+    ErrorKind::{NotADirectory, NotFound},
+};
 use std::path::Path;
 
 use tresor_engine::sink;
@@ -36,7 +39,7 @@ impl Kept {
             let there = path.canonicalize().and_then(|path| Ok((identify(&path)?, path)));
             let ((identity, open), path) = match there {
                 Ok(there) => there,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) if matches!(e.kind(), NotFound | NotADirectory) => continue,
                 Err(e) => return Err(io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
             };
             kept.folders.push(Folder { identity, what, _open: open });

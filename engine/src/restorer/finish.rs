@@ -264,11 +264,8 @@ impl<'a> Finisher<'a> {
                 continue;
             }
             // Perhaps it was there, and this is the only copy.
-            if left_out.is_some_and(|out| out.may_have(&name)) {
-                shared.monitor.entry("kept", &|| display_name(&self.path));
-                continue;
-            }
-            match self.delete(dir, &name, is_dir) {
+            let stays = left_out.is_some_and(|out| out.may_have(&name));
+            match self.delete(dir, &name, is_dir, stays) {
                 Ok(true) => {
                     shared.counts.deleted.fetch_add(1, Relaxed);
                     shared.monitor.entry("deleted", &|| display_name(&self.path));
@@ -294,11 +291,21 @@ impl<'a> Finisher<'a> {
 
     /// Removes the entry at the current path; false if it stays, since it, or something in it,
     /// is left alone. In a dry run, whether it would be removed.
-    fn delete(&mut self, dir: &dyn SinkDir, name: &[u8], is_dir: bool) -> io::Result<bool> {
+    fn delete(
+        &mut self,
+        dir: &dyn SinkDir,
+        name: &[u8],
+        is_dir: bool,
+        stays: bool,
+    ) -> io::Result<bool> {
         let dry_run = self.shared.options.dry_run;
         match if is_dir { dir.kept(name)? } else { Kept::No } {
             Kept::Itself(what) => {
                 self.shared.leave_alone(&self.path, what);
+                return Ok(false);
+            }
+            _ if stays => {
+                self.shared.monitor.entry("kept", &|| display_name(&self.path));
                 return Ok(false);
             }
             Kept::Around(_) => {
