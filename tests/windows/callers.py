@@ -144,6 +144,27 @@ class Program:
             found.append((f"{path}\\{name}", below, info))
         return found
 
+    def open_all(self, entries):
+        """Opens each, compares it, and reads the beginning."""
+        options = SYNCHRONOUS | drive.OPEN_LINK | OPEN << 24
+        opened = self.thread.ask_all([
+            {"what": drive.OPEN, "options": options, "access": drive.GENERIC_READ, "text": wide(path)}
+            for path, *_ in entries])
+        contexts = []
+        for (path, key, listed), (status, granted, context, info, _, name) in zip(entries, opened):
+            same((status, granted, name), (drive.SUCCESS, drive.GENERIC_READ, wide(path)), path)
+            self.check(key, info, path)
+            same(info.number, listed.number, path)
+            contexts.append(context)
+        read = self.thread.ask_all([
+            {"what": drive.READ, "context": context, "length": PAGE} for context in contexts])
+        for (path, key, _), (status, *_, data, _) in zip(entries, read):
+            if self.tree[key].is_file:
+                same((status in (drive.SUCCESS, drive.END_OF_FILE), data), (True, self.tree[key].bytes[:PAGE]), path)
+        for status, *_ in self.thread.ask_all([
+                {"what": drive.CLOSE, "context": context} for context in contexts]):
+            same(status, drive.SUCCESS, "closing")
+
     def ask_attributes(self, path, key):
         """As GetFileAttributes does, and whoever wants to know more."""
         with self.open(path, drive.READ_ATTRIBUTES, drive.OPEN_LINK) as handle:

@@ -64,10 +64,17 @@ class Thread:
             length -= len(part)
         return b"".join(parts)
 
-    def ask(self, what, context=0, options=0, access=0, length=0, offset=0, text=b""):
+    def ask(self, *question, **more):
         """The status, and the parts of the answer."""
-        question = QUESTION.pack(what, options, access, length, context, offset, len(text))
-        self.socket.sendall(question + text)
+        self.socket.sendall(packed(*question, **more))
+        return self.answer()
+
+    def ask_all(self, questions):
+        """The answers to a few, which are sent together: small ones, so that they fit."""
+        self.socket.sendall(b"".join(packed(**question) for question in questions))
+        return [self.answer() for _ in questions]
+
+    def answer(self):
         status, information, context, data, name = ANSWER.unpack(self.receive(ANSWER.size))
         info = Info(self.receive(FILE_INFO.size))
         return status, information, context, info, self.receive(data), self.receive(name)
@@ -84,6 +91,10 @@ class Thread:
 
     def status_of(self, *question, **more):
         return self.ask(*question, **more)[0]
+
+
+def packed(what, context=0, options=0, access=0, length=0, offset=0, text=b""):
+    return QUESTION.pack(what, options, access, length, context, offset, len(text)) + text
 
 
 class Handle:

@@ -134,12 +134,12 @@ class Service(Programs):
 
     def test_what_does_not_start_leaves_nothing(self):
         taken = self.here / "taken"
-        taken.mkdir()
+        (taken / "folder").mkdir(parents=True)
         failed = self.windows("service", "install", "restore", taken, codes=(1,)).stderr
         self.assertIn(b"restore doesn't start", failed)
         self.assertIn(b"Event Viewer", failed)
         events = (self.top / "events").read_bytes()
-        self.assertIn(b"taken exists; WinFsp makes the folder of a drive itself", events)
+        self.assertIn(b"taken is no empty folder", events)
         self.assert_nothing_is_left()
         env, self.env = self.env, {**self.env, "TRESOR_PASSWORD": "wrong"}
         self.windows("service", "install", "restore", "R:", codes=(12,))
