@@ -55,6 +55,13 @@ pub trait SinkDir: Send + Sync {
         streams: &mut dyn Streams,
     ) -> io::Result<Vec<MetadataProblem>>;
 
+    /// The same for this directory itself, and on the disk before this returns.
+    fn set_own_metadata(
+        &self,
+        node: &Node,
+        streams: &mut dyn Streams,
+    ) -> io::Result<Vec<MetadataProblem>>;
+
     /// Removes a non-directory.
     fn remove(&self, name: &[u8]) -> io::Result<()>;
 

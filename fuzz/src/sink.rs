@@ -134,6 +134,14 @@ impl SinkDir for MemorySink {
         self.get(&node.name).map(|_| take_streams(node, streams)).ok_or_else(absent)
     }
 
+    fn set_own_metadata(
+        &self,
+        node: &Node,
+        streams: &mut dyn Streams,
+    ) -> io::Result<Vec<MetadataProblem>> {
+        Ok(take_streams(node, streams))
+    }
+
     fn remove(&self, name: &[u8]) -> io::Result<()> {
         check(name);
         self.entries().remove(name).map(drop).ok_or_else(absent)

@@ -7,11 +7,11 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use tresor_engine::exclude::Patterns;
 use tresor_engine::format::{LeftOut, SnapshotData};
-use tresor_engine::restorer::{RestoreOptions, Restored, restore};
+use tresor_engine::restorer::{RestoreOptions, Restored, TargetIs, restore};
 use tresor_engine::sink::SinkDir;
 use tresor_platform::Kept;
 
-use crate::choose::{self, FilterArgs, Place};
+use crate::choose::{self, FilterArgs, Found, Place};
 use crate::exit::Exit;
 use crate::globals::Globals;
 use crate::human::{count, plural, size};
@@ -27,7 +27,9 @@ Examples:
   tresor restore latest:/srv -t /srv --overwrite --delete
 
 With a PATH, what is in that folder goes into the target; a file goes there under its own
-name. Patterns are as for `tresor backup`, about paths as they are in the snapshot.
+name. A target that isn't there is made, and gets the folder's own owner, mode, times and
+attributes at the end; one that is there already gets them if it is the place that the folder
+was saved from, and else stays as it is. Patterns are as for `tresor backup`, about paths as they are in the snapshot.
 Nothing is ever written outside of the target. If the repository, tresor's caches or the folder
 of what it has seen of repositories lie in the target, they stay as they are.
 
@@ -105,18 +107,25 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
         verify: args.verify,
         delete: args.delete,
         left_out: None,
+        target: TargetIs::Another,
     };
     check_target(&args)?;
     let repo = globals.open()?;
     let place = choose::place_to_restore(&repo, &args.filter, &args.snapshot)?;
     // So that a mistyped path leaves no empty target.
-    place.find(&repo)?;
+    let is_folder = matches!(place.find(&repo)?, Found::Entry(node) if node.is_dir());
     let kept = kept(&args, globals)?;
-    let target = Target::open(&args, kept)?;
+    let target = Target::open(&args, kept, is_folder)?;
     let reporter = Reporter::start(globals, FILES, Json::Messages);
     expect(&reporter, &place, &options);
     let root = place.snapshot.data.tree;
-    let options = RestoreOptions { left_out: left_out(&place.snapshot.data), ..options };
+    let left_out = left_out(&place.snapshot.data);
+    let target_is = match target.is_new {
+        true => TargetIs::New,
+        false if is_its_place(&args.target, &place) => TargetIs::ItsPlace,
+        false => TargetIs::Another,
+    };
+    let options = RestoreOptions { left_out, target: target_is, ..options };
     let restored =
         restore(&repo, &root, &place.names, target.sink.clone(), &options, reporter.monitor());
     let restored = reporter.end(restored)?;
@@ -128,6 +137,12 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit> {
 fn left_out(data: &SnapshotData) -> Option<LeftOut> {
     let is_whole = data.paths.iter().any(|path| path.0 == b"/");
     data.left_out.clone().or_else(|| (!is_whole).then_some(LeftOut::Unknown))
+}
+
+fn is_its_place(target: &Path, place: &Place) -> bool {
+    let Ok(target) = target.canonicalize() else { return false };
+    let recorded = tresor_platform::recorded_path(target.as_os_str().as_encoded_bytes());
+    choose::names_of(&recorded) == place.names
 }
 
 /// How much there is to do is known for a whole snapshot.
@@ -176,21 +191,43 @@ fn kept(args: &Args, globals: &Globals) -> Result<Kept> {
 
 struct Target {
     sink: Arc<dyn SinkDir>,
+    /// Whether it was made just now.
+    is_new: bool,
     /// Stands for a target that a dry run doesn't make.
     _empty: Option<tempfile::TempDir>,
 }
 
 impl Target {
-    fn open(args: &Args, kept: Kept) -> Result<Self> {
+    fn open(args: &Args, kept: Kept, is_folder: bool) -> Result<Self> {
         let target = args.target.as_path();
         if args.dry_run && !target.exists() {
             let empty = tempfile::tempdir().context("can't make a temporary folder")?;
             let sink = open_sink(empty.path(), kept)?;
-            return Ok(Self { sink, _empty: Some(empty) });
+            return Ok(Self { sink, is_new: true, _empty: Some(empty) });
         }
-        std::fs::create_dir_all(target)
+        let is_new = make(target, is_folder)
             .with_context(|| format!("can't make the target {}", target.display()))?;
-        Ok(Self { sink: open_sink(target, kept)?, _empty: None })
+        Ok(Self { sink: open_sink(target, kept)?, is_new, _empty: None })
+    }
+}
+
+/// Whether it wasn't there. One for a folder is closed to others until it gets that folder's mode.
+fn make(target: &Path, is_folder: bool) -> std::io::Result<bool> {
+    if let Some(above) = target.parent() {
+        std::fs::create_dir_all(above)?;
+    }
+    #[cfg_attr(not(unix), allow(unused_mut))]
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    if is_folder {
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    }
+    #[cfg(not(unix))]
+    let _ = is_folder;
+    match builder.create(target) {
+        Ok(()) => Ok(true),
+        Err(_) if target.is_dir() => Ok(false),
+        Err(e) => Err(e),
     }
 }
 

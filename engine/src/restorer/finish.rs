@@ -12,10 +12,10 @@ use super::files::{self, Done, FileJob};
 use super::place;
 use super::streams::with_streams;
 use super::walk::Walked;
-use super::{Shared, What};
+use super::{Shared, TargetIs, What};
 use crate::error::Result;
 use crate::format::{BlobId, LeftOut, Node, display_name, extend_path};
-use crate::sink::{Kept, SinkDir};
+use crate::sink::{Kept, MetadataProblem, SinkDir};
 use crate::tree::{self, Entries};
 
 /// A directory on the way to where the walk is.
@@ -54,16 +54,16 @@ pub(super) fn finish(
     target: Arc<dyn SinkDir>,
     mut walked: Walked,
 ) -> Result<()> {
-    let What::Contents(tree, base, left_out) = what else { return Ok(()) };
-    let alike = walked.clashes.look(shared.repo, tree, base, &*target);
+    let What::Contents(root, base) = what else { return Ok(()) };
+    let alike = walked.clashes.look(shared.repo, &root.tree, base, &*target);
     let mut stack = vec![Frame {
-        entries: tree::entries(shared.repo, tree),
+        entries: tree::entries(shared.repo, &root.tree),
         path: base.len(),
         dir: target.clone(),
         included: shared.includes(base),
         node: None,
         names: HashSet::new(),
-        left_out: left_out.clone(),
+        left_out: root.left_out.clone(),
         whole: true,
         mixed: false,
         alike,
@@ -92,6 +92,27 @@ pub(super) fn finish(
         }
     }
     Ok(())
+}
+
+/// Gives the target what belongs to the directory that it stands for.
+pub(super) fn target(shared: &Shared<'_>, what: &What, target: &dyn SinkDir) -> Result<()> {
+    let What::Contents(root, base) = what else { return Ok(()) };
+    let is_meant = match shared.options.target {
+        TargetIs::Another => false,
+        TargetIs::ItsPlace => shared.includes(base),
+        TargetIs::New => true,
+    };
+    let Some(node) = root.node.as_ref().filter(|_| is_meant) else { return Ok(()) };
+    let set = with_streams(shared, node, |s| target.set_own_metadata(node, s))?;
+    set_metadata(shared, base, set);
+    Ok(())
+}
+
+fn set_metadata(shared: &Shared<'_>, path: &[u8], set: io::Result<Vec<MetadataProblem>>) {
+    match set {
+        Ok(problems) => shared.metadata_problems(path, &problems),
+        Err(e) => shared.problem(path, &format!("can't set its metadata: {e}")),
+    }
 }
 
 impl<'a> Finisher<'a> {
@@ -231,10 +252,8 @@ impl<'a> Finisher<'a> {
             self.path.truncate(done.path);
         }
         if let (Some(node), Some(above)) = (&done.node, above) {
-            match with_streams(shared, node, |s| above.dir.set_metadata(node, s))? {
-                Ok(problems) => shared.metadata_problems(&self.path, &problems),
-                Err(e) => shared.problem(&self.path, &format!("can't set its metadata: {e}")),
-            }
+            let set = with_streams(shared, node, |s| above.dir.set_metadata(node, s))?;
+            set_metadata(shared, &self.path, set);
         }
         Ok(())
     }

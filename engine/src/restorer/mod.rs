@@ -50,6 +50,20 @@ pub struct RestoreOptions {
     pub delete: bool,
     /// What `/` of the snapshot held that isn't in it.
     pub left_out: Option<LeftOut>,
+    pub target: TargetIs,
+}
+
+/// What the target is to the directory whose contents go into it: whether it also gets what
+/// belongs to that, as its owner and mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TargetIs {
+    /// One that was there before, and stays as it was.
+    #[default]
+    Another,
+    /// The place that it was saved from. Not if only something in it is asked for.
+    ItsPlace,
+    /// Made to hold it.
+    New,
 }
 
 /// What a restore has done.
@@ -181,17 +195,18 @@ pub fn restore(
         shared.monitor.phase("setting times and owners of directories");
         finish::finish(&shared, &what, target.clone(), walked)?;
     }
-    let restored = shared.counts.sum();
     if !options.dry_run {
         shared.monitor.phase("forcing everything to the disk");
-        let what = "can't force to the disk what was restored (run this again with --overwrite)";
-        target.force().map_err(|e| Error::io(what, e))?;
+        let failed = "can't force to the disk what was restored (run this again with --overwrite)";
+        target.force().map_err(|e| Error::io(failed, e))?;
         // What is in doubt and could not be restored stays so.
-        if !in_doubt || restored.errors == 0 {
+        if !in_doubt || shared.counts.sum().errors == 0 {
             let _ = target.end(job);
         }
+        // That was the last change in it, which may be closed to us from now on.
+        finish::target(&shared, &what, &*target)?;
     }
-    Ok(restored)
+    Ok(shared.counts.sum())
 }
 
 /// A number that the same restore has again.
@@ -239,10 +254,18 @@ fn first_walk(shared: &Shared<'_>, what: &What, target: Arc<dyn SinkDir>) -> Res
     })
 }
 
+/// The directory whose contents are restored.
+struct Root {
+    tree: BlobId,
+    left_out: Option<LeftOut>,
+    /// None for `/`, of which a snapshot says nothing.
+    node: Option<Node>,
+}
+
 /// What to restore.
 enum What {
-    /// The entries of this directory; its path for messages and patterns.
-    Contents(BlobId, Vec<u8>, Option<LeftOut>),
+    /// The entries of this directory, and its path for messages and patterns.
+    Contents(Box<Root>, Vec<u8>),
     /// This entry, and the path of its directory.
     One(Box<Node>, Vec<u8>),
 }
@@ -251,7 +274,7 @@ impl What {
     /// Path in the snapshot of what the target stands for.
     fn base(&self) -> &[u8] {
         match self {
-            Self::Contents(_, path, _) | Self::One(_, path) => path,
+            Self::Contents(_, path) | Self::One(_, path) => path,
         }
     }
 }
@@ -263,7 +286,8 @@ fn find(
     options: &RestoreOptions,
 ) -> Result<What> {
     if path.is_empty() {
-        return Ok(What::Contents(*root, Vec::new(), options.left_out.clone()));
+        let root = Root { tree: *root, left_out: options.left_out.clone(), node: None };
+        return Ok(What::Contents(Box::new(root), Vec::new()));
     }
     let names: Vec<&[u8]> = path.iter().map(Vec::as_slice).collect();
     let full =
@@ -273,7 +297,10 @@ fn find(
         Error::Snapshot(format!("the snapshot holds no {shown}; `tresor ls` shows what it holds"))
     })?;
     match (node.is_dir(), node.tree) {
-        (true, Some(tree)) => Ok(What::Contents(tree, full(&names), node.left_out)),
+        (true, Some(tree)) => {
+            let root = Root { tree, left_out: node.left_out.clone(), node: Some(node) };
+            Ok(What::Contents(Box::new(root), full(&names)))
+        }
         (true, None) => {
             let shown = display_name(&full(&names));
             Err(Error::Invalid(format!("the snapshot doesn't tell what is in {shown}")))

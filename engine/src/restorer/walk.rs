@@ -98,9 +98,9 @@ pub(super) fn walk(
             extend_path(&mut walker.path, base.len(), &node.name);
             walker.leaf(Place::There(target.clone()), Node::clone(node), false)?;
         }
-        What::Contents(tree, base, _) => {
+        What::Contents(root, base) => {
             walker.tree(Frame {
-                entries: tree::entries(shared.repo, tree),
+                entries: tree::entries(shared.repo, &root.tree),
                 path: base.len(),
                 dir: Place::There(target.clone()),
                 included: shared.includes(base),

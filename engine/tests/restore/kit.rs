@@ -497,6 +497,15 @@ impl SinkDir for Quirks {
         Ok(problems)
     }
 
+    fn set_own_metadata(
+        &self,
+        node: &Node,
+        streams: &mut dyn Streams,
+    ) -> io::Result<Vec<MetadataProblem>> {
+        self.told.lock().unwrap().push("own metadata");
+        self.inner.set_own_metadata(node, streams)
+    }
+
     fn remove(&self, name: &[u8]) -> io::Result<()> {
         self.inner.remove(&self.name(name))
     }

@@ -43,6 +43,17 @@ impl<'a> Handle<'a> {
         Ok(Self::Open(super::open_quietly(dir, name, flags)?))
     }
 
+    /// A directory that is open already.
+    pub fn of(dir: BorrowedFd<'a>) -> io::Result<Self> {
+        #[cfg(target_os = "linux")]
+        if has_proc() {
+            let fd = dir.try_clone_to_owned()?;
+            let path = proc_path(fd.as_fd());
+            return Ok(Self::Place(fd, path));
+        }
+        Ok(Self::Open(super::open_quietly(dir, b".", OFlags::RDONLY | OFlags::DIRECTORY)?))
+    }
+
     /// The same entry once it has another name.
     pub fn called<'b>(self, name: &'b [u8]) -> Handle<'b>
     where

@@ -45,7 +45,7 @@ impl FileSystems {
 }
 
 /// What is only there to be reached can't be forced to the disk.
-fn open(dir: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
+pub(super) fn open(dir: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(openat(dir, name, flags, Mode::empty())?)
 }
@@ -94,7 +94,7 @@ pub(super) fn end(dir: BorrowedFd<'_>, job: u32) -> io::Result<()> {
 }
 
 /// Some shares have no call for that; then what there is must do.
-fn settle(file: BorrowedFd<'_>) -> io::Result<()> {
+pub(super) fn settle(file: BorrowedFd<'_>) -> io::Result<()> {
     match fsync(file) {
         Err(Errno::INVAL | Errno::NOTSUP) => Ok(()),
         other => Ok(other?),

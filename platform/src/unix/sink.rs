@@ -155,6 +155,20 @@ impl SinkDir for Directory {
         Ok(problems)
     }
 
+    fn set_own_metadata(
+        &self,
+        node: &Node,
+        streams: &mut dyn Streams,
+    ) -> io::Result<Vec<MetadataProblem>> {
+        let handle = Handle::of(self.fd())?;
+        // Opened before it may be closed to us.
+        let disk = settle::open(self.fd(), ".");
+        let mut problems = metadata::apply(&handle, node, streams)?;
+        own::seal(&handle, node, &mut problems);
+        disk.and_then(|dir| settle::settle(dir.as_fd()))?;
+        Ok(problems)
+    }
+
     fn remove(&self, name: &[u8]) -> io::Result<()> {
         check(name)?;
         Ok(own::insist(self.fd(), name, || unlinkat(self.fd(), name, AtFlags::empty()))?)

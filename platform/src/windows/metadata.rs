@@ -117,9 +117,12 @@ pub(super) fn open(dir: &File, node: &Node) -> io::Result<File> {
     if !is_closed || remove::make_writable(&file).is_err() {
         return Ok(file);
     }
-    // Without a name it is opened once more.
-    let again = |access: u32| nt::Open::existing(access).open_no_follow(&file, &[]);
-    Ok(with_most(again).unwrap_or(file))
+    Ok(open_again(&file).unwrap_or(file))
+}
+
+/// What is open already, once more: without a name it is itself.
+pub(super) fn open_again(file: &File) -> io::Result<File> {
+    with_most(|access: u32| nt::Open::existing(access).open_no_follow(file, &[]))
 }
 
 fn with_most(open: impl Fn(u32) -> io::Result<File>) -> io::Result<File> {

@@ -154,6 +154,14 @@ impl SinkDir for Directory {
         metadata::apply(&metadata::open(&self.file, node)?, node, streams)
     }
 
+    fn set_own_metadata(
+        &self,
+        node: &Node,
+        streams: &mut dyn Streams,
+    ) -> io::Result<Vec<MetadataProblem>> {
+        metadata::apply(&metadata::open_again(&self.file)?, node, streams)
+    }
+
     fn remove(&self, name: &[u8]) -> io::Result<()> {
         remove::remove(&self.file, name)
     }
