@@ -3,6 +3,8 @@
 #![cfg(target_os = "linux")]
 
 mod common;
+#[path = "kill/mounting.rs"]
+mod mounting;
 #[path = "kill/repairs.rs"]
 mod repairs;
 

@@ -20,7 +20,7 @@ pub(crate) use own::Mount;
 
 /// Tells our drives from other mounts.
 pub(crate) const SOURCE_PREFIX: &str = "tresor:";
-/// How long a server on this machine may take to take a connection.
+/// How long a server on this machine may take to take a connection, and a drive to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why a drive could not be mounted or unmounted, and what to do.
@@ -181,10 +181,12 @@ impl Drive {
     fn is_dead(&self, point: &Path) -> bool {
         match self.kind {
             // The kernel may still know the folder; what it doesn't keep tells.
-            Kind::Fuse => rustix::fs::statfs(point).is_err_and(|e| {
-                let code = Some(e.raw_os_error());
-                code == Some(libc::ENOTCONN)
-                    || (cfg!(target_os = "macos") && code == Some(libc::ENXIO))
+            Kind::Fuse => asked(point).is_some_and(|answer| {
+                answer.is_err_and(|e| {
+                    let code = Some(e.raw_os_error());
+                    code == Some(libc::ENOTCONN)
+                        || (cfg!(target_os = "macos") && code == Some(libc::ENXIO))
+                })
             }),
             // Not looked at: the system's client would ask again for minutes.
             Kind::Nfs => self.server.is_some_and(|server| {
@@ -193,6 +195,18 @@ impl Drive {
             }),
         }
     }
+}
+
+/// What a drive says, unless it stands still: who asks would wait as long as it does, so that is
+/// a thread of its own.
+fn asked(point: &Path) -> Option<rustix::io::Result<()>> {
+    let (answer, answered) = std::sync::mpsc::channel();
+    let point = point.to_owned();
+    let ask = move || {
+        let _ = answer.send(rustix::fs::statfs(&point).map(drop));
+    };
+    std::thread::Builder::new().spawn(ask).ok()?;
+    answered.recv_timeout(PATIENCE).ok()
 }
 
 /// Unmounts whatever drive is there; a lazy one goes as soon as nothing on it is in use.
